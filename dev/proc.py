@@ -77,7 +77,9 @@ def run(
             start_new_session=True,  # so that a time-out ends its children too
         )
     except FileNotFoundError:
-        raise Problem(f"{what} needs the program {command[0]}, which is not installed", f"Install {command[0]}") from None
+        raise Problem(
+            f"{what} needs the program {command[0]}, which is not installed", f"Install {command[0]}"
+        ) from None
     late = threading.Event()
 
     def end() -> None:
@@ -112,8 +114,14 @@ def run(
     if late.is_set():
         raise Problem(f"{what} did not end within {timeout:.0f} s", f"Read {path} and run the command again")
     if "no space left" in tail.lower():
-        raise Problem(f"{what} failed: no space left on the disk", f"Free some space (the cache is {cache.home()}) and run the command again")
+        raise Problem(
+            f"{what} failed: no space left on the disk",
+            f"Free some space (the cache is {cache.home()}) and run the command again",
+        )
     if any(word in tail.lower() for word in _NETWORK):
-        raise Problem(f"{what} failed: a package registry did not answer", f"Check the network and run the command again; details are in {path}")
+        raise Problem(
+            f"{what} failed: a package registry did not answer",
+            f"Check the network and run the command again; details are in {path}",
+        )
     last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
     raise Problem(f"{what} failed: {last[:300]}", f"Read {path}, mend the cause and run the command again")

@@ -1,0 +1,313 @@
+"""Installing this checkout's chart on a cluster, with a stand-in for LS Login; also the tests' hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dev import cache, cluster, images, lslogin
+from dev.cache import ROOT
+from dev.console import Console, Problem
+from dev.kube import Kube
+from dev.wait import until
+
+CHART = ROOT / "helm" / "cytomine-hub"
+IMAGES = ["hub", "proxy", "singleuser", "lslogin"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a hub is installed: release, namespace and the first labels of its hosts."""
+
+    release: str
+    namespace: str
+    hub: str
+    login: str
+
+    def url(self, port: int) -> str:
+        """The hub's address in the browser."""
+        return f"http://{self.hub}.localhost:{port}"
+
+    def issuer(self, port: int) -> str:
+        """LS Login's stand-in, as the browser knows it."""
+        return f"http://{self.login}.localhost:{port}/oidc/"
+
+
+DEMO = Place("hub", "cytomine", "hub", "login")
+TEST = Place("hub", "cytomine-test", "hub-test", "login-test")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A cluster that is up and has the images: ``image_names`` maps ours to what pods ask for."""
+
+    kube: Kube
+    port: int
+    image_names: dict[str, str]
+    ingress_class: str
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A hub that answers: its address, LS Login's issuer and the cluster."""
+
+    url: str
+    issuer: str
+    place: Place
+    target: Target
+
+
+def prepare(
+    console: Console, port: int, foreign: str = "", image_prefix: str = "", ingress_class: str = ""
+) -> Target:
+    """Build what is missing and bring up a cluster that has the images.
+
+    Args:
+        console: where progress goes.
+        port: port of the ingress on this machine.
+        foreign: the user's own KUBECONFIG; empty for the one-node cluster of ``dev/cluster``.
+        image_prefix: with a foreign cluster, the prefix under which it pulls the images.
+        ingress_class: with a foreign cluster, the ingress class.
+
+    Raises:
+        Problem: something is missing or failed; its sentence says what to do.
+    """
+    if foreign:
+        return _prepare_foreign(console, port, Path(foreign), image_prefix, ingress_class)
+    _need_root()
+    cluster.packages(console)
+    # The compiler and the images' downloads share the two cores better than one after the other.
+    with ThreadPoolExecutor(2) as pool:
+        programs = pool.submit(cluster.build, console)
+        built = pool.submit(images.build, console, IMAGES)
+        for job in (programs, built):
+            job.result()
+    cluster.up(console, port=port)
+    archives = built.result()
+    cluster.import_images(console, list(archives.values()))
+    kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"), str(cluster.bin() / "helm"), ours=True)
+    return Target(kube, port, {n: f"{a.name}:{a.tag}" for n, a in archives.items()}, "local")
+
+
+def _need_root() -> None:
+    if os.geteuid():
+        raise Problem(
+            "The local cluster needs root, for containers and network rules",
+            "Run it as root (sudo -E), or set KUBECONFIG to a cluster that you have",
+        )
+
+
+def _prepare_foreign(
+    console: Console, port: int, kubeconfig: Path, prefix: str, ingress_class: str
+) -> Target:
+    if not kubeconfig.is_file():
+        raise Problem(
+            f"KUBECONFIG names {kubeconfig}, which does not exist",
+            "Correct it, or unset it to use the local cluster",
+        )
+    for program in ("kubectl", "helm"):
+        if not shutil.which(program):
+            raise Problem(
+                f"A cluster of your own needs {program}, which is not installed",
+                f"Install {program} 3 or newer" if program == "helm" else "Install kubectl",
+            )
+    kube = Kube(kubeconfig)
+    with console.step("Asking the cluster"):
+        context = kube.kubectl("config", "current-context", what="reading KUBECONFIG").strip()
+        kube.kubectl("get", "--raw", "/readyz", what=f"asking the cluster of context {context}", timeout=20)
+    if prefix:
+        tags = images.tags(IMAGES)
+        return Target(
+            kube, port, {n: f"{prefix.rstrip('/')}/{n}:{t}" for n, t in tags.items()}, ingress_class
+        )
+    loaders = {
+        "kind-": ["kind", "load", "image-archive", "--name"],
+        "k3d-": ["k3d", "image", "import", "--cluster"],
+    }
+    loader = next(((c, context.removeprefix(p)) for p, c in loaders.items() if context.startswith(p)), None)
+    if not loader:
+        raise Problem(
+            f"The images cannot be put into the cluster of context {context} by this command",
+            "Build and push them as docs/administrators/images.md says, then run ./demo --image-prefix PREFIX",
+        )
+    archives = images.build(console, IMAGES)
+    with console.step("Loading the images") as step:
+        from dev import proc
+
+        for archive in archives.values():
+            step.detail(archive.name)
+            command, name = loader
+            proc.run(
+                [*command, name, str(archive.path)], f"loading {archive.name}", log="images", timeout=600
+            )
+    return Target(kube, port, {n: f"{a.name}:{a.tag}" for n, a in archives.items()}, ingress_class)
+
+
+def install(console: Console, target: Target, place: Place) -> Installed:
+    """Install or upgrade the chart and LS Login's stand-in, and wait until the hub answers."""
+    kube, port = target.kube, target.port
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": place.namespace,
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+        },
+    }
+    with console.step("LS Login's stand-in"):
+        kube.apply([namespace])
+        secret = _client_secret(kube, place)
+        objects = lslogin.objects(
+            namespace=place.namespace,
+            image=target.image_names["lslogin"],
+            issuer=place.issuer(port),
+            redirect_uris=[f"{place.url(port)}/hub/oauth_callback"],
+            post_logout_uris=[
+                f"{place.url(port)}/hub/login",
+                f"{place.url(port)}/hub/logout",
+                f"{place.url(port)}/",
+            ],
+            client_id="cytomine-hub",
+            client_secret=secret,
+        )
+        kube.apply(objects)
+    with console.step("The hub's chart") as step:
+        values = _values(target, place)
+        path = cache.home() / f"values-{place.namespace}.json"
+        path.write_text(json.dumps(values, indent=1))
+        step.detail("helm upgrade --install")
+        _helm_install(kube, place, path)
+    with console.step("Waiting for the hub"):
+        kube.kubectl(
+            "-n",
+            place.namespace,
+            "rollout",
+            "status",
+            "deploy/lslogin",
+            "--timeout=120s",
+            what="starting LS Login's stand-in",
+            timeout=130,
+        )
+        until(lambda: answers(f"http://127.0.0.1:{port}/hub/health", f"{place.hub}.localhost:{port}"), "the hub to answer through the ingress", 120,
+              cure=f"Read kubectl -n {place.namespace} logs deploy/{place.release}-hub")  # fmt: skip
+        until(lambda: answers(f"http://127.0.0.1:{port}/oidc/.well-known/openid-configuration", f"{place.login}.localhost:{port}"), "LS Login's stand-in to answer through the ingress", 60,
+              cure=f"Read kubectl -n {place.namespace} logs deploy/lslogin")  # fmt: skip
+    return Installed(place.url(port), place.issuer(port), place, target)
+
+
+def answers(url: str, host: str) -> bool:
+    """Whether the ingress on this machine answers 200 for a host."""
+    request = urllib.request.Request(url, headers={"Host": host})  # noqa: S310 - a loopback address
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _client_secret(kube: Kube, place: Place) -> str:
+    """The OIDC client's secret: made once a namespace, shared by the hub and the stand-in."""
+    import base64
+
+    name = "lslogin-client"
+    found = kube.get("-n", place.namespace, "secret", name)
+    if found:
+        return base64.b64decode(found["data"]["client-secret"]).decode()
+    value = secrets.token_urlsafe(32)
+    kube.apply(
+        [
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name, "namespace": place.namespace},
+                "stringData": {"client-secret": value},
+            }
+        ]
+    )
+    return value
+
+
+def _values(target: Target, place: Place) -> dict[str, Any]:
+    raise NotImplementedError
+
+
+def _helm_install(kube: Kube, place: Place, values: Path) -> None:
+    common = [
+        "--namespace",
+        place.namespace,
+        "--values",
+        str(ROOT / "dev/demo/values.yaml"),
+        "--values",
+        str(values),
+    ]
+    # An upgrade that was cut leaves the release "pending": helm then refuses every further one.
+    history = subprocess.run(
+        [kube.helm_path, "status", place.release, "-n", place.namespace, "-o", "json"],
+        env={**os.environ, **kube.env}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if history.returncode == 0 and json.loads(history.stdout)["info"]["status"].startswith("pending"):
+        kube.kubectl(
+            "-n",
+            place.namespace,
+            "delete",
+            "secret",
+            "-l",
+            f"owner=helm,name={place.release},status in (pending-install,pending-upgrade,pending-rollback)",
+            what="clearing a cut installation",
+        )
+    kube.helm("upgrade", "--install", place.release, str(CHART), *common, "--wait", "--timeout", "4m",
+              what="installing the hub's chart", timeout=300)  # fmt: skip
+
+
+def remove(console: Console, kube: Kube, place: Place) -> None:
+    """Delete a hub and all that it made, users' files included."""
+    with console.step(f"Removing namespace {place.namespace}"):
+        kube.kubectl(
+            "delete",
+            "namespace",
+            place.namespace,
+            "--ignore-not-found",
+            "--timeout=120s",
+            what=f"deleting {place.namespace}",
+            timeout=130,
+        )
+
+
+def stop(console: Console, foreign: str) -> None:
+    """Stop the local cluster, or scale nothing on a foreign one and say so."""
+    if foreign:
+        raise Problem(
+            "The demo runs on your own cluster, which this command does not stop",
+            "Use ./demo reset to remove the demo from it",
+        )
+    _need_root()
+    with console.step("Stopping the cluster"):
+        cluster.down()
+
+
+def reset(console: Console, foreign: str) -> None:
+    """Delete the demo: the local cluster's state, or the demo's namespace on a foreign cluster."""
+    if foreign:
+        remove(console, Kube(Path(foreign)), DEMO)
+        return
+    _need_root()
+    with console.step("Deleting the cluster's state"):
+        cluster.down(wipe=True)
+
+
+def status(console: Console, foreign: str) -> int:
+    """Print what runs; 0 if the demo is up."""
+    if foreign:
+        kube = Kube(Path(foreign))
+        console.say(kube.kubectl("-n", DEMO.namespace, "get", "pods", what="asking for the demo's pods"))
+        return 0
+    return int(cluster.status(console))

@@ -1,0 +1,28 @@
+"""Fixtures of the rings that need a whole hub on a cluster."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from dev.console import Console
+from dev.demo import install
+
+
+@pytest.fixture(scope="session")
+def target() -> install.Target:
+    """A cluster that has this checkout's images: ours, or the one of KUBECONFIG."""
+    port = int(os.environ.get("CYTOMINE_TEST_PORT", "8000"))
+    foreign = os.environ.get("KUBECONFIG", "")
+    from dev import cluster
+
+    if foreign and foreign == str(cluster.kubeconfig()):
+        foreign = ""  # set by ./test for child processes: still our own cluster
+    return install.prepare(Console(), port, foreign)
+
+
+@pytest.fixture(scope="session")
+def hub(target: install.Target) -> install.Installed:
+    """A hub of the tests' own, in its own namespace, that answers."""
+    return install.install(Console(), target, install.TEST)
