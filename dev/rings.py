@@ -168,7 +168,7 @@ def _lint(console: Console, python: Path) -> int:
 def _go_tests(console: Console) -> int:
     with console.step("Go tests of the local cluster's add-ons"):
         done = subprocess.run(
-            ["go", "test", "./hyperkube/..."],
+            ["go", "test", "./..."],
             cwd=ROOT / "dev/cluster/tools",
             env={**os.environ, "CGO_ENABLED": "0"},
             capture_output=True,
