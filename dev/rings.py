@@ -93,8 +93,8 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
     reports = ROOT / ".test-output"
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir()
-    pythons = _pythons(console, rings)
-    new = pythons["jupyterhub-6"]
+    environments = pythons(console, rings)
+    new = environments["jupyterhub-6"]
     if "lint" in rings:
         codes["lint"] = _lint(console, new)
     if {"unit", "api"} & set(rings):
@@ -103,7 +103,7 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
         if ring in rings:
             if ring == "unit" and not foreign:
                 codes["go"] = _go_tests(console)
-            for hub, python in pythons.items():
+            for hub, python in environments.items():
                 codes[f"{ring} {hub}"] = _pytest(console, python, ring, f"{ring}-{hub}", extra, count, {})
     if {"cluster", "browser"} & set(rings):
         was_up = bool(foreign) or cluster.running()
@@ -127,7 +127,8 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
     return _close(console, codes, count)
 
 
-def _pythons(console: Console, rings: list[str]) -> dict[str, Path]:
+def pythons(console: Console, rings: list[str]) -> dict[str, Path]:
+    """The Python of each environment that the rings need, by name."""
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10

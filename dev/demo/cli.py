@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import traceback
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> int:
         if args.action == "up":
             target = install.prepare(console, args.port, foreign, args.image_prefix, args.ingress_class)
             demo = install.install(console, target, install.DEMO)
+            (proc.log_folder() / "demo-steps.json").write_text(json.dumps(console.times))
             _welcome(console, demo)
         elif args.action == "status":
             return install.status(console, foreign)
