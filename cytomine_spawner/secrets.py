@@ -1,0 +1,163 @@
+"""Make the hub's Secret once: ``python -m cytomine_spawner.secrets --namespace NS --name NAME --key KEY …``.
+
+The chart runs this before each install and upgrade. It creates the Secret or adds the keys that are missing, and never
+changes a value that is there, so it may run any number of times, also several at once. Values are 32 random bytes as
+hexadecimal digits; they are never printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from kubernetes_asyncio import client, config
+
+REQUEST_TIMEOUT = 10.0
+"""Seconds for one call of the API server."""
+
+
+class SecretsError(Exception):
+    """The Secret could not be made; the text is one sentence that says why and what to do."""
+
+
+async def ensure(
+    api: Any, namespace: str, name: str, keys: Sequence[str], labels: Mapping[str, str] | None = None
+) -> list[str]:
+    """Create the Secret, or add the keys that it lacks.
+
+    Args:
+        api: a ``CoreV1Api``.
+        namespace: the Secret's namespace.
+        name: the Secret's name.
+        keys: the keys that it must have.
+        labels: labels for a Secret that is created; one that exists keeps its own.
+
+    Returns:
+        The keys that were made, in the order of ``keys``.
+
+    Raises:
+        SecretsError: others kept changing the Secret at the same time.
+    """
+    for _ in range(10):
+        try:
+            found = await api.read_namespaced_secret(name, namespace, _request_timeout=REQUEST_TIMEOUT)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+            found = None
+        data = (found.data or {}) if found else {}
+        missing = [key for key in dict.fromkeys(keys) if not data.get(key)]
+        if found and not missing:
+            return []
+        made = {key: base64.b64encode(secrets.token_hex(32).encode()).decode() for key in missing}
+        try:
+            if found is None:
+                body = {
+                    "metadata": {"name": name, "labels": dict(labels or {})},
+                    "type": "Opaque",
+                    "data": made,
+                }
+                await api.create_namespaced_secret(namespace, body, _request_timeout=REQUEST_TIMEOUT)
+            else:
+                # With its version: a key that someone else adds in between makes this a conflict, not an overwrite.
+                body = {"metadata": {"resourceVersion": found.metadata.resource_version}, "data": made}
+                await api.patch_namespaced_secret(
+                    name,
+                    namespace,
+                    body,
+                    _content_type="application/merge-patch+json",
+                    _request_timeout=REQUEST_TIMEOUT,
+                )
+        except client.ApiException as error:
+            if error.status == 409:
+                continue
+            raise
+        return missing
+    raise SecretsError(f"The Secret {name} changes all the time; stop what changes it and run this again.")
+
+
+async def ensure_patiently(api: Any, wait: float, *args: Any, **kwargs: Any) -> list[str]:
+    """Like :func:`ensure`, but try again for ``wait`` seconds while the API server does not answer."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait
+    while True:
+        try:
+            return await ensure(api, *args, **kwargs)
+        except (OSError, asyncio.TimeoutError, aiohttp.ClientError) as error:
+            failure: Exception = error
+        except client.ApiException as error:
+            if error.status not in (429, 500, 502, 503, 504):
+                raise
+            failure = error
+        if loop.time() > end:
+            reason = getattr(failure, "reason", None) or type(failure).__name__
+            raise SecretsError(
+                f"The API server did not answer within {wait:g} s ({reason}); check the pod's network and NetworkPolicies."
+            ) from failure
+        await asyncio.sleep(min(2.0, wait / 10))
+
+
+def _explain(error: Any, name: str, namespace: str) -> str:
+    """What the API server's refusal means here."""
+    if error.status == 403:
+        return (
+            f"The service account may not read or write the Secret {name} in {namespace}; apply the chart's Role for it, "
+            "or make the Secret yourself and name it in secrets.existingSecret."
+        )
+    if error.status == 404:
+        return f"The namespace {namespace} does not exist; create it first."
+    if error.status == 422:
+        return f"The Secret {name} in {namespace} cannot be changed (is it immutable?); add the missing keys by hand."
+    return f"The API server refused the Secret {name} in {namespace}: {error.status} {error.reason}."
+
+
+async def _run(options: argparse.Namespace) -> list[str]:
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
+    else:
+        await config.load_kube_config()
+    labels = dict(label.split("=", 1) for label in options.label)
+    async with client.ApiClient() as connection:
+        api = client.CoreV1Api(connection)
+        return await ensure_patiently(api, options.wait, options.namespace, options.name, options.key, labels)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 if the Secret has all keys."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cytomine_spawner.secrets", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--namespace", required=True, help="namespace of the Secret")
+    parser.add_argument("--name", required=True, help="name of the Secret")
+    parser.add_argument("--key", action="append", required=True, help="a key that it must have (repeat)")
+    parser.add_argument("--label", action="append", default=[], help="NAME=VALUE for a new Secret (repeat)")
+    parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for the API server")
+    options = parser.parse_args(arguments)
+    for label in options.label:
+        if "=" not in label:
+            parser.error(f"--label {label} is not NAME=VALUE")
+    try:
+        made = asyncio.run(_run(options))
+    except SecretsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command
+        return 1
+    except config.ConfigException as error:
+        print(f"No cluster to talk to ({error}); run this in a pod or set KUBECONFIG.", file=sys.stderr)  # noqa: T201
+        return 1
+    except client.ApiException as error:
+        print(_explain(error, options.name, options.namespace), file=sys.stderr)  # noqa: T201
+        return 1
+    what = f"made {', '.join(made)}" if made else "all keys were there"
+    print(f"Secret {options.name} in {options.namespace}: {what}.")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

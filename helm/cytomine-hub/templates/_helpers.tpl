@@ -1,0 +1,157 @@
+{{/* Prefix of all names; short, because Kubernetes ends names at 63 characters. */}}
+{{- define "cytomine-hub.fullname" -}}
+{{- .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Labels by which objects are selected: (list $ "component"). They must never change: selectors are immutable. */}}
+{{- define "cytomine-hub.selector" -}}
+app.kubernetes.io/name: cytomine-hub
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* Labels of an object: (list $ "component"). */}}
+{{- define "cytomine-hub.labels" -}}
+{{ include "cytomine-hub.selector" . }}
+app.kubernetes.io/part-of: cytomine-hub
+app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Labels of a pod: (list $ "component" extraLabels). No version: it would restart pods that did not change. */}}
+{{- define "cytomine-hub.podLabels" -}}
+{{ include "cytomine-hub.selector" . }}
+app.kubernetes.io/part-of: cytomine-hub
+app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
+{{- with index . 2 }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Labels by which the notebooks' NetworkPolicies find them; the spawner sets them. */}}
+{{- define "cytomine-hub.notebookSelector" -}}
+app.kubernetes.io/component: singleuser-server
+cytomine-spawner.org/hub: {{ .Release.Name }}
+{{- end }}
+
+{{/* An image's reference: (list $ .Values.hub.image). */}}
+{{- define "cytomine-hub.image" -}}
+{{- $image := index . 1 -}}
+{{- printf "%s:%s" $image.name ($image.tag | default (index . 0).Chart.AppVersion) -}}
+{{- end }}
+
+{{- define "cytomine-hub.serviceAccount" -}}
+{{- if .Values.hub.serviceAccount.create -}}
+{{ .Values.hub.serviceAccount.name | default (printf "%s-hub" (include "cytomine-hub.fullname" .)) }}
+{{- else -}}
+{{ .Values.hub.serviceAccount.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{/* Pods run as restricted Pod Security asks. */}}
+{{- define "cytomine-hub.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "cytomine-hub.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Where pods may run, and with which registry's credentials: (list $ .Values.hub). */}}
+{{- define "cytomine-hub.placement" -}}
+{{- with (index . 0).Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with (index . 1) }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The address that users type, without a slash at the end; empty if nobody said. */}}
+{{- define "cytomine-hub.publicUrl" -}}
+{{- if .Values.hub.publicUrl -}}
+{{ .Values.hub.publicUrl | trimSuffix "/" }}
+{{- else if and .Values.ingress.enabled .Values.ingress.host -}}
+{{ printf "%s://%s" (ternary "https" "http" .Values.ingress.tls.enabled) .Values.ingress.host }}
+{{- end }}
+{{- end }}
+
+{{- define "cytomine-hub.hubUrl" -}}
+http://{{ include "cytomine-hub.fullname" . }}-hub:8081
+{{- end }}
+
+{{- define "cytomine-hub.proxyUrl" -}}
+http://{{ include "cytomine-hub.fullname" . }}-proxy-public:{{ .Values.proxy.service.port }}
+{{- end }}
+
+{{/* The hub's Secret and the keys that are made for it. */}}
+{{- define "cytomine-hub.secret" -}}
+{{ .Values.secrets.existingSecret | default (printf "%s-secrets" (include "cytomine-hub.fullname" .)) }}
+{{- end }}
+
+{{- define "cytomine-hub.secretKeys" -}}
+{{- $keys := list "cookie-secret" "crypt-key" "proxy-token" -}}
+{{- range $name, $service := .Values.hub.services }}
+{{- if not (hasKey $service "command") }}{{ $keys = append $keys (printf "service-token-%s" $name) }}{{ end }}
+{{- end }}
+{{- toJson $keys -}}
+{{- end }}
+
+{{/* Secrets that the administrator brings: file name to the Secret and its key. */}}
+{{- define "cytomine-hub.ownSecrets" -}}
+{{- $secret := include "cytomine-hub.secret" . -}}
+{{- $own := dict -}}
+{{- if eq .Values.authentication.type "lslogin" }}
+{{- $login := .Values.lslogin }}
+{{- $_ := set $own "oidc-client-secret" (ternary (dict "name" $login.clientSecretName "key" $login.clientSecretKey) (dict "name" $secret "key" "oidc-client-secret") (not (empty $login.clientSecretName))) }}
+{{- end }}
+{{- if eq .Values.hub.db.type "url" }}
+{{- $url := .Values.hub.db.url }}
+{{- $_ := set $own "database-url" (dict "name" ($url.secretName | default $secret) "key" $url.secretKey) }}
+{{- end }}
+{{- toJson $own -}}
+{{- end }}
+
+{{/* What must be said before anything is installed, each as one sentence. */}}
+{{- define "cytomine-hub.check" -}}
+{{- if and (eq .Values.authentication.type "lslogin") (not .Values.lslogin.clientId) }}
+{{- fail "lslogin.clientId is not set: register the hub with LS Login and set lslogin.clientId and lslogin.clientSecretName, or set authentication.type to custom." }}
+{{- end }}
+{{- if and .Values.hub.serviceAccount (not .Values.hub.serviceAccount.create) (not .Values.hub.serviceAccount.name) }}
+{{- fail "hub.serviceAccount.name is not set: name the account that you made, or let the chart make one with hub.serviceAccount.create." }}
+{{- end }}
+{{- if and .Values.ingress.tls.enabled (not .Values.ingress.host) .Values.ingress.enabled }}
+{{- fail "ingress.host is not set: TLS needs the host name that the certificate is for." }}
+{{- end }}
+{{- if gt (len .Release.Name) 40 }}
+{{- fail (printf "The release's name %s is longer than 40 characters: choose a shorter one." .Release.Name) }}
+{{- end }}
+{{- range $name, $_ := .Values.hub.services }}
+{{- if not (regexMatch "^[A-Za-z0-9][A-Za-z0-9._-]*$" $name) }}
+{{- fail (printf "hub.services.%s: the name may hold letters, digits, dots, dashes and underscores." $name) }}
+{{- end }}
+{{- end }}
+{{- end }}

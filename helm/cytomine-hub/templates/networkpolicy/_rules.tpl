@@ -1,0 +1,30 @@
+{{/* Names are resolved by whoever serves DNS in the cluster, by address or by node-local cache. */}}
+{{- define "cytomine-hub.egressDns" -}}
+- ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {protocol: UDP, port: {{ . }}}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+{{- end }}
+
+{{/* Any address but those of the clouds' metadata services, which hand out the node's credentials. */}}
+{{- define "cytomine-hub.egressAnywhere" -}}
+- to:
+    - ipBlock: {cidr: 0.0.0.0/0, except: [169.254.0.0/16]}
+    {{- if .Values.networkPolicy.ipv6 }}
+    - ipBlock: {cidr: "::/0", except: ["fe80::/10", "fd00:ec2::254/128"]}
+    {{- end }}
+{{- end }}
+
+{{/* A peer: (list $ "component"). */}}
+{{- define "cytomine-hub.peer" -}}
+- podSelector:
+    matchLabels:
+      {{- include "cytomine-hub.selector" . | nindent 6 }}
+{{- end }}
+
+{{- define "cytomine-hub.notebookPeer" -}}
+- podSelector:
+    matchLabels:
+      {{- include "cytomine-hub.notebookSelector" . | nindent 6 }}
+{{- end }}

@@ -1,0 +1,1 @@
+"""The parts of the hub's configuration, one topic each: ``configure(c, values)``."""
