@@ -1,0 +1,222 @@
+"""The part of the spawner that offers images and sizes, and takes what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jupyterhub
+from kubespawner import KubeSpawner
+from traitlets import Any as AnyTrait
+from traitlets import Dict, List, TraitError, default, validate
+
+from .form import Attempt, render_form
+from .options import (
+    ImageChoice,
+    Offer,
+    OptionsError,
+    SizeChoice,
+    SpawnOptions,
+    parse_form,
+    parse_json,
+    read_choices,
+)
+
+# JupyterHub 5 ends the hub after some failed starts in a row and counts refused options among them; 6 does not.
+COUNTS_REFUSALS = jupyterhub.version_info[0] < 6
+
+SIZES = [
+    {
+        "name": "small",
+        "display_name": "Small",
+        "description": "Browsing slides and scripting.",
+        "cpu_guarantee": 0.25,
+        "cpu_limit": 1,
+        "mem_guarantee": "1G",
+        "mem_limit": "2G",
+        "default": True,
+    },
+    {
+        "name": "medium",
+        "display_name": "Medium",
+        "description": "Working on regions of slides.",
+        "cpu_guarantee": 0.5,
+        "cpu_limit": 2,
+        "mem_guarantee": "4G",
+        "mem_limit": "4G",
+    },
+    {
+        "name": "large",
+        "display_name": "Large",
+        "description": "Analysing whole slides.",
+        "cpu_guarantee": 1,
+        "cpu_limit": 4,
+        "mem_guarantee": "8G",
+        "mem_limit": "8G",
+    },
+]
+
+
+class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
+    """KubeSpawner with one list of images and one of sizes, checked the same way for the form and the REST API."""
+
+    notebook_images = List(
+        Dict(),
+        help="""
+        The notebook images to choose from.
+
+        A list of dictionaries with the keys `name` (lower-case letters, digits, `-` and `.`; what the REST API
+        takes), `image` (what Kubernetes pulls) and, if wanted, `display_name`, `description` and `default` (true
+        for the one that is preselected; else the first is). Empty: the image of `KubeSpawner.image`, without a
+        choice.
+        """,
+    ).tag(config=True)
+
+    notebook_sizes = List(
+        Dict(),
+        SIZES,
+        help="""
+        The notebook sizes to choose from.
+
+        A list of dictionaries with the keys `name` and, if wanted, `display_name`, `description`, `default`,
+        `cpu_guarantee` and `cpu_limit` (in cores), `mem_guarantee` and `mem_limit` (such as `512M` or `2G`), and
+        `groups`: names of the JupyterHub groups that may choose this size. At least one size must be open to all.
+        """,
+    ).tag(config=True)
+
+    # The hub assigns what a client sent before any hook runs; a Dict trait would make a list sent to JupyterHub 5
+    # a TraitError, and so a 500.
+    user_options = AnyTrait({})
+    consecutive_failure_limit: Any  # JupyterHub's own trait, named here for the type checker
+
+    _attempt: Attempt | None = None
+    _options: SpawnOptions | None = None
+    _refused = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._configured_image = self.image
+        self._accepted = self.user_options
+
+    @validate("notebook_images")
+    def _check_images(self, proposal: Any) -> Any:
+        return _checked(ImageChoice, proposal.value, "CytomineSpawner.notebook_images")
+
+    @validate("notebook_sizes")
+    def _check_sizes(self, proposal: Any) -> Any:
+        if not proposal.value:
+            raise TraitError("CytomineSpawner.notebook_sizes: give at least one size")
+        return _checked(SizeChoice, proposal.value, "CytomineSpawner.notebook_sizes")
+
+    @validate("profile_list")
+    def _check_profile_list(self, proposal: Any) -> Any:
+        if proposal.value:
+            raise TraitError(
+                "profile_list is not used by CytomineSpawner: move its images to CytomineSpawner.notebook_images "
+                "and its resources to CytomineSpawner.notebook_sizes"
+            )
+        return proposal.value
+
+    def offer(self) -> Offer:
+        """The images and sizes that this server's owner may choose from now."""
+        images = self.notebook_images or [{"name": "default", "image": self._configured_image}]
+        groups = [group.name for group in getattr(self.user, "groups", ())]
+        return Offer(
+            read_choices(ImageChoice, images, "notebook_images"),
+            read_choices(SizeChoice, self.notebook_sizes, "notebook_sizes"),
+            groups,
+        )
+
+    @default("options_form")
+    def _options_form_default(self) -> Any:
+        return self._render_form
+
+    def _render_form(self, _spawner: Any) -> str:
+        attempt, self._attempt = self._attempt, None
+        stored = self.orm_spawner.user_options if self.orm_spawner else self.user_options
+        return render_form(self.offer(), stored, attempt)
+
+    @default("options_from_form")
+    def _options_from_form_default(self) -> Any:
+        return self._options_from_form
+
+    def _options_from_form(self, formdata: Mapping[str, Any]) -> dict[str, Any]:
+        # After a refused form the hub renders that of the default server, whichever server was to be started.
+        return self._read_form(formdata, getattr(self.user, "spawner", self))
+
+    def options_from_query(self, query_data: Mapping[str, Any]) -> dict[str, Any]:
+        """Options from a link's query, checked as the form's are."""
+        return self._read_form(query_data, self)
+
+    def _read_form(self, formdata: Mapping[str, Any], shown_by: Any) -> dict[str, Any]:
+        try:
+            return parse_form(formdata, self.offer()).model_dump(exclude_none=True)
+        except OptionsError as error:
+            shown_by._attempt = Attempt(formdata, error)
+            raise
+
+    async def _run_apply_user_options(self, user_options: Any) -> None:
+        """Check and apply the options of a start, from wherever they came.
+
+        This is the one hook that JupyterHub 5 and 6 both run on the options of a REST request, while the request
+        still waits: what is raised here is its answer. Later, in `start`, it would be a 500 or go unheard behind a
+        202; before, in the handlers, a spawner has no say. An administrator's `apply_user_options` runs after it.
+        """
+        try:
+            options = parse_json(user_options, self.offer())
+        except OptionsError:
+            self._refuse()
+            raise
+        self._refused = False
+        self._accepted = user_options
+        self._apply(options)
+        if self.apply_user_options:
+            await super()._run_apply_user_options(user_options)
+
+    async def load_user_options(self) -> None:
+        """Apply the options when the hub has not done so, as when `start` is called alone."""
+        if self._options is None:
+            self._apply(parse_json(self.user_options, self.offer()))
+
+    def _apply(self, options: SpawnOptions) -> None:
+        offer = self.offer()
+        image, size = offer.find("image", options.image), offer.find("size", options.size)
+        assert isinstance(image, ImageChoice)  # noqa: S101 - both come out of Offer.check
+        assert isinstance(size, SizeChoice)  # noqa: S101
+        self._options = options
+        self.image = image.image
+        # All four, also None: this object outlives a start, and the last size must not shine through.
+        for trait in ("cpu_guarantee", "cpu_limit", "mem_guarantee", "mem_limit"):
+            setattr(self, trait, getattr(size, trait))
+
+    def _refuse(self) -> None:
+        """Leave no trace of refused options: the hub has stored them already and is about to count a failure."""
+        self._refused = True
+        self.user_options = self._accepted
+        if self.orm_spawner:
+            self.orm_spawner.user_options = self._accepted
+            self.user.db.commit()
+        self._forgive()
+
+    def _forgive(self) -> None:
+        """Keep a start that failed for a reason of its own out of JupyterHub 5's count, which ends the hub."""
+        future, handler = self._spawn_future, self.handler
+        if not COUNTS_REFUSALS or future is None or handler is None:
+            return
+        settings, limit = handler.settings, int(self.consecutive_failure_limit)
+        self.consecutive_failure_limit = 0
+
+        def undo(_: Any) -> None:
+            # Runs right after the hub's own callback, which came first and counted one up.
+            settings["failure_count"] = max(0, settings.get("failure_count", 0) - 1)
+            self.consecutive_failure_limit = limit
+
+        future.add_done_callback(undo)
+
+
+def _checked(model: type[ImageChoice] | type[SizeChoice], entries: Any, setting: str) -> Any:
+    try:
+        read_choices(model, entries, setting)
+    except ValueError as error:
+        raise TraitError(str(error)) from None
+    return entries

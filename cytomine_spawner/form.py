@@ -1,0 +1,77 @@
+"""The options form: the fragment that JupyterHub's spawn page shows above its Start button."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .options import Offer, OptionsError, flatten, shorten
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A form that was sent and refused: what was chosen, and why it cannot be used."""
+
+    form: Mapping[str, Any]
+    error: OptionsError
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One field as the template shows it."""
+
+    field: str
+    legend: str
+    choices: tuple[Any, ...]
+    selected: str
+    notice: str
+    error: str
+
+
+LEGENDS = {"image": "Notebook image", "size": "Notebook size"}
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("cytomine_spawner", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+
+
+def render_form(offer: Offer, previous: object, attempt: Attempt | None = None) -> str:
+    """Render the form.
+
+    Args:
+        offer: what this person may choose.
+        previous: the options of this server's last start, in whatever state the hub's database has them.
+        attempt: the refused form, when it is shown again; its choices win over the previous ones.
+
+    Returns:
+        HTML without a form element or a button of its own: the hub's page has both.
+    """
+    chosen = flatten(attempt.form) if attempt else (dict(previous) if isinstance(previous, Mapping) else {})
+    error = attempt.error if attempt else None
+    questions = [_question(offer, field, chosen.get(field), error) for field in offer.fields]
+    general = error.sentence if error and error.field not in offer.fields else ""
+    return _templates().get_template("options_form.html").render(questions=questions, general_error=general)
+
+
+def _question(offer: Offer, field: str, wanted: object, error: OptionsError | None) -> _Question:
+    found = offer.find(field, wanted)
+    selected = found or offer.default(field)
+    mine = error.sentence if error and error.field == field else ""
+    notice = ""
+    if wanted is not None and found is None and not mine:
+        notice = (
+            f"Your previous choice {shorten(wanted if isinstance(wanted, str) else '?')} is no longer offered. "
+            f"{selected.title} is selected instead."
+        )
+    return _Question(field, LEGENDS[field], offer.choices(field), selected.name, notice, mine)

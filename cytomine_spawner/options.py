@@ -1,0 +1,262 @@
+"""Spawn options: what may be offered, what was chosen, and the checks between the two.
+
+The form and the REST API end in the same check, `Offer.check`, so a choice that one of them refuses is refused by
+the other, with the same sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, field_validator
+from tornado import web
+
+MAX_SHOWN = 60
+
+
+def shorten(value: object, limit: int = MAX_SHOWN) -> str:
+    """A value as ASCII in quotes, cut to `limit` characters: safe in a log line, a page and a JSON answer."""
+    text = ascii(value[: limit + 1] if isinstance(value, str) else value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class OptionsError(web.HTTPError):
+    """Options that cannot be used: HTTP 400 with a sentence for the person who sent them.
+
+    Attributes:
+        field: name of the option at fault, as it was sent (shortened), or `options` for the whole.
+        sentence: what is wrong and what would be right.
+    """
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(400, sentence)
+        self.field = field
+        self.sentence = sentence
+        # JupyterHub shows this in its pages in place of "HTTP 400: Bad Request (...)".
+        self.jupyterhub_message = sentence
+
+
+class _Choice(BaseModel):
+    """Something an administrator offers in the form."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+    display_name: str = ""
+    description: str = ""
+    default: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name that people read."""
+        return self.display_name or self.name
+
+
+class ImageChoice(_Choice):
+    """One notebook image: `image` is the reference that Kubernetes pulls."""
+
+    image: Annotated[str, Field(min_length=1)]
+
+
+Cores = Annotated[float, Field(ge=0)]
+
+
+class SizeChoice(_Choice):
+    """One notebook size: cores, memory (JupyterHub's byte specification, for instance `2G`), and who may choose it.
+
+    An empty `groups` means everybody; otherwise a person needs one of these JupyterHub groups.
+    """
+
+    cpu_guarantee: Cores | None = None
+    cpu_limit: Cores | None = None
+    mem_guarantee: str | int | None = None
+    mem_limit: str | int | None = None
+    groups: tuple[str, ...] = ()
+
+    @field_validator("mem_guarantee", "mem_limit")
+    @classmethod
+    def _is_byte_specification(cls, value: str | int | None) -> str | int | None:
+        if value is not None:
+            bytes_of(value)
+        return value
+
+    @property
+    def resources(self) -> str:
+        """The size in words, such as `2 cores, 4 GiB of memory`, by its limits, else by its guarantees."""
+        cores = self.cpu_limit or self.cpu_guarantee
+        memory = self.mem_limit or self.mem_guarantee
+        parts = []
+        if cores:
+            parts.append(f"{cores:g} core" + ("" if cores == 1 else "s"))
+        if memory:
+            parts.append(f"{bytes_of(memory) / 2**30:.3g} GiB of memory")
+        return ", ".join(parts)
+
+
+def bytes_of(specification: str | int) -> int:
+    """Bytes of JupyterHub's byte specification: `512M`, `2G` (powers of 1024) or a plain number."""
+    text = str(specification)
+    factor = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}.get(text[-1:], 1)
+    try:
+        amount = int(float(text if factor == 1 else text[:-1]) * factor)
+    except (ValueError, OverflowError):
+        amount = -1
+    if amount < 0:
+        raise ValueError(f"{shorten(text)} is not an amount of memory such as 512M or 2G")
+    return amount
+
+
+_C = TypeVar("_C", bound=_Choice)
+
+
+def read_choices(model: type[_C], entries: Iterable[Mapping[str, Any]], setting: str) -> tuple[_C, ...]:
+    """Read what an administrator offers.
+
+    Args:
+        model: `ImageChoice` or `SizeChoice`.
+        entries: the setting's value, a list of dictionaries.
+        setting: the setting's name, for the message.
+
+    Raises:
+        ValueError: with the place and the cause, when an entry is wrong, a name comes twice, two are the default,
+            or nobody outside a group could choose anything.
+    """
+    choices = [_read_choice(model, entry, f"{setting}[{index}]") for index, entry in enumerate(entries)]
+    names = [choice.name for choice in choices]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{setting}: the name {twice[0]!r} is used more than once")
+    if sum(choice.default for choice in choices) > 1:
+        raise ValueError(f"{setting}: more than one entry has default set")
+    if choices and all(getattr(choice, "groups", ()) for choice in choices):
+        raise ValueError(f"{setting}: one entry must be open to everybody (without groups)")
+    return tuple(choices)
+
+
+def _read_choice(model: type[_C], entry: Mapping[str, Any], place: str) -> _C:
+    try:
+        return model.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in (place, *first["loc"]))
+        raise ValueError(f"{where}: {first['msg']}") from None
+
+
+class SpawnOptions(BaseModel):
+    """What a person chose for one start of a server: names of an image and a size.
+
+    This is what JupyterHub stores as the server's `user_options` and what `POST /users/{name}/server` takes.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    image: StrictStr | None = Field(default=None, description="Name of a notebook image.")
+    size: StrictStr | None = Field(default=None, description="Name of a notebook size.")
+
+
+class Offer:
+    """What one person may choose from, at this moment."""
+
+    #: Fields of `SpawnOptions` that are a choice from a list, in the order of the form.
+    fields: ClassVar[tuple[str, ...]] = ("image", "size")
+
+    def __init__(
+        self, images: Iterable[ImageChoice], sizes: Iterable[SizeChoice], groups: Iterable[str] = ()
+    ) -> None:
+        mine = set(groups)
+        self.image = tuple(images)
+        self.size = tuple(size for size in sizes if not size.groups or mine.intersection(size.groups))
+
+    def choices(self, field: str) -> tuple[_Choice, ...]:
+        """All that is offered for a field."""
+        offered: tuple[_Choice, ...] = getattr(self, field)
+        return offered
+
+    def default(self, field: str) -> _Choice:
+        """The administrator's default, or the first when that one is not offered to this person."""
+        offered = self.choices(field)
+        return next((choice for choice in offered if choice.default), offered[0])
+
+    def find(self, field: str, name: object) -> _Choice | None:
+        """The offered choice with this name."""
+        return next((choice for choice in self.choices(field) if choice.name == name), None)
+
+    def check(self, raw: object) -> SpawnOptions:
+        """Check options as JSON gives them, and fill in what was left out.
+
+        Raises:
+            OptionsError: names the field, the value and what is allowed.
+        """
+        if not isinstance(raw, Mapping):
+            kind = "text" if isinstance(raw, str) else _kind(raw)
+            raise OptionsError("options", f"The options must be a JSON object, not {kind}.")
+        known = SpawnOptions.model_fields
+        for key in raw:
+            if key not in known:
+                raise OptionsError(
+                    shorten(key), f"Option {shorten(key)} is unknown. Known options: {', '.join(known)}."
+                )
+        try:
+            options = SpawnOptions.model_validate(dict(raw))
+        except ValidationError as error:
+            raise self._explain(error.errors(include_url=False)[0]) from None
+        chosen = {}
+        for field in self.fields:
+            name = getattr(options, field)
+            choice = self.default(field) if name is None else self.find(field, name)
+            if choice is None:
+                raise OptionsError(
+                    field, f"Option '{field}': {shorten(name)} is not offered. {self._allowed(field)}"
+                )
+            chosen[field] = choice.name
+        return options.model_copy(update=chosen)
+
+    def _allowed(self, field: str) -> str:
+        return "Allowed: " + ", ".join(choice.name for choice in self.choices(field)) + "."
+
+    def _explain(self, error: Any) -> OptionsError:
+        field = str(error["loc"][0])
+        return OptionsError(
+            field, f"Option '{field}' must be text, not {_kind(error['input'])}. {self._allowed(field)}"
+        )
+
+
+def parse_json(raw: object, offer: Offer) -> SpawnOptions:
+    """Options from the REST API or from the hub's database; see `Offer.check`."""
+    return offer.check(raw)
+
+
+def parse_form(form: Mapping[str, Any], offer: Offer) -> SpawnOptions:
+    """Options from the form or from a link's query: a dictionary of lists, one item a field.
+
+    Raises:
+        OptionsError: as `Offer.check`, or when a field came twice.
+    """
+    return offer.check(flatten(form))
+
+
+def flatten(form: Mapping[str, Any]) -> dict[str, Any]:
+    """Form data as the JSON object that it stands for."""
+    flat: dict[str, Any] = {}
+    for key, values in form.items():
+        if key == "_xsrf":  # some versions of the hub's page send their token in the form's body
+            continue
+        if isinstance(values, list) and len(values) == 1:
+            flat[key] = values[0]
+        else:
+            flat[key] = values
+    return flat
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    kinds: dict[type, str] = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text that is not Unicode",
+        list: "a list",
+    }
+    return kinds.get(type(value), "an object" if isinstance(value, Mapping) else "a value of another kind")
