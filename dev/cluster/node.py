@@ -67,8 +67,9 @@ def admin(state: Path) -> Api:
 
 
 def _version(programs: Programs) -> str:
-    sources = sorted(p for p in HERE.glob("*.py") if p.name != "__main__.py")
-    return f"{programs.folder.name}-{cache.digest([*sources, HERE / 'addons.yaml'])}"
+    # what a running cluster was configured by: another version of it means a restart
+    sources = [HERE / n for n in ("config.py", "layout.py", "network.py", "addons.yaml")]
+    return f"{programs.folder.name}-{cache.digest(sources)}"
 
 
 def _node_fresh(api: Api, since: float) -> bool:

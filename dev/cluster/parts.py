@@ -38,12 +38,15 @@ def start_ticks(pid: int) -> int | None:
 
 
 def memory(pid: int) -> int:
-    """Resident memory in bytes; 0 if the process is gone."""
+    """Memory in bytes, pages that several processes share being divided among them; 0 if it is gone.
+
+    Most parts are one program: what each has resident would count its code many times.
+    """
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
 
 
 @dataclass(frozen=True)
