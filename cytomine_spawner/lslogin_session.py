@@ -1,0 +1,222 @@
+"""What follows a login: refresh of tokens and groups, outages of LS Login, and the logout."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from typing import Any
+from urllib.parse import urlencode
+
+from tornado.httputil import url_concat
+
+from .lslogin_oidc import ProviderError
+from .lslogin_settings import LSLoginSettings
+
+# A longer ID token would make an address that servers refuse.
+_MAX_HINT_LENGTH = 6000
+_RENEWALS_KEPT = 1000
+
+
+class LSLoginSessions(LSLoginSettings):
+    """Refresh and logout for cytomine_spawner.lslogin.LSLoginAuthenticator."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # By a hash of the refresh token spent: the renewal under way or done. See _renewed.
+        self._renewals: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def in_background(self, work: Any) -> asyncio.Task[Any]:
+        """Run a coroutine beside the request at hand, and keep it from being collected meanwhile."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def refresh_user(self, user: Any, handler: Any = None) -> Any:
+        """Bring a user's tokens and groups up to date.
+
+        Returns:
+            the new auth model; True to go on with what is known (no auth state kept, or LS Login does not answer and
+            `outage_grace` has not run out); False if the person must log in again, or may no longer use the hub.
+        """
+        if not self.enable_auth_state:
+            return True
+        auth_state = await user.get_auth_state()
+        if self.refresh_user_hook is not None:
+            refreshed = await self._call_refresh_user_hook(user, auth_state)
+            if refreshed is not None:
+                return refreshed
+        if not auth_state or not auth_state.get("access_token"):
+            self.log.info(
+                "User %s has no tokens of %s; a fresh login is needed", user.name, self.login_service
+            )
+            return self._stale(user, handler)
+        self.remember(user.name, auth_state)
+        try:
+            model = await self._fresh_model(auth_state)
+        except ProviderError as error:
+            if error.unavailable or error.registration:
+                return self._outage(user, auth_state, error)
+            self.log.info("User %s must log in again: %s", user.name, error)
+            return self._stale(user, handler)
+        if model["name"] != user.name:
+            self.log.error(
+                "%s answered for another person than %s; a fresh login is needed",
+                self.login_service,
+                user.name,
+            )
+            return False
+        if not await self._still_allowed(model):
+            self.log.warning("User %s may no longer use this hub", user.name)
+            return False
+        return model
+
+    def _stale(self, user: Any, handler: Any) -> bool:
+        """Decide for a user who needs a fresh login: a browser can be asked for one, a program cannot."""
+        by_program = bool(getattr(handler, "_token_authenticated", False))
+        if not by_program or hasattr(self, "auth_refresh_strict"):
+            return False
+        # Since 6.1 JupyterHub lets programs go on by itself. Before, the servers of a user who logged out lost the
+        # hub. It takes True for a successful refresh, so the next request of a browser has to be made to ask again.
+        asyncio.get_running_loop().call_soon(setattr, user, "_auth_refreshed", None)
+        return True
+
+    def _outage(self, user: Any, auth_state: dict[str, Any], error: ProviderError) -> bool:
+        age = time.time() - float(auth_state.get("checked_at") or 0)
+        if age <= self.outage_grace:
+            self.log.warning("User %s stays logged in with the groups of %d s ago: %s", user.name, age, error)
+            return True
+        self.log.error(
+            "User %s must log in again, %s having said nothing for more than %d s: %s",
+            user.name,
+            self.login_service,
+            self.outage_grace,
+            error,
+        )
+        return False
+
+    async def _still_allowed(self, model: dict[str, Any]) -> bool:
+        # Neither JupyterHub nor oauthenticator asks again after the login.
+        if not self.check_blocked_users(model["name"], model):
+            return False
+        return bool(self.allow_all or await self.check_allowed(model["name"], model))
+
+    async def _fresh_model(self, auth_state: dict[str, Any]) -> dict[str, Any]:
+        tokens = auth_state.get("token_response") or {}
+        refresh_token = auth_state.get("refresh_token")
+        expires_at = tokens.get("expires_at")
+        due = isinstance(expires_at, (int, float)) and expires_at - time.time() < self.renew_before
+        if not (due and refresh_token):
+            try:
+                return await self._model_of(tokens, auth_state)
+            except ProviderError as error:
+                if error.unavailable or not refresh_token:
+                    raise
+        return await self._renewed(str(refresh_token), auth_state)
+
+    async def _renewed(self, refresh_token: str, auth_state: dict[str, Any]) -> dict[str, Any]:
+        """Spend a refresh token, once.
+
+        Guards a race: LS Login may rotate refresh tokens, and using one twice can revoke the whole login. Requests of
+        one user come in parallel, and the new token reaches the database only after this returns.
+        """
+        key = hashlib.sha256(refresh_token.encode()).hexdigest()
+        renewal = self._renewals.get(key)
+        if renewal is None:
+            renewal = self._renewals[key] = self.in_background(self._spend(refresh_token))
+            while len(self._renewals) > _RENEWALS_KEPT:
+                del self._renewals[next(iter(self._renewals))]
+        try:
+            tokens = await asyncio.shield(renewal)
+            spent = tokens["refresh_token"] != refresh_token
+        except ProviderError as error:
+            spent = not (error.unavailable or error.registration)
+            raise
+        except BaseException:
+            spent = not renewal.done()
+            raise
+        finally:
+            if not spent and self._renewals.get(key) is renewal:
+                del self._renewals[key]
+        return await self._model_of(dict(tokens), auth_state)
+
+    async def _spend(self, refresh_token: str) -> dict[str, Any]:
+        tokens: dict[str, Any] = await self.get_token_info(
+            None, self.build_refresh_token_request_params(refresh_token)
+        )
+        tokens.setdefault("refresh_token", refresh_token)
+        self.log.debug("A refresh token gave a new access token")
+        return tokens
+
+    async def _model_of(self, tokens: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+        # An answer to a refresh need not repeat the ID token; the logout needs it.
+        if before.get("id_token"):
+            tokens = {"id_token": before["id_token"], **tokens}
+        model: dict[str, Any] = await self._token_to_auth_model(tokens)
+        return model
+
+    def remember(self, name: str, auth_state: dict[str, Any]) -> None:
+        """Note a user's display name for the hub's pages."""
+        raise NotImplementedError
+
+    async def forget(self, user: Any) -> dict[str, Any]:
+        """Take a user's tokens out of the database, have them revoked, and return the auth state as it was.
+
+        Who the user is, and the groups, stay: the user's running servers go on.
+        """
+        try:
+            auth_state = await user.get_auth_state() or {}
+            if auth_state:
+                keep = {
+                    key: auth_state[key] for key in ("account", "oauth_user", "scope") if key in auth_state
+                }
+                await user.save_auth_state(keep)
+        except Exception:
+            # A logout must not fail because of a database or a lost key.
+            self.log.exception("The tokens of %s could not be removed at logout", user.name)
+            auth_state = {}
+        if self.revoke_on_logout and self.revocation_url:
+            for kind in ("refresh_token", "access_token"):
+                if auth_state.get(kind):
+                    self.in_background(self._revoke(user.name, kind, auth_state[kind]))
+        return auth_state
+
+    async def _revoke(self, name: str, kind: str, token: str) -> None:
+        params = {"token": token, "token_type_hint": kind}
+        if not self.basic_auth:
+            params |= {"client_id": self.client_id, "client_secret": self.client_secret}
+        try:
+            await self.httpfetch(
+                self.revocation_url,
+                "revoking a token",
+                parse_json=False,
+                method="POST",
+                headers=self.build_token_info_request_headers(),
+                body=urlencode(params).encode(),
+                validate_cert=self.validate_server_cert,
+            )
+        except ProviderError as error:
+            self.log.info(
+                "The %s of %s was not revoked; it ends by itself: %s", kind.replace("_", " "), name, error
+            )
+
+    def provider_logout_url(self, handler: Any, id_token: object) -> str:
+        """Return the address that logs the browser out of LS Login and back to the hub, or "" if there is none."""
+        if not self.end_session_url:
+            return ""
+        params = {
+            "client_id": self.client_id,
+            "post_logout_redirect_uri": self._after_logout(handler),
+            "state": "left",
+        }
+        if isinstance(id_token, str) and id_token and len(id_token) <= _MAX_HINT_LENGTH:
+            params["id_token_hint"] = id_token
+        return str(url_concat(self.end_session_url, params))
+
+    def _after_logout(self, handler: Any) -> str:
+        if self.post_logout_redirect_url:
+            return str(self.post_logout_redirect_url)
+        callback: str = self.get_callback_url(handler)
+        return f"{callback.rpartition('/')[0]}/logout"
