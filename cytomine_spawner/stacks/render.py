@@ -1,0 +1,433 @@
+"""From a stack and the settings to the Kubernetes objects, without any input or output.
+
+Each component is a file in ``manifests/``. A scalar of it may hold ``${name}``; one that is nothing but ``${name}``
+takes the variable's value as it is, be it a number, a list or a map. What all objects have in common is not written
+there but added here: namespace, labels, owner, the pods' security and placement, the settings' overrides.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from . import model
+from .model import Extra, Stack
+from .override import merge
+from .quantity import cores, gib, to_bytes
+from .settings import StackSettings
+
+BASE = ("postgis", "mongo", "repository", "pims-cache", "pims", "core", "web-ui", "gateway")
+EXTRAS = {
+    Extra.CBIR: ("cbir-redis", "cbir"),
+    Extra.MEILISEARCH: ("meilisearch",),
+    Extra.SAM: ("sam",),
+    Extra.APP_ENGINE: ("app-engine-db", "registry", "app-engine"),
+}
+ALL = BASE + tuple(name for names in EXTRAS.values() for name in names)
+TITLES = {
+    "postgis": "Database",
+    "mongo": "Activity database",
+    "repository": "Repository",
+    "pims-cache": "Image cache",
+    "pims": "Image server",
+    "core": "Core",
+    "web-ui": "Web interface",
+    "gateway": "Gateway",
+    "cbir-redis": "Similarity index",
+    "cbir": "Similarity search",
+    "meilisearch": "Text search",
+    "sam": "Segmentation",
+    "app-engine-db": "App engine's database",
+    "registry": "App registry",
+    "app-engine": "App engine",
+}
+WORKLOADS = ("Deployment", "StatefulSet")
+# Made once and never changed by the operator: passwords, and volumes whose size a cluster may not let change.
+CREATE_ONCE = ("Secret", "PersistentVolumeClaim")
+DIGEST_OF_CONFIG = f"{model.GROUP}/config"
+
+_PLACEHOLDER = re.compile(r"\$\{([a-z_]+)\}")
+_POD_SECURITY = {
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+    "fsGroupChangePolicy": "OnRootMismatch",
+}
+_CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+_WAIT_RESOURCES = {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
+
+
+class Invalid(ValueError):
+    """A stack asks for something that the settings do not offer. The text is for its owner."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stack reserves: processor cores, memory and volumes in bytes."""
+
+    cpu: float
+    memory: int
+    storage: int
+
+    def __str__(self) -> str:
+        return f"{self.cpu:.1f} cores, {gib(self.memory)} of memory, {gib(self.storage)} of disk"
+
+
+def components(spec: model.StackSpec, settings: StackSettings) -> tuple[str, ...]:
+    """The components of a stack, in the order in which they are applied.
+
+    Raises:
+        Invalid: an optional component is not offered.
+    """
+    names = list(BASE)
+    for extra in spec.components:
+        if extra.value not in settings.allowed_components:
+            raise Invalid(
+                f"The component {extra.value} is not offered here. Remove it from the stack's options."
+            )
+        if extra is Extra.APP_ENGINE and not (
+            settings.app_engine_namespace
+            and settings.app_engine_token_secret
+            and settings.app_engine_registry
+        ):
+            raise Invalid(
+                "The app engine is not set up here: its namespace, its token and its registry are missing in the "
+                "service's settings. Remove it from the stack's options or ask an administrator."
+            )
+        names[-1:-1] = EXTRAS[extra]  # the gateway last
+    return tuple(name for name in names if settings.values.components.get(name, True))
+
+
+def cost(spec: model.StackSpec, settings: StackSettings) -> Cost:
+    """What a stack of this spec reserves while it runs.
+
+    Raises:
+        Invalid: the size or a component is not offered.
+    """
+    parts = [_resources(spec.size, name, settings) for name in components(spec, settings)]
+    return Cost(
+        cpu=sum(cores(part["cpu"][0]) for part in parts),
+        memory=sum(to_bytes(part["memory"][0]) for part in parts),
+        storage=sum(to_bytes(part["volume"]) for part in parts if "volume" in part),
+    )
+
+
+def render(stack: Stack, settings: StackSettings) -> list[dict[str, Any]]:
+    """All objects of a stack but its Secret, in the order to apply them; workloads at zero when it hibernates.
+
+    Raises:
+        Invalid: the size or a component is not offered.
+    """
+    names = components(stack.spec, settings)
+    common = _variables(stack, settings, names)
+    objects = []
+    for name in ("base", *names, *(["ingress"] if settings.ingress_enabled else [])):
+        variables = common
+        if name in names:
+            variables = {**common, **_component_variables(stack, settings, name)}
+        component = "gateway" if name == "ingress" else name
+        for template in _load(name):
+            obj = _fill(copy.deepcopy(template), variables)
+            objects.append((component, _prune(obj)))
+    for component, obj in objects:
+        _environment(obj, settings.values.env.get(component) or {})
+    for patch in settings.values.overrides:
+        for _, obj in objects:
+            if _matches(patch, stack.name, obj):
+                merge(obj, {k: v for k, v in patch.items() if k not in ("apiVersion", "kind", "name")})
+    for component, obj in objects:
+        _finish(obj, component, stack, settings)
+    _roll_on_config_change([obj for _, obj in objects])
+    return [obj for _, obj in sorted(objects, key=lambda pair: pair[1]["kind"] in WORKLOADS)]
+
+
+def secret(stack: Stack, data: dict[str, str]) -> dict[str, Any]:
+    """The stack's Secret with these values (text)."""
+    obj = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": model.component_name(stack.name, "secrets")},
+        "stringData": data,
+    }
+    _meta(obj, "secrets", stack)
+    return obj
+
+
+def digest(obj: dict[str, Any]) -> str:
+    """A short digest of an object, the same for the same content."""
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check(settings: StackSettings) -> None:
+    """Render a stack of each size with all that is allowed, to find mistakes in the settings at the start.
+
+    Raises:
+        ValueError: with a sentence that names the setting.
+    """
+    extras = tuple(Extra(name) for name in settings.allowed_components)
+    for size in settings.values.sizes:
+        stack = model.new_stack(
+            settings.namespace, model.StackSpec(owner="check", size=size, components=extras)
+        )
+        objects = render(stack, settings)
+        for patch in settings.values.overrides:
+            if not any(_matches(patch, stack.name, obj) for obj in objects):
+                msg = f"An override names {patch.get('kind')} {patch.get('name', '')!r}, which no stack has"
+                raise ValueError(msg)
+    for component in settings.values.env:
+        if component not in ALL:
+            msg = f"env names the component {component!r}; there are {', '.join(ALL)}"
+            raise ValueError(msg)
+
+
+@cache
+def _load(name: str) -> list[dict[str, Any]]:
+    text = resources.files(__package__).joinpath(f"manifests/{name}.yaml").read_text()
+    return list(yaml.safe_load_all(text))
+
+
+def _resources(size: str, component: str, settings: StackSettings) -> dict[str, Any]:
+    sizes = settings.values.sizes
+    if size not in sizes:
+        raise Invalid(f"The size {size} is not offered here. Choose one of {', '.join(sizes)}.")
+    try:
+        return dict(sizes[size]["components"][component])
+    except KeyError:
+        raise Invalid(f"The size {size} says nothing of {component}: an administrator must add it.") from None
+
+
+def _variables(stack: Stack, settings: StackSettings, names: tuple[str, ...]) -> dict[str, Any]:
+    url = settings.url(stack.name)
+    issuer_base = f"{settings.service_url.rstrip('/')}/{stack.name}"
+    internal_base = f"{settings.service_internal_url.rstrip('/')}/{stack.name}"
+    realm = "/iam/realms/cytomine"
+    service = {
+        "namespaceSelector": _namespace(settings.service_namespace or stack.namespace),
+        "podSelector": {"matchLabels": dict(settings.service_labels)},
+    }
+    return {
+        "stack": stack.name,
+        "namespace": stack.namespace,
+        "secrets": model.component_name(stack.name, "secrets"),
+        "replicas": 0 if stack.spec.desired_state is model.Desired.HIBERNATED else 1,
+        "url": url,
+        "scheme": urlsplit(url).scheme,
+        "host": settings.host(stack.name),
+        "internal_url": model.internal_url(stack.name, stack.namespace),
+        "issuer_base": issuer_base,
+        "issuer_internal_base": internal_base,
+        "issuer": issuer_base + realm,
+        "jwks_url": f"{internal_base}{realm}/protocol/openid-connect/certs",
+        "admin_email": settings.admin_email,
+        "cbir_host": model.component_name(stack.name, "cbir" if "cbir" in names else "gateway"),
+        "app_engine_enabled": str("app-engine" in names).lower(),
+        "app_engine_namespace": settings.app_engine_namespace,
+        "app_engine_token_secret": settings.app_engine_token_secret,
+        "app_engine_registry": settings.app_engine_registry,
+        "pims_cache_enabled": str("pims-cache" in names).lower(),
+        "pims_workers": str(settings.values.sizes.get(stack.spec.size, {}).get("pims_workers", 1)),
+        "wait_image": settings.values.images["wait"],
+        "wait_resources": _WAIT_RESOURCES,
+        "images_access_mode": settings.images_access_mode,
+        "ingress_class": settings.ingress_class or None,
+        "ingress_annotations": dict(settings.ingress_annotations),
+        "ingress_tls": [{"hosts": [settings.host(stack.name)], "secretName": settings.tls_secret}]
+        if settings.tls_secret
+        else None,
+        "public_gate": ""
+        if settings.public_access == "open"
+        else 'return 403 "This Cytomine is not open to browsers: no login stands before it yet.\\n";',
+        "all_pods": {
+            "matchLabels": {
+                "app.kubernetes.io/instance": stack.name,
+                "app.kubernetes.io/managed-by": model.MANAGED_BY,
+            }
+        },
+        "dns_peers": list(settings.dns_peers),
+        "service_peers": [service],
+        "service_port": settings.service_port,
+        "gateway_ingress": _gateway_ingress(stack, settings, service),
+        **{f"pods_of_{name.replace('-', '_')}": _pods(stack.name, name) for name in ALL},
+    }
+
+
+def _component_variables(stack: Stack, settings: StackSettings, name: str) -> dict[str, Any]:
+    part = _resources(stack.spec.size, name, settings)
+    (cpu, cpu_limit), (memory, memory_limit) = part["cpu"], part["memory"]
+    classes = settings.storage_classes
+    return {
+        "image": settings.values.images[name],
+        "resources": {
+            "requests": {"cpu": str(cpu), "memory": memory},
+            "limits": {"cpu": str(cpu_limit), "memory": memory_limit},
+        },
+        "volume": part.get("volume"),
+        "storage_class": classes.get(name) or classes.get("default"),
+        "pods": _pods(stack.name, name),
+        # Redis needs room beside its data.
+        "redis_memory": str(to_bytes(memory) * 3 // 4),
+    }
+
+
+def _pods(stack: str, component: str) -> dict[str, Any]:
+    labels = {
+        "app.kubernetes.io/instance": stack,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": model.MANAGED_BY,
+    }
+    return {"matchLabels": labels}
+
+
+def _namespace(name: str) -> dict[str, Any]:
+    return {"matchLabels": {"kubernetes.io/metadata.name": name}}
+
+
+def _gateway_ingress(stack: Stack, settings: StackSettings, service: dict[str, Any]) -> list[dict[str, Any]]:
+    notebooks = _namespace(settings.notebook_namespace or stack.namespace)
+    users = sorted({model.user_label(user) for user in (stack.spec.owner, *stack.spec.members.users)})
+    selectors: list[dict[str, Any]] = [
+        {"matchExpressions": [{"key": model.LABEL_NOTEBOOK_USER, "operator": "In", "values": users}]}
+    ]
+    selectors += [
+        {"matchLabels": {model.group_label(group): "member"}} for group in stack.spec.members.groups
+    ]
+    for selector in selectors:
+        selector.setdefault("matchLabels", {})["app.kubernetes.io/component"] = "singleuser-server"
+    rules: list[dict[str, Any]] = [
+        {
+            "from": [{"namespaceSelector": notebooks, "podSelector": s} for s in selectors] + [service],
+            "ports": [{"port": "internal"}],
+        },
+        {"from": [{"podSelector": _pods(stack.name, "core")}], "ports": [{"port": "cbir"}]},
+    ]
+    if settings.ingress_peers:  # an empty list of peers would mean everybody
+        rules.insert(0, {"from": list(settings.ingress_peers), "ports": [{"port": "public"}]})
+    return rules
+
+
+def _fill(node: Any, variables: dict[str, Any]) -> Any:
+    if isinstance(node, dict):
+        return {key: _fill(value, variables) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_fill(item, variables) for item in node]
+    if not isinstance(node, str):
+        return node
+    whole = _PLACEHOLDER.fullmatch(node)
+    if whole:
+        return copy.deepcopy(variables[whole[1]])
+    return _PLACEHOLDER.sub(lambda match: str(variables[match[1]]), node)
+
+
+def _prune(node: Any) -> Any:
+    """Without the keys whose variable was None: the API server's default is meant."""
+    if isinstance(node, dict):
+        return {key: _prune(value) for key, value in node.items() if value is not None}
+    if isinstance(node, list):
+        return [_prune(item) for item in node]
+    return node
+
+
+def _matches(patch: dict[str, Any], stack: str, obj: dict[str, Any]) -> bool:
+    if patch.get("kind") != obj["kind"]:
+        return False
+    return "name" not in patch or obj["metadata"]["name"] == model.component_name(stack, patch["name"])
+
+
+def _environment(obj: dict[str, Any], changes: dict[str, str | None]) -> None:
+    if obj["kind"] not in WORKLOADS or not changes:
+        return
+    container = obj["spec"]["template"]["spec"]["containers"][0]
+    env = {item["name"]: item for item in container.get("env", [])}
+    for name, value in changes.items():
+        if value is None:
+            env.pop(name, None)
+        else:
+            env[name] = {"name": name, "value": str(value)}
+    container["env"] = list(env.values())
+
+
+def _meta(obj: dict[str, Any], component: str, stack: Stack) -> None:
+    meta = obj["metadata"]
+    meta["namespace"] = stack.namespace
+    meta["labels"] = {**meta.get("labels", {}), **model.child_labels(stack.name, component)}
+    meta["annotations"] = {
+        **meta.get("annotations", {}),
+        model.ANNOTATION_OWNER: stack.spec.owner,
+        model.ANNOTATION_SERVER: stack.spec.server_name,
+    }
+    # Volumes have no owner: they may outlive the stack, if its owner says so.
+    if obj["kind"] != "PersistentVolumeClaim" and stack.uid:
+        meta["ownerReferences"] = [
+            {
+                "apiVersion": model.API_VERSION,
+                "kind": model.KIND,
+                "name": stack.name,
+                "uid": stack.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ]
+
+
+def _finish(obj: dict[str, Any], component: str, stack: Stack, settings: StackSettings) -> None:
+    _meta(obj, component, stack)
+    selector = _pods(stack.name, component)
+    if obj["kind"] == "Service":
+        obj["spec"]["selector"] = selector["matchLabels"]
+    if obj["kind"] not in WORKLOADS:
+        return
+    spec = obj["spec"]
+    spec["selector"] = selector
+    spec.setdefault("revisionHistoryLimit", 1)
+    template = spec["template"]
+    meta = template.setdefault("metadata", {})
+    meta["labels"] = {**meta.get("labels", {}), **model.child_labels(stack.name, component)}
+    meta["annotations"] = {**meta.get("annotations", {}), model.ANNOTATION_OWNER: stack.spec.owner}
+    pod = template["spec"]
+    pod["automountServiceAccountToken"] = False
+    pod.setdefault("enableServiceLinks", False)
+    pod.setdefault("terminationGracePeriodSeconds", 30)
+    ids = {"runAsUser": settings.user_id, "runAsGroup": settings.user_id, "fsGroup": settings.user_id}
+    pod["securityContext"] = {**copy.deepcopy(_POD_SECURITY), **ids, **pod.get("securityContext", {})}
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        container["securityContext"] = {
+            **copy.deepcopy(_CONTAINER_SECURITY),
+            **container.get("securityContext", {}),
+        }
+        container.setdefault("imagePullPolicy", settings.image_pull_policy)
+        # Why a container ended is read from its last lines, when it left no message of its own.
+        container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
+    for key, value in (
+        ("nodeSelector", settings.node_selector),
+        ("tolerations", settings.tolerations),
+        ("affinity", settings.affinity),
+        ("priorityClassName", settings.priority_class),
+        ("imagePullSecrets", [{"name": name} for name in settings.image_pull_secrets]),
+    ):
+        if value:
+            pod.setdefault(key, copy.deepcopy(value))
+
+
+def _roll_on_config_change(objects: list[dict[str, Any]]) -> None:
+    """A mounted file does not change in a running pod: a digest in the pod's annotations makes a new one."""
+    digests = {obj["metadata"]["name"]: digest(obj["data"]) for obj in objects if obj["kind"] == "ConfigMap"}
+    for obj in objects:
+        if obj["kind"] in WORKLOADS and obj["metadata"]["name"] in digests:
+            obj["spec"]["template"]["metadata"]["annotations"][DIGEST_OF_CONFIG] = digests[
+                obj["metadata"]["name"]
+            ]

@@ -1,0 +1,258 @@
+"""The administrator's settings of the stacks."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from traitlets import Bool, Dict, Enum, Integer, List, TraitError, Unicode, validate
+from traitlets.config import LoggingConfigurable
+
+from .model import Extra
+
+SECONDS_PER_DAY = 86_400
+_KEYS = {"images", "components", "env", "overrides", "sizes"}
+
+
+@dataclass(frozen=True)
+class Values:
+    """The value set in use: the packaged one, then the administrator's files, then the traits.
+
+    Attributes:
+        images: image of each component, and of ``wait``.
+        components: whether a part that may be left out is there.
+        env: variables by component; None removes one.
+        overrides: patches of whole objects.
+        sizes: for each size its title, its description and the resources of each component.
+    """
+
+    images: dict[str, str]
+    components: dict[str, bool]
+    env: dict[str, dict[str, str | None]]
+    overrides: list[dict[str, Any]]
+    sizes: dict[str, dict[str, Any]]
+
+
+class StackSettings(LoggingConfigurable):
+    """What the stacks consist of and where they run. Used by the stack service."""
+
+    namespace = Unicode("default", help="Namespace of the stacks.").tag(config=True)
+    notebook_namespace = Unicode(
+        "",
+        help="Namespace of the notebooks, whose owners' and members' pods may reach a stack; the stacks' own if empty.",
+    ).tag(config=True)
+    service_namespace = Unicode("", help="Namespace of this service; the stacks' own if empty.").tag(
+        config=True
+    )
+    service_labels = Dict(
+        {"app.kubernetes.io/component": "stacks"},
+        help="Labels that tell this service's pods in network policies.",
+    ).tag(config=True)
+    service_port = Integer(8000, help="Port on which this service's pods listen, for network policies.").tag(
+        config=True
+    )
+    service_url = Unicode(
+        "https://hub.example.org/services/cytomine",
+        help="This service as browsers know it. The issuer of a stack's tokens is below it.",
+    ).tag(config=True)
+    service_internal_url = Unicode(
+        "http://stacks:8000/services/cytomine", help="This service as the stacks' pods reach it."
+    ).tag(config=True)
+    stack_url = Unicode(
+        "https://{stack}.stacks.example.org",
+        help="""Where a browser opens a stack. ``{stack}`` stands for its name and must be the first part of the
+        host: each stack needs a host of its own.""",
+    ).tag(config=True)
+
+    values_files = List(
+        Unicode(),
+        help="""YAML files with ``images``, ``components``, ``env``, ``sizes`` and ``overrides``, laid over the packaged
+        ``values/cytomine.yaml`` one after the other.""",
+    ).tag(config=True)
+    images = Dict(help="Images by component, over those of the value files.").tag(config=True)
+    image_names = Dict(
+        help="""Other names for images: ``{"redis:7.2": "registry.example.org/mirror/redis:7.2"}``.
+        Applied last; for mirrors and clusters that cannot reach public registries."""
+    ).tag(config=True)
+    image_pull_policy = Enum(["Always", "IfNotPresent", "Never"], "IfNotPresent", help="Pull policy.").tag(
+        config=True
+    )
+    image_pull_secrets = List(Unicode(), help="Names of Secrets with logins of registries.").tag(config=True)
+    env = Dict(help="Variables by component, over those of the value files; None removes one.").tag(
+        config=True
+    )
+    sizes = Dict(help="Sizes, laid over those of the value files; None removes one.").tag(config=True)
+    overrides = List(
+        Dict(),
+        help="""Changes of whole objects: partial Kubernetes objects with ``kind`` and, unless all of the kind are meant,
+        ``name``: the component's. They are merged: maps by key, lists by ``name`` (mounts by ``mountPath``);
+        null removes a key, ``$patch: delete`` an item of a list. For example
+
+            [{"kind": "Deployment", "name": "pims", "spec": {"template": {"spec": {"nodeSelector": {"disk": "fast"}}}}}]
+        """,
+    ).tag(config=True)
+    allowed_components = List(
+        Enum([e.value for e in Extra]),
+        [Extra.CBIR.value, Extra.MEILISEARCH.value, Extra.SAM.value],
+        help="Optional components that users may choose. The app engine also needs its three settings.",
+    ).tag(config=True)
+
+    storage_classes = Dict(
+        help="""Storage class by component (``postgis``, ``pims``, ...) or ``default``; the cluster's default if absent."""
+    ).tag(config=True)
+    images_access_mode = Enum(
+        ["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"],
+        "ReadWriteOnce",
+        help="Access mode of the slides' volume.",
+    ).tag(config=True)
+    node_selector = Dict(help="Labels of nodes on which stacks may run.").tag(config=True)
+    tolerations = List(Dict(), help="Taints that stacks tolerate.").tag(config=True)
+    affinity = Dict(help="Affinity of all pods of stacks.").tag(config=True)
+    priority_class = Unicode("", help="Priority class of all pods of stacks.").tag(config=True)
+    user_id = Integer(20000, min=1, help="User and group that all containers run as.").tag(config=True)
+
+    ingress_enabled = Bool(True, help="Make an Ingress for each stack.").tag(config=True)
+    ingress_class = Unicode("", help="Ingress class; the cluster's default if empty.").tag(config=True)
+    ingress_annotations = Dict(
+        {
+            "nginx.ingress.kubernetes.io/proxy-body-size": "0",
+            "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",
+            "nginx.ingress.kubernetes.io/proxy-read-timeout": "3600",
+            "nginx.ingress.kubernetes.io/proxy-send-timeout": "3600",
+        },
+        help="Annotations of each Ingress. Uploads have gigabytes: no limit of size, no buffering, long time-outs.",
+    ).tag(config=True)
+    tls_secret = Unicode(
+        "", help="Secret with a certificate for all stacks' hosts (a wildcard); none if empty."
+    ).tag(config=True)
+    ingress_peers = List(
+        Dict(),
+        [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}],
+        help="""From where the ingress controller comes, as peers of a NetworkPolicy. Empty: from no pod, for controllers
+        on the node's own network.""",
+    ).tag(config=True)
+    dns_peers = List(
+        Dict(),
+        [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}],
+        help="Where the cluster's DNS runs, as peers of a NetworkPolicy; add an ipBlock for a node-local cache.",
+    ).tag(config=True)
+    public_access = Enum(
+        ["closed", "open"],
+        "closed",
+        help="""``open`` lets browsers in without a login before the stack. Core serves images to whoever asks: for
+        trials with public data only.""",
+    ).tag(config=True)
+
+    admin_email = Unicode("admin@example.org", help="Address of Cytomine's technical user.").tag(config=True)
+    app_engine_namespace = Unicode("", help="Namespace in which the app engine runs its tasks.").tag(
+        config=True
+    )
+    app_engine_token_secret = Unicode(
+        "", help="Secret whose ``token`` lets the app engine run pods in that namespace and nothing else."
+    ).tag(config=True)
+    app_engine_registry = Unicode("", help="The app engine's registry as the nodes pull from it.").tag(
+        config=True
+    )
+
+    idle_timeout = Integer(
+        4 * 3600,
+        min=0,
+        help="Seconds without activity before a stack hibernates, unless its own says so; 0 for never.",
+    ).tag(config=True)
+    retention = Integer(
+        90 * SECONDS_PER_DAY,
+        min=0,
+        help="Seconds that a hibernated stack is kept before it is deleted with its data; 0 for ever.",
+    ).tag(config=True)
+    max_stacks = Integer(0, min=0, help="Stacks that may run at the same time in all; 0 for no limit.").tag(
+        config=True
+    )
+    max_stacks_per_user = Integer(1, min=0, help="Running stacks that one user may own; 0 for no limit.").tag(
+        config=True
+    )
+    max_stacks_per_group = Dict(
+        help="Running stacks that the members of a group may own together, by group; ``*`` for those not named."
+    ).tag(config=True)
+
+    @validate("stack_url")
+    def _host_first(self, proposal: Any) -> str:
+        url = str(proposal["value"])
+        host = urlsplit(url.replace("{stack}", "cm-name")).hostname or ""
+        if not host.startswith("cm-name.") or url.count("{stack}") != 1:
+            msg = (
+                f"StackSettings.stack_url is {url!r}, but must be a URL whose host begins with '{{stack}}.', such as "
+                "https://{stack}.stacks.example.org"
+            )
+            raise TraitError(msg)
+        return url.rstrip("/")
+
+    def url(self, stack: str) -> str:
+        """Where a browser opens a stack; without a slash at the end."""
+        return self.stack_url.replace("{stack}", stack)
+
+    def host(self, stack: str) -> str:
+        """The host of a stack."""
+        return urlsplit(self.url(stack)).hostname or ""
+
+    @cached_property
+    def values(self) -> Values:
+        """The value set in use. Read once: restart the service after changes.
+
+        Raises:
+            ValueError: a file has a key that is not known, or cannot be read.
+        """
+        merged = copy.deepcopy(_packaged())
+        for name in self.values_files:
+            _lay_over(merged, _read(Path(name)), name)
+        _lay_over(merged, {"images": self.images, "env": self.env, "sizes": self.sizes}, "StackSettings")
+        merged["overrides"] = [*merged.get("overrides", []), *self.overrides]
+        images = {k: self.image_names.get(v, v) for k, v in merged["images"].items()}
+        sizes = {name: size for name, size in merged["sizes"].items() if size}
+        return Values(images, merged["components"], merged["env"], merged["overrides"], sizes)
+
+
+@lru_cache(maxsize=1)
+def _packaged() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("values/cytomine.yaml").read_text()
+    return dict(yaml.safe_load(text))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        msg = f"The stacks' value file {path} cannot be read: {error}"
+        raise ValueError(msg) from error
+    if not isinstance(values, dict) or not set(values) <= _KEYS:
+        msg = f"The stacks' value file {path} may have only the keys {', '.join(sorted(_KEYS))}"
+        raise ValueError(msg)
+    return values
+
+
+def _lay_over(base: dict[str, Any], top: dict[str, Any], source: str) -> None:
+    for key in ("images", "components"):
+        base.setdefault(key, {}).update(top.get(key) or {})
+    for key in ("env", "sizes"):
+        for name, value in (top.get(key) or {}).items():
+            if value is None:
+                base[key][name] = None
+                continue
+            if not isinstance(value, dict):
+                msg = f"{source}: {key}.{name} must be a map"
+                raise ValueError(msg)
+            _merge(base[key].setdefault(name, {}), value)
+    base["overrides"] = [*(base.get("overrides") or []), *(top.get("overrides") or [])]
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> None:
+    for key, value in top.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
