@@ -46,6 +46,11 @@ def _record() -> dict[str, object]:
         return {}
 
 
+def ingress_port() -> int:
+    """The loopback port of the running cluster's ingress (the default one if none runs)."""
+    return int(str(_record().get("port") or PORT))
+
+
 def _parts() -> Parts:
     """The processes of the cluster that runs on this machine, or of the one to start."""
     folder = _record().get("state")
@@ -231,12 +236,13 @@ def _share_mounts(folder: Path) -> None:
 def _start_containerd(parts: Parts, programs: Programs, state: Path) -> None:
     (RUNTIME / "containerd.toml").write_text(config.containerd(state, programs.images["pause"]))
     (RUNTIME / "cni" / "10-bridge.conflist").write_text(config.cni())
-    quiet = Console(stream=(state / "log" / "images.log").open("a"))
     for last in (False, True):
         parts.start("containerd", ["containerd", "-c", RUNTIME / "containerd.toml"])
         try:
             parts.wait("containerd", "containerd to answer", images.alive, 30)
-            images.import_images(quiet, [programs.archive(i) for i in programs.images])
+            with (state / "log" / "imports.log").open("a") as log:
+                # the step that starts the cluster speaks for this one, too
+                images.import_images(Console(stream=log), [programs.archive(i) for i in programs.images])
             return
         except Problem:
             if last:
