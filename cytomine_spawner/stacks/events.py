@@ -1,0 +1,130 @@
+"""Streams of server-sent events: what changes, as it changes, from the one view in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from tornado.iostream import StreamClosedError
+
+from .auth import Action, Handler, Site, may
+from .model import Stack
+from .store import Subscription, View
+
+# Proxies cut connections that are silent for a minute.
+HEARTBEAT_SECONDS = 25
+# A stream ends after this time, so that the hub is asked again who listens; browsers come back by themselves.
+STREAM_SECONDS = 600
+# Changes that follow each other within this time make one event per stack.
+GATHER_SECONDS = 0.2
+SLOW_SECONDS = 30
+
+
+class Stream(Handler):
+    """Sends events until the listener goes or the time is up."""
+
+    _subscription: Subscription | None = None
+
+    def initialize(self, site: Site) -> None:
+        """Note that nobody left yet."""
+        super().initialize(site)
+        self.left = asyncio.Event()
+
+    def on_connection_close(self) -> None:
+        """Stop waiting for somebody who left."""
+        self.left.set()
+        if self._subscription:
+            self._subscription.wake()
+
+    def begin(self) -> None:
+        """Set the headers of a stream that no proxy keeps back."""
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("X-Accel-Buffering", "no")
+
+    async def send(self, event: str, data: Any, event_id: str = "") -> None:
+        """Send one event.
+
+        Raises:
+            StreamClosedError: if the listener is gone.
+        """
+        self.write(
+            f"event: {event}\ndata: {json.dumps(data)}\n" + (f"id: {event_id}\n" if event_id else "") + "\n"
+        )
+        await self.flushed()
+
+    async def beat(self) -> None:
+        """Send a comment, so that no proxy takes the silence for the end."""
+        self.write(": still here\n\n")
+        await self.flushed()
+
+    async def flushed(self) -> None:
+        """Send what was written; one who does not take it in time is gone."""
+        try:
+            await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(self.flush())), SLOW_SECONDS)
+        except asyncio.TimeoutError as error:
+            self.left.set()
+            raise StreamClosedError from error
+
+    async def follow(self, name: str = "", owner: str = "") -> None:
+        """Tell of the changes of one stack, of one owner's, or of all that the person may see.
+
+        It begins after the cursor in the argument ``since`` or the header ``Last-Event-ID``, or with all there is.
+        """
+        view = self.site.store.view
+        cursor = self.get_argument("since", "") or self.request.headers.get("Last-Event-ID", "")
+        with (
+            self.site.seats.take("events", self.person.name),
+            view.subscribe() as subscription,
+            suppress(StreamClosedError),
+        ):
+            self.begin()
+            self._subscription = subscription
+            ends = asyncio.get_running_loop().time() + STREAM_SECONDS
+            told = None
+            while not self.left.is_set() and asyncio.get_running_loop().time() < ends:
+                if told != (told := self.outage(view)):
+                    await self.send("view", told)
+                changes = view.since(cursor)
+                await self._tell(changes.changed, changes.removed, changes.reset, name, owner)
+                if changes.cursor != cursor:
+                    cursor = changes.cursor
+                    # The cursor comes last: a listener cut off before it hears the whole batch again.
+                    await self.send("cursor", {"cursor": cursor}, cursor)
+                if await subscription.wait(HEARTBEAT_SECONDS):
+                    await asyncio.sleep(GATHER_SECONDS)
+                else:
+                    await self.beat()
+
+    async def _tell(
+        self, changed: Iterable[Stack], removed: Iterable[Stack], reset: bool, name: str, owner: str
+    ) -> None:
+        def concerns(stack: Stack) -> bool:
+            return (
+                may(self.person, stack, Action.SEE)
+                and (not name or stack.name == name)
+                and (not owner or stack.spec.owner == owner)
+            )
+
+        changed = [stack for stack in changed if concerns(stack)]
+        if reset:
+            await self.send("reset", {"names": [stack.name for stack in changed]})
+        for stack in removed:
+            if concerns(stack):
+                await self.send("removed", self.removed_data(stack))
+        for stack in changed:
+            await self.send("stack", self.stack_data(stack))
+
+    def outage(self, view: View) -> Any:
+        """Whether the view is up to date, as the data of an event."""
+        return {"connected": view.connected, "asOf": view.as_of and view.as_of.isoformat()}
+
+    def stack_data(self, stack: Stack) -> Any:
+        """A stack as the data of an event."""
+        raise NotImplementedError
+
+    def removed_data(self, stack: Stack) -> Any:
+        """A stack that is gone as the data of an event."""
+        return {"name": stack.name}

@@ -1,0 +1,212 @@
+"""The OpenAPI document of the REST API, made from the models that check the requests."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+import cytomine_spawner
+
+from .operations import StackPatch
+from .present import StackView
+
+JSON = "application/json"
+
+
+def document(prefix: str) -> dict[str, Any]:
+    """The description of the API below ``prefix``."""
+    return _document(prefix)
+
+
+@lru_cache(maxsize=4)
+def _document(prefix: str) -> dict[str, Any]:
+    # The parameters' models live beside the handlers that use them.
+    from . import api
+
+    _, schemas = models_json_schema(
+        [(StackView, "serialization"), (StackPatch, "validation")],
+        ref_template="#/components/schemas/{model}",
+    )
+    definitions = schemas["$defs"]
+    for field in definitions["StackPatch"]["properties"].values():
+        field.pop("default", None)  # what is left out stays as it is
+    definitions["StackPatch"]["minProperties"] = 1
+    definitions["Stacks"] = {
+        "type": "object",
+        "required": ["stacks", "cursor"],
+        "properties": {
+            "stacks": {"type": "array", "items": _ref("StackView")},
+            "cursor": {"type": "string", "description": "Where the events go on from."},
+        },
+    }
+    definitions["Error"] = {
+        "type": "object",
+        "required": ["status", "message"],
+        "properties": {
+            "status": {"type": "integer"},
+            "message": {"type": "string", "description": "One sentence: the cause and the cure."},
+            "errors": {
+                "type": "array",
+                "description": "The fields at fault.",
+                "items": {
+                    "type": "object",
+                    "required": ["field", "message"],
+                    "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+                },
+            },
+        },
+    }
+    definitions["Deletion"] = {
+        "type": "object",
+        "required": ["name", "keepData"],
+        "properties": {"name": {"type": "string"}, "keepData": {"type": "boolean"}},
+    }
+    name, component = (
+        _path("name", "The stack's name."),
+        _path("component", "The component's name, such as core."),
+    )
+    events = (
+        "Server-sent events: `reset` (names of all there are), `stack` (a stack), `removed` (its name), `view` "
+        "(whether the cluster answers), `cursor` (where to go on after). Ends after some minutes; connect again."
+    )
+    paths: dict[str, Any] = {
+        "/stacks": {
+            "get": _operation(
+                "listStacks", "Your stacks; all of them for administrators", "Stacks", api.ListQuery
+            )
+        },
+        "/stacks/events": {
+            "get": _operation("followStacks", "Changes as they happen", events, api.EventsQuery, stream=True)
+        },
+        "/stacks/{name}": {
+            "parameters": [name],
+            "get": _operation("getStack", "One stack", "StackView"),
+            "patch": {
+                **_operation("changeStack", "Resume, hibernate, rename or set the idle time", "StackView"),
+                "requestBody": {"required": True, "content": {JSON: {"schema": _ref("StackPatch")}}},
+            },
+            "delete": _operation(
+                "deleteStack",
+                "Delete the stack, with its data or without. Again is no error while it goes; then it is not found",
+                "Deletion",
+                api.DeleteQuery,
+                "202",
+            ),
+        },
+        "/stacks/{name}/retry": {
+            "parameters": [name],
+            "post": _operation("retryStack", "Start what failed anew", "StackView", success="202"),
+        },
+        "/stacks/{name}/events": {
+            "parameters": [name],
+            "get": _operation("followStack", "Changes of one stack", events, api.EventsQuery, stream=True),
+        },
+        "/stacks/{name}/components/{component}/logs": {
+            "parameters": [name, component],
+            "get": _logs(_operation("readLog", "The log of a component", "", api.LogsQuery)),
+        },
+        "/openapi.json": {"get": _operation("describe", "This document", "")},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Cytomine stacks",
+            "version": cytomine_spawner.__version__,
+            "description": "Stacks are made by starting a server at the hub; here they are looked at, hibernated, "
+            "resumed and deleted. Tokens come from the hub's token page and need the scope "
+            "`access:services!service=cytomine`.",
+        },
+        "servers": [{"url": f"{prefix}api"}],
+        "security": [{"token": []}, {"bearer": []}],
+        "paths": paths,
+        "components": {
+            "schemas": definitions,
+            "securitySchemes": {
+                "token": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Authorization",
+                    "description": "The word `token`, a space and a token of the hub.",
+                },
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _operation(
+    name: str,
+    summary: str,
+    answer: str,
+    query: type[BaseModel] | None = None,
+    success: str = "200",
+    *,
+    stream: bool = False,
+) -> dict[str, Any]:
+    content: dict[str, Any]
+    if stream:
+        content = {"text/event-stream": {"schema": {"type": "string", "description": answer}}}
+    else:
+        content = {JSON: {"schema": _ref(answer) if answer else {"type": "object"}}}
+    errors = {
+        "400": "The request is at fault; the answer names the field.",
+        "401": "No token, or one that the hub does not know.",
+        "403": "The token's scopes do not reach here.",
+        "404": "There is no such stack that you may see.",
+        "409": "The stack's state does not allow it now.",
+        "503": "The hub or the cluster does not answer.",
+    }
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": _parameters(query) if query else [],
+        "responses": {
+            success: {"description": "Done.", "content": content},
+            **{
+                status: {"description": text, "content": {JSON: {"schema": _ref("Error")}}}
+                for status, text in errors.items()
+            },
+        },
+    }
+
+
+def _parameters(query: type[BaseModel]) -> list[dict[str, Any]]:
+    schema = query.model_json_schema()
+    required = schema.get("required", [])
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "description": field.pop("description", ""),
+            "schema": {key: value for key, value in field.items() if key != "title"},
+        }
+        for name, field in schema["properties"].items()
+    ]
+
+
+def _logs(operation: dict[str, Any]) -> dict[str, Any]:
+    operation["responses"]["200"]["content"] = {
+        "text/plain": {"schema": {"type": "string"}},
+        "text/event-stream": {
+            "schema": {"type": "string", "description": "With `follow`: events `line`, `fault` and `end`."}
+        },
+    }
+    return operation
+
+
+def _path(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}

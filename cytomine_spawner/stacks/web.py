@@ -1,0 +1,146 @@
+"""The service's web site: all addresses, and what a tornado application needs to serve them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
+from tornado.web import HTTPError, RequestHandler, StaticFileHandler
+
+from . import api, pages
+from .auth import Handler, Site, cookie_secret, https, login, security_headers
+from .store import StackStore
+
+HERE = Path(__file__).parent
+# Kubernetes' names, so that nothing else reaches the API server.
+NAME = r"([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"
+
+
+class Callback(pages.Page, HubOAuthCallbackHandler):  # type: ignore[misc]
+    """The end of the hub's login."""
+
+    public = True
+
+    async def prepare(self) -> None:
+        """Note whether they are logged in already: then an old state is no error."""
+        await super().prepare()
+        with suppress(HTTPError):
+            self.current_user = await self._ask_hub()
+
+
+class Health(Handler):
+    """Whether the process answers: for Kubernetes' liveness probe."""
+
+    public = True
+
+    async def get(self) -> None:
+        """Answer."""
+        self.finish({"status": "ok"})
+
+
+class Ready(Handler):
+    """Whether the service can serve: for Kubernetes' readiness probe."""
+
+    public = True
+
+    async def get(self) -> None:
+        """Answer 503 with the reason until the stacks are known."""
+        reason = self.site.ready() or (
+            "" if self.site.store.view.synced else "The list of stacks has not come yet."
+        )
+        self.set_status(503 if reason else 200)
+        self.finish({"status": reason or "ok"})
+
+
+class Static(StaticFileHandler):
+    """The style sheet and the scripts."""
+
+    def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - tornado calls it so
+        """Add the security headers."""
+        for name, value in self.settings["security_headers"].items():
+            self.set_header(name, value)
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """What to give to ``tornado.web.Application``.
+
+    Attributes:
+        prefix: where the service is.
+        handlers: the addresses.
+        settings: the application's settings.
+    """
+
+    prefix: str
+    handlers: list[tuple[Any, ...]]
+    settings: dict[str, Any]
+
+
+def mount(
+    store: StackStore,
+    *,
+    hub_auth: HubOAuth | None = None,
+    ready: Callable[[], str] = lambda: "",
+    extra: Sequence[tuple[str, type[RequestHandler], dict[str, Any]]] = (),
+) -> Mounted:
+    """The page and the REST API over a store.
+
+    Args:
+        store: the stacks.
+        hub_auth: the hub's login; made from the environment if absent.
+        ready: says in one sentence why the service is not ready; nothing when it is.
+        extra: further addresses, as patterns relative to the prefix, which take what is left to the end.
+    """
+    hub_auth = hub_auth or login()
+    prefix = "/" + hub_auth.base_url.strip("/") + "/"
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(pages.FILTERS)
+    site = Site(store, hub_auth, prefix, templates, ready)
+    addresses: list[tuple[str, type[RequestHandler]]] = [
+        (r"", pages.Home),
+        (r"updates", pages.Updates),
+        (rf"stacks/{NAME}", pages.One),
+        (rf"stacks/{NAME}/(resume|hibernate|retry)", pages.Click),
+        (rf"stacks/{NAME}/delete", pages.Delete),
+        (rf"stacks/{NAME}/logs/{NAME}", pages.Logs),
+        (r"api/stacks", api.Stacks),
+        (r"api/stacks/events", api.Events),
+        (rf"api/stacks/{NAME}", api.One),
+        (rf"api/stacks/{NAME}/retry", api.Retry),
+        (rf"api/stacks/{NAME}/events", api.Events),
+        (rf"api/stacks/{NAME}/components/{NAME}/logs", api.Logs),
+        (r"api/openapi\.json", api.Document),
+        (r"api(?:/.*)?", api.Missing),
+        (r"oauth_callback", Callback),
+        (r"health", Health),
+        (r"health/ready", Ready),
+    ]
+    shared = {"site": site}
+    secure = {"secure": True} if https() else {}
+    return Mounted(
+        prefix=prefix,
+        handlers=[
+            *((prefix + pattern, handler, shared) for pattern, handler in addresses),
+            *((prefix + pattern, handler, keywords) for pattern, handler, keywords in extra),
+            (prefix + r".*", pages.Missing, shared),
+        ],
+        settings={
+            "cookie_secret": cookie_secret(hub_auth),
+            "security_headers": security_headers(hub_auth.hub_host),
+            "static_path": str(HERE / "static"),
+            "static_url_prefix": prefix + "static/",
+            "static_handler_class": Static,
+            "xsrf_cookie_kwargs": {"samesite": "Lax", "httponly": True, **secure},
+        },
+    )
