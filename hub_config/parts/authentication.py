@@ -22,7 +22,7 @@ def configure(c: Any, values: Values) -> None:
 
 def _lslogin(c: Any, values: Values) -> None:
     login = c.LSLoginAuthenticator
-    c.JupyterHub.authenticator_class = "lslogin"
+    c.JupyterHub.authenticator_class = "cytomine_spawner.lslogin.LSLoginAuthenticator"
     login.client_id = values.need(
         "lslogin.clientId", str, "register the hub with LS Login and set what it gives you"
     )

@@ -9,7 +9,7 @@ from parts.values import Values
 
 def configure(c: Any, values: Values) -> None:
     """Set up the spawner from the values below ``singleuser``."""
-    c.JupyterHub.spawner_class = "cytomine"
+    c.JupyterHub.spawner_class = "cytomine_spawner.CytomineSpawner"
     release = values.need("release.name", str, "the chart sets it")
     spawner = c.KubeSpawner
     # In a pod KubeSpawner finds its namespace itself; it is stated so that values and pods cannot differ.
