@@ -1,0 +1,247 @@
+"""Stand-in for Cytomine: a whole stack of it on this machine, as processes on loopback, for tests and a laptop.
+
+Runs on the standard library alone; the services run under the Python that is given, with requirements.txt installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+from dev.console import Problem
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("postgresql-15", "postgresql-15-postgis-3")
+BINARIES = Path("/usr/lib/postgresql/15/bin")
+CONTROL = Path("/usr/share/postgresql/15/extension/postgis.control")
+PROBES = {
+    "core": "/server/ping",
+    "repository": "/ping",
+    "pims": "/ims/ping",
+    "cbir": "/health",
+    "web-ui": "/",
+}
+
+
+def ensure_postgis() -> None:
+    """Install PostgreSQL 15 with PostGIS from Debian's packages where they are missing (as root)."""
+    if CONTROL.exists() and (BINARIES / "initdb").exists():
+        return
+    if os.geteuid() != 0:
+        names = " ".join(PACKAGES)
+        raise Problem(
+            "PostgreSQL 15 with PostGIS is missing", f"Install the packages {names}, or run as root"
+        )
+    # Debian's package would start a server of its own.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    Path("/etc/postgresql-common").mkdir(exist_ok=True)
+    settings = Path("/etc/postgresql-common/createcluster.conf")
+    if not settings.exists():
+        settings.write_text("create_main_cluster = false\n")
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    if done.returncode:
+        raise Problem(
+            f"The packages {' '.join(PACKAGES)} cannot be installed: {done.stderr.strip()[-300:]}",
+            "Run apt-get update, or install them by hand",
+        )
+
+
+def free_port() -> int:
+    """A port that is free on loopback now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _account() -> dict[str, int]:
+    """PostgreSQL refuses to run as root; its package brings a user."""
+    if os.geteuid() != 0:
+        return {}
+    entry = pwd.getpwnam("postgres")
+    return {"user": entry.pw_uid, "group": entry.pw_gid}
+
+
+class PostGIS:
+    """A private database cluster in a folder; the superuser is ``docker``, as in the stacks."""
+
+    def __init__(self, folder: Path, superuser: str = "docker") -> None:
+        self.folder, self.superuser = folder / "pgdata", superuser
+        self.port, self.password = free_port(), secrets.token_hex(16)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = folder / "postgres.log"
+
+    def start(self) -> None:
+        """Make the cluster if it is not there, start it, and wait until it takes connections."""
+        account = _account()
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            password = self.folder.parent / "pgpass"
+            password.write_text(self.password)
+            if account:
+                # A test's temporary folders are closed to other users.
+                for parent in (self.folder, password):
+                    os.chown(parent, account["user"], account["group"])
+                _open_parents(self.folder)
+            command = [BINARIES / "initdb", "-D", self.folder, "-U", self.superuser, "-A", "scram-sha-256"]
+            command += ["-E", "UTF8", "--locale=C.UTF-8", f"--pwfile={password}"]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=120, **account
+            )
+            if done.returncode:
+                raise Problem(f"initdb failed: {done.stderr.strip()[-300:]}", "See whether the disk is full")
+            password.unlink()
+        options = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        options += ["-c", "fsync=off", "-c", "shared_buffers=32MB"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [BINARIES / "postgres", "-D", self.folder, *options], stdout=log, stderr=log, **account
+            )
+        _wait(lambda: self._ready(), 60, f"The database does not start, see {self._log}")
+
+    def _ready(self) -> bool:
+        command = [BINARIES / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        return subprocess.run(command, check=False, timeout=10).returncode == 0
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """Stop it: SIGINT closes connections and ends cleanly, SIGQUIT is as good as a crash."""
+        if self._process:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which the services find it."""
+        return {
+            "POSTGIS_HOST": "127.0.0.1",
+            "POSTGIS_PORT": str(self.port),
+            "POSTGIS_DB_NAME": "postgres",
+            "POSTGIS_USER": self.superuser,
+            "POSTGIS_PASS": self.password,
+        }
+
+
+def _open_parents(folder: Path) -> None:
+    for parent in folder.parents:
+        if parent == Path("/tmp") or parent.stat().st_uid != os.geteuid():  # noqa: S108 - pytest's folders are below
+            return
+        mode = parent.stat().st_mode
+        if not mode & 0o001:
+            parent.chmod(mode | 0o011)
+
+
+def _wait(ready, seconds: float, failure: str) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            raise Problem(failure, "Look into that log")
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    """Whether something answers 200 there."""
+    place = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=2)
+    with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+        connection.request("GET", place.path)
+        return connection.getresponse().status == 200
+    return False
+
+
+class Local:
+    """All services of a stack on loopback; ``url`` is the gateway's."""
+
+    def __init__(self, folder: Path, issuer: str, jwks: str, python: str = sys.executable) -> None:
+        self.folder, self.python = folder, python
+        self.database = PostGIS(folder)
+        self.ports = {role: free_port() for role in (*PROBES, "mongo", "gateway")}
+        self.url = f"http://127.0.0.1:{self.ports['gateway']}"
+        self.image_keys = (secrets.token_hex(16), secrets.token_hex(16))
+        at = {role: f"http://127.0.0.1:{port}" for role, port in self.ports.items()}
+        self.variables = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "STANDIN_LISTEN": "127.0.0.1",
+            "MONGO_HOST": "127.0.0.1",
+            "MONGO_PORT": str(self.ports["mongo"]),
+            "SERVER_URL": self.url,
+            "CBIR_URL": at["cbir"],
+            "REPOSITORY_URL": at["repository"],
+            "INTERNAL_URL_CORE": at["core"],
+            "WEBUI_URL": at["web-ui"],
+            "ROOT": str(folder / "images"),
+            "WRITING_PATH": str(folder / "writing"),
+            "IMAGE_SERVER_PUBLIC_KEY": self.image_keys[0],
+            "IMAGE_SERVER_PRIVATE_KEY": self.image_keys[1],
+            "SPRING_SECURITY_OAUTH2_RESOURCESERVER_JWT_ISSUER_URI": issuer,
+            "SPRING_SECURITY_OAUTH2_RESOURCESERVER_JWT_JWK_SET_URI": jwks,
+        }
+        self._pims = at["pims"]
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def launch(self, role: str, **extra: str) -> subprocess.Popen[bytes]:
+        """Start one service; its log is ``<role>.log`` in the folder."""
+        variables = {**self.variables, **self.database.environment(), "STANDIN_PORT": str(self.ports[role])}
+        # The same name means the address of the images for the browser in web-ui.
+        variables["PIMS_URL"] = f"{self.url}/ims" if role == "web-ui" else self._pims
+        with (self.folder / f"{role}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [self.python, "-m", "dev.standin", role],
+                env={**variables, **extra},
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes[role] = process
+        return process
+
+    def wait(self, role: str, seconds: float = 60) -> None:
+        """Wait until its probe answers."""
+        url = f"http://127.0.0.1:{self.ports[role]}{PROBES.get(role, '/server/ping')}"
+        log = self.folder / f"{role}.log"
+        _wait(lambda: answers(url), seconds, f"{role} does not start, see {log}: {_tail(log)}")
+
+    def log(self, role: str) -> str:
+        """What the service has said."""
+        return (self.folder / f"{role}.log").read_text()
+
+    def stop(self, role: str) -> int:
+        """End one service as Kubernetes does; its exit status."""
+        process = self.processes.pop(role)
+        process.terminate()
+        return process.wait(20)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Local]:
+        """The whole stack, in upstream's order."""
+        try:
+            self.database.start()
+            for role in ("mongo", "cbir", "pims", "web-ui", "gateway", "repository"):
+                self.launch(role)
+            self.wait("repository")
+            self.launch("core")
+            for role in ("pims", "cbir", "web-ui", "core", "gateway"):
+                self.wait(role)
+            yield self
+        finally:
+            for role in list(self.processes):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.stop(role)
+            self.database.stop()
+            shutil.rmtree(self.database.folder, ignore_errors=True)
+
+
+def _tail(path: Path) -> str:
+    return path.read_text()[-300:].strip() if path.exists() else ""

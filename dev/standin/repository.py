@@ -1,0 +1,50 @@
+"""Stand-in for Cytomine's repository service: migrates the database, then serves ontologies, storages and tags."""
+
+from __future__ import annotations
+
+import psycopg
+from aiohttp import web
+
+from . import ontologies, records, schema, storages, tags
+from .database import POOL, connect, open_pool
+from .settings import Settings
+from .web import BODY_LIMIT, LOG, SETTINGS, failures, routes
+
+PARTS = (records, ontologies, storages, tags)
+
+
+async def ping(_: web.Request) -> web.Response:
+    """GET /ping, the probe: the bare text under a JSON content type, as upstream."""
+    return web.Response(body=b"pong", content_type="application/json")
+
+
+async def prepare(settings: Settings) -> str | None:
+    """Migrate, and write the image server's keys; what went wrong as one sentence, or None."""
+    try:
+        conn = await connect(settings)
+        async with conn:
+            await schema.migrate(conn, LOG.info)
+            await schema.image_server(
+                conn, settings.image_public_key, settings.image_private_key, settings.admin_email
+            )
+    except psycopg.OperationalError as error:
+        return f"no database at {settings.pg_host}:{settings.pg_port}: {' '.join(str(error).split())}"
+    except psycopg.Error as error:
+        return f"migration failed: {' '.join(str(error).split())}"
+    return None
+
+
+async def _pool(app: web.Application):
+    app[POOL] = await open_pool(app[SETTINGS])
+    yield
+    await app[POOL].close()
+
+
+def application(settings: Settings) -> web.Application:
+    """The repository's application; ``prepare`` comes first."""
+    app = web.Application(middlewares=[failures], client_max_size=BODY_LIMIT)
+    app[SETTINGS] = settings
+    app.cleanup_ctx.append(_pool)
+    table = [row for part in PARTS for row in part.ROUTES]
+    routes(app, [("GET", "/ping", ping), *sorted(table, key=lambda row: "{" in row[1])])
+    return app
