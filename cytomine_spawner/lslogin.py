@@ -266,7 +266,7 @@ class LSLoginAuthenticator(LSLoginSessions):
             self._probe_failed = error if error.unavailable and error.error != UNUSABLE else None
         finally:
             self._probe = None
-            self._probed_until = time.monotonic() + (5 if self._probe_failed else 60)
+            self._probed_until = time.monotonic() + (2 if self._probe_failed else 60)
 
     # From claims to a user of the hub
 

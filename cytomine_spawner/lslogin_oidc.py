@@ -85,10 +85,9 @@ def _oauth_error(cause: HTTPClientError, request: HTTPRequest, secrets: Iterable
         return "", ""
     if not isinstance(answer, dict):
         return "", ""
-    error = answer.get("error")
     description = answer.get("error_description")
     return (
-        error if isinstance(error, str) and _ERROR_CODE.fullmatch(error) else "",
+        error_code(answer.get("error")),
         redacted(description, [*secrets, *_sent(request)]) if isinstance(description, str) else "",
     )
 
@@ -99,6 +98,11 @@ def _sent(request: HTTPRequest) -> list[str]:
     values = [value for _, value in parse_qsl(body) + parse_qsl(urlsplit(request.url).query)]
     values += str(request.headers.get("Authorization", "")).split()
     return values
+
+
+def error_code(text: object) -> str:
+    """Return OAuth's error code, or "" if the text is none."""
+    return text if isinstance(text, str) and _ERROR_CODE.fullmatch(text) else ""
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

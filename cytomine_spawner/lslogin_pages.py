@@ -11,7 +11,7 @@ from oauthenticator.oauth2 import OAuthCallbackHandler, OAuthLoginHandler, OAuth
 from tornado import web
 from tornado.httputil import url_concat
 
-from .lslogin_oidc import REGISTRATION_ERRORS, UNUSABLE, ProviderError, redacted
+from .lslogin_oidc import REGISTRATION_ERRORS, UNUSABLE, ProviderError, error_code, redacted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -145,7 +145,7 @@ class LSLoginCallbackHandler(ProblemPages, OAuthCallbackHandler):  # type: ignor
         if not error:
             return
         description = redacted(self.get_argument("error_description", ""), [])
-        line = f"{self.authenticator.login_service} answered {redacted(error, [])!r}: {description!r}"
+        line = f"{self.authenticator.login_service} answered {error_code(error) or 'an unknown error'}: {description!r}"
         if error in {"server_error", "temporarily_unavailable"}:
             raise LoginProblem("down", line)
         if error in REGISTRATION_ERRORS:

@@ -8,6 +8,8 @@ import time
 from typing import Any
 from urllib.parse import urlencode
 
+from tornado import web
+from tornado.escape import xhtml_escape
 from tornado.httputil import url_concat
 
 from .lslogin_oidc import ProviderError
@@ -16,6 +18,11 @@ from .lslogin_settings import LSLoginSettings
 # A longer ID token would make an address that servers refuse.
 _MAX_HINT_LENGTH = 6000
 _RENEWALS_KEPT = 1000
+_LOGIN_NEEDED = {
+    "ended": "Your sign-in with {service} has ended.",
+    "not allowed": "Your account may no longer use this hub: it has left the groups that may.",
+    "outage": "{service} has not answered for a long time, so your sign-in could not be renewed.",
+}
 
 
 class LSLoginSessions(LSLoginSettings):
@@ -58,44 +65,64 @@ class LSLoginSessions(LSLoginSettings):
             model = await self._fresh_model(auth_state)
         except ProviderError as error:
             if error.unavailable or error.registration:
-                return self._outage(user, auth_state, error)
+                return self._outage(user, handler, auth_state, error)
             self.log.info("User %s must log in again: %s", user.name, error)
             return self._stale(user, handler)
         if model["name"] != user.name:
-            self.log.error(
-                "%s answered for another person than %s; a fresh login is needed",
-                self.login_service,
-                user.name,
-            )
-            return False
+            self.log.error("%s answered about another person than %s", self.login_service, user.name)
+            return self._login_needed(user, handler, "ended")
         if not await self._still_allowed(model):
             self.log.warning("User %s may no longer use this hub", user.name)
-            return False
+            return self._login_needed(user, handler, "not allowed")
         return model
 
     def _stale(self, user: Any, handler: Any) -> bool:
-        """Decide for a user who needs a fresh login: a browser can be asked for one, a program cannot."""
+        """Decide for a user without usable tokens: a browser can be asked for a login, a program cannot."""
         by_program = bool(getattr(handler, "_token_authenticated", False))
         if not by_program or hasattr(self, "auth_refresh_strict"):
-            return False
+            return self._login_needed(user, handler, "ended")
         # Since 6.1 JupyterHub lets programs go on by itself. Before, the servers of a user who logged out lost the
         # hub. It takes True for a successful refresh, so the next request of a browser has to be made to ask again.
         asyncio.get_running_loop().call_soon(setattr, user, "_auth_refreshed", None)
         return True
 
-    def _outage(self, user: Any, auth_state: dict[str, Any], error: ProviderError) -> bool:
+    def _login_needed(self, user: Any, handler: Any, why: str) -> bool:
+        """Return False, JupyterHub's sign for a fresh login; before a spawn, raise a page that offers one."""
+        if handler is None:
+            return False
+        if not hasattr(handler, "_token_authenticated"):
+            # JupyterHub 6.1 reads it when a refresh fails, but pages that take no tokens lack it: the spawn was a 500.
+            handler._token_authenticated = False
+        last = getattr(user, "_auth_refreshed", None)
+        # Between two regular refreshes only a spawn or a stop asks. JupyterHub's answer to False is then a bare 403.
+        before_spawn = last is not None and time.monotonic() - last < self.auth_refresh_age
+        user._auth_refreshed = None
+        if (
+            before_spawn
+            and not handler._token_authenticated
+            and getattr(handler, "_jupyterhub_user", None) is user
+        ):
+            raise self._login_page(handler, why)
+        return False
+
+    def _login_page(self, handler: Any, why: str) -> web.HTTPError:
+        sentence = _LOGIN_NEEDED[why].format(service=self.login_service)
+        url = url_concat(self.login_url(handler.hub.base_url), {"next": handler.request.uri})
+        page = web.HTTPError(403, sentence.replace("%", "%%"))
+        page.jupyterhub_message = sentence  # type: ignore[attr-defined]
+        page.jupyterhub_html_message = (  # type: ignore[attr-defined]
+            f'{xhtml_escape(sentence)}</p><p><a class="btn btn-jupyter" href="{xhtml_escape(url)}">Sign in again</a>'
+        )
+        return page
+
+    def _outage(self, user: Any, handler: Any, auth_state: dict[str, Any], error: ProviderError) -> bool:
         age = time.time() - float(auth_state.get("checked_at") or 0)
         if age <= self.outage_grace:
             self.log.warning("User %s stays logged in with the groups of %d s ago: %s", user.name, age, error)
             return True
-        self.log.error(
-            "User %s must log in again, %s having said nothing for more than %d s: %s",
-            user.name,
-            self.login_service,
-            self.outage_grace,
-            error,
-        )
-        return False
+        told = "%s has said nothing about %s for more than %d s, a fresh login is needed: %s"
+        self.log.error(told, self.login_service, user.name, self.outage_grace, error)
+        return self._login_needed(user, handler, "outage")
 
     async def _still_allowed(self, model: dict[str, Any]) -> bool:
         # Neither JupyterHub nor oauthenticator asks again after the login.

@@ -178,7 +178,7 @@ class Authorize(Handler):
         if self.provider.refuse:
             told = {
                 "error": self.provider.refuse,
-                "error_description": "SECRET-description <b>x</b>",
+                "error_description": "told <b>x</b> 0123456789abcdefghij",
                 "state": state,
             }
             self.redirect(f"{back}?{urlencode(told)}")
