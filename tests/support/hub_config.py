@@ -1,0 +1,103 @@
+"""Configuration of a real JupyterHub with our spawner, whose pods alone are make-believe.
+
+KubeSpawner's start, stop and poll are replaced; all that CytomineSpawner does around them is as in production.
+What a start does follows from the chosen size: `small` runs, `large` breaks, `full` meets a full quota.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from jupyterhub.proxy import Proxy
+from kubernetes_asyncio.client import ApiException
+from kubespawner import KubeSpawner
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+from traitlets import Dict
+
+QUOTA = (
+    "pods is forbidden: exceeded quota: team, requested: memory=4Gi, used: memory=15Gi, limited: memory=16Gi"
+)
+
+
+class NoProxy(Proxy):
+    """The tests ask the hub itself."""
+
+    should_start = False
+    routes = Dict()
+
+    async def add_route(self, routespec, target, data):
+        self.routes[routespec] = {"routespec": routespec, "target": target, "data": data}
+
+    async def delete_route(self, routespec):
+        self.routes.pop(routespec, None)
+
+    async def get_all_routes(self):
+        return self.routes
+
+
+class Answer(RequestHandler):
+    def get(self):
+        self.write("{}")
+
+
+async def start(self):
+    await self.load_user_options()
+    if self.mem_limit == 8 * 2**30:
+        raise RuntimeError("something broke")
+    if self.mem_limit == 16 * 2**30:
+        error = ApiException(status=403)
+        error.body = json.dumps({"message": QUOTA})
+        raise error
+    sockets = bind_sockets(0, "127.0.0.1")
+    self.notebook = HTTPServer(Application([(".*", Answer)]))
+    self.notebook.add_sockets(sockets)
+    return f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+
+
+async def stop(self, now=False):
+    self.notebook.stop()
+    del self.notebook
+
+
+async def poll(self):
+    return None if hasattr(self, "notebook") else 1
+
+
+async def quiet(self):
+    return
+    yield
+
+
+KubeSpawner._start, KubeSpawner.stop, KubeSpawner.poll, KubeSpawner.progress = start, stop, poll, quiet
+
+c = get_config()  # noqa: F821 - JupyterHub's
+port = int(os.environ["TEST_HUB_PORT"])
+c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
+c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{port}"
+c.JupyterHub.proxy_class = NoProxy
+c.JupyterHub.authenticator_class = "dummy"
+c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {"root"}
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.services = [{"name": "tester", "api_token": os.environ["TEST_HUB_TOKEN"]}]
+c.JupyterHub.load_roles = [
+    {"name": "tester", "services": ["tester"], "scopes": ["admin:users", "admin:servers", "access:servers"]}
+]
+c.JupyterHub.load_groups = {"pathology": {"users": ["pat"]}}
+c.JupyterHub.spawner_class = "cytomine_spawner.CytomineSpawner"
+c.Spawner.consecutive_failure_limit = 3
+c.CytomineSpawner.token_in_secret = False
+images = [
+    {"name": "standard", "display_name": "Standard", "image": "example/lab:1"},
+    {"name": "gpu", "display_name": "With GPU", "image": "example/gpu:1", "default": True},
+]
+c.CytomineSpawner.notebook_images = json.loads(os.environ.get("TEST_HUB_IMAGES", "null")) or images
+c.CytomineSpawner.notebook_sizes = [
+    {"name": "small", "display_name": "Small", "cpu_limit": 1, "mem_limit": "2G", "default": True},
+    {"name": "large", "display_name": "Large", "cpu_limit": 4, "mem_limit": "8G"},
+    {"name": "full", "display_name": "Full", "cpu_limit": 4, "mem_limit": "16G"},
+    {"name": "huge", "display_name": "Huge", "mem_limit": "64G", "groups": ["pathology"]},
+]

@@ -1,0 +1,233 @@
+"""Options as a real hub takes them: by its REST API, its form and its links."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.hub import Hub, running
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory) -> Hub:
+    with running(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+def stop(hub: Hub, path: str) -> None:
+    assert hub.api("DELETE", path).status_code in (202, 204)
+
+
+def model(hub: Hub, user: str) -> dict:
+    return hub.api("GET", f"/users/{user}", params={"include_stopped_servers": "1"}).json()
+
+
+# The REST API
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"image": "nope"}, "'image'"),
+        ({"size": "100%d"}, "'size'"),
+        ({"size": 3}, "'size'"),
+        ({"size": ["small"]}, "'size'"),
+        ({"image": {"a": [None]}}, "'image'"),
+        ({"colour": "red"}, "'colour'"),
+        ({"size": "huge"}, "'size'"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/users/ann/server", "/users/ann/servers/second"])
+def test_bad_options_are_a_400_that_names_the_field(hub, options, field, path):
+    hub.user("ann")
+    answer = hub.api("POST", path, json=options)
+    assert answer.status_code == 400
+    assert answer.json()["status"] == 400
+    assert field in answer.json()["message"]
+
+
+def test_the_message_tells_value_and_choices(hub):
+    hub.user("ann")
+    message = hub.api("POST", "/users/ann/server", json={"size": "100%d"}).json()["message"]
+    assert message == "Option 'size': '100%d' is not offered. Allowed: small, large, full."
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["[]", "[1]", "7", '"small"', "true", "1e999", "NaN", '"\\ud800"', '{"\\ud800": "\\ud800"}', "{", "\x00"]
+    + ["[" * depth + "]" * depth for depth in (50, 300, 900, 5000)]
+    + ['{"size":' * depth + "1" + "}" * depth for depth in (50, 300, 900, 5000)]
+    + [
+        '{"size": "' + "x" * 1_000_000 + '"}',
+        '{"' + "x" * 1_000_000 + '": 1}',
+        '{"__jupyterhub_bytes__": true}',
+    ],
+    ids=lambda body: f"{body[:12]!a}-{len(body)}",
+)
+def test_no_body_is_a_500(hub, body):
+    hub.user("bob")
+    answer = hub.api("POST", "/users/bob/server", content=body.encode())
+    if answer.status_code == 201:  # a body that means "no options"
+        stop(hub, "/users/bob/server")
+        assert not json.loads(body)
+    else:
+        assert answer.status_code == 400
+        assert answer.json()["message"]
+        assert len(answer.text) < 1000
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["image", "size"]), VALUES.filter(bool), min_size=1)
+    | st.lists(VALUES, min_size=1)
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_json_is_a_500(hub, body):
+    hub.user("bob")
+    answer = hub.api("POST", "/users/bob/server", content=json.dumps(body).encode())
+    assert answer.status_code == 400
+
+
+def test_good_options_start_the_server_and_are_kept(hub):
+    hub.user("cho")
+    assert hub.api("POST", "/users/cho/server", json={"image": "standard"}).status_code == 201
+    assert model(hub, "cho")["servers"][""]["user_options"] == {"image": "standard"}
+    stop(hub, "/users/cho/server")
+
+
+def test_refused_options_leave_the_previous_ones_and_no_body_means_those(hub):
+    hub.user("dee")
+    assert hub.api("POST", "/users/dee/server", json={"image": "standard"}).status_code == 201
+    stop(hub, "/users/dee/server")
+    assert hub.api("POST", "/users/dee/server", json={"image": "nope"}).status_code == 400
+    assert hub.api("POST", "/users/dee/server").status_code == 201
+    assert model(hub, "dee")["servers"][""]["user_options"] == {"image": "standard"}
+    stop(hub, "/users/dee/server")
+
+
+def test_no_body_at_first_means_the_defaults(hub):
+    hub.user("eve")
+    assert hub.api("POST", "/users/eve/server").status_code == 201
+    stop(hub, "/users/eve/server")
+
+
+def test_a_groups_size_is_for_its_members(hub):
+    assert hub.api("POST", "/users/pat/server", json={"size": "huge"}).status_code == 201
+    stop(hub, "/users/pat/server")
+
+
+def test_a_start_that_the_cluster_refuses_answers_with_the_reason(hub):
+    hub.user("fay")
+    answer = hub.api("POST", "/users/fay/server", json={"size": "full"})
+    assert answer.status_code == 503
+    assert "The quota team has no room" in answer.json()["message"]
+
+
+# The form
+
+
+def form(answer) -> BeautifulSoup:
+    return BeautifulSoup(answer.text, "html.parser").select_one("#spawn_form")
+
+
+def checked(soup) -> dict[str, str]:
+    return {field["name"]: field["value"] for field in soup.select("input[checked]")}
+
+
+def test_the_form_starts_a_server_and_remembers_the_choice(hub):
+    browser = hub.browser("gil")
+    answer = browser.submit("/hub/spawn", {"image": "standard", "size": "small"})
+    assert answer.status_code == 302
+    assert model(hub, "gil")["servers"][""]["user_options"] == {"image": "standard", "size": "small"}
+    stop(hub, "/users/gil/server")
+    assert checked(form(browser.get("/hub/spawn"))) == {"image": "standard", "size": "small"}
+
+
+@pytest.mark.parametrize("path", ["/hub/spawn", "/hub/spawn/hal/second"])
+def test_a_refused_form_is_a_400_with_the_message_at_the_field_and_the_choices_kept(hub, path):
+    browser = hub.browser("hal")
+    answer = browser.submit(path, {"image": "standard", "size": "enormous"})
+    assert answer.status_code == 400
+    soup = form(answer)
+    assert "'enormous' is not offered" in soup.select_one("#option-size [role=alert]").get_text()
+    assert checked(soup)["image"] == "standard"
+    # and it is said once: the next visit starts afresh
+    again = form(browser.get("/hub/spawn"))
+    assert not again.select("[role=alert]")
+
+
+def test_the_page_says_the_same_on_top_in_plain_words(hub):
+    answer = hub.browser("ida").submit("/hub/spawn", {"size": "enormous"})
+    top = BeautifulSoup(answer.text, "html.parser").select_one(".spawn-error-msg").get_text()
+    assert top == "Error: Option 'size': 'enormous' is not offered. Allowed: small, large, full."
+
+
+def test_a_refused_link_shows_the_form_with_the_message(hub):
+    answer = hub.browser("jon").get("/hub/spawn?image=standard&size=enormous")
+    assert answer.status_code == 400
+    soup = form(answer)
+    assert "'enormous'" in soup.select_one("#option-size [role=alert]").get_text()
+    assert checked(soup)["image"] == "standard"
+
+
+def test_an_administrator_sees_and_sends_the_form_of_another_user(hub):
+    browser = hub.browser("root")
+    hub.user("kim")
+    assert browser.submit("/hub/spawn/kim", {"size": "enormous"}).status_code == 400
+    assert browser.submit("/hub/spawn/kim", {"image": "standard"}).status_code == 302
+    assert model(hub, "kim")["servers"][""]["user_options"]["image"] == "standard"
+    stop(hub, "/users/kim/server")
+
+
+# The hub's own life
+
+
+def test_refusals_do_not_end_the_hub_and_real_failures_still_do(tmp_path):
+    with running(tmp_path) as hub:
+        for name in ("a1", "a2", "a3"):
+            hub.user(name)
+        for name in ("a1", "a2"):
+            assert hub.api("POST", f"/users/{name}/server", json={"size": "large"}).status_code == 500
+        for _ in range(4):
+            assert hub.api("POST", "/users/a3/server", json={"size": "enormous"}).status_code == 400
+            assert hub.api("POST", "/users/a3/server", json=[1]).status_code == 400
+            assert hub.api("POST", "/users/a3/server", json={"size": "full"}).status_code == 503
+            assert hub.browser("a3").submit("/hub/spawn", {"size": "enormous"}).status_code == 400
+        assert "Aborting" not in hub.log
+        # the two real failures are still remembered: a third is the limit
+        assert hub.api("POST", "/users/a1/server", json={"size": "large"}).status_code == 500
+        try:
+            hub.process.wait(20)
+        except subprocess.TimeoutExpired:
+            pytest.fail("the hub did not notice three real failures in a row")
+        assert "Aborting due to 3 consecutive spawn failures" in hub.log
+
+
+def test_after_a_restart_a_choice_that_is_gone_is_told_in_the_form_and_refused_by_the_api(tmp_path):
+    with running(tmp_path) as hub:
+        hub.user("lea")
+        assert (
+            hub.api("POST", "/users/lea/server", json={"image": "standard", "size": "small"}).status_code
+            == 201
+        )
+        stop(hub, "/users/lea/server")
+    images = [{"name": "new", "image": "n"}, {"name": "gpu", "image": "g"}]
+    with running(tmp_path, TEST_HUB_IMAGES=json.dumps(images)) as hub:
+        soup = form(hub.browser("lea").get("/hub/spawn"))
+        assert "'standard' is no longer offered" in soup.select_one("#option-image [role=status]").get_text()
+        assert checked(soup) == {"image": "new", "size": "small"}
+        answer = hub.api("POST", "/users/lea/server")
+        assert answer.status_code == 400
+        assert "'standard' is not offered. Allowed: new, gpu." in answer.json()["message"]
+        assert hub.api("POST", "/users/lea/server", json={"image": "new"}).status_code == 201
