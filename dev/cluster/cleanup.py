@@ -45,9 +45,9 @@ def make_cgroups() -> None:
 def _pod_processes() -> set[int]:
     pids: set[int] = set()
     for folder in cgroups():
-        for procs in folder.rglob("cgroup.procs"):
+        for here, _, _ in os.walk(folder):  # unlike glob, it bears folders that vanish meanwhile
             with contextlib.suppress(OSError):
-                pids |= {int(p) for p in procs.read_text().split()}
+                pids |= {int(p) for p in Path(here, "cgroup.procs").read_text().split()}
     return pids - {0}
 
 

@@ -10,6 +10,7 @@ import re
 import secrets
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 from dev import cluster
+from dev.cache import ROOT
 from dev.cluster import node, parts
 from dev.console import Console
 
@@ -394,6 +396,11 @@ def test_pods_and_volumes_survive_a_cluster_that_was_cut_off(space: Space) -> No
     for name in ("kubelet", "etcd", "containerd", "kube-apiserver"):
         os.kill(node._parts().get(name).pid, signal.SIGKILL)  # type: ignore[union-attr]
     until("the cluster is seen to be down", lambda: not cluster.healthy())
+    # and a start that is cut off in the middle, too
+    command = [sys.executable, "-m", "dev.cluster", "up", "--port", str(cluster.ingress_port())]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT) as start:
+        until("the start is half done", lambda: node._parts().alive("kube-controller-manager"))
+        start.kill()
     cluster.up(Console(), cluster.ingress_port())
     space.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
     until("the ingress knows the pod", lambda: ask(host)[0] == 200)
@@ -404,3 +411,14 @@ def test_a_running_cluster_is_found_at_once(programs: cluster.Programs) -> None:
     began = time.monotonic()
     cluster.up(Console(), cluster.ingress_port())
     assert time.monotonic() - began < 2
+
+
+def test_the_parts_written_in_go_pass_their_own_tests(programs: cluster.Programs) -> None:
+    # with the switches of the build, so that what it compiled is not compiled again
+    env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
+    command = ["go", "test", "-trimpath", "-vet=off", "./ingress", "./netpol"]
+    done = subprocess.run(
+        command, cwd=ROOT / "dev/cluster/tools", env=env, capture_output=True, text=True, timeout=170
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("ok  ") == 2
