@@ -8,11 +8,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from dev import cluster
+from dev.console import Problem
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "cytomine-hub"
@@ -25,22 +29,16 @@ KUBERNETES = "1.34.0"
 Object = dict[str, Any]
 
 
+@lru_cache
 def helm_path() -> str:
-    """Helm from HELM, the local cluster's programs, or the PATH; without one the test fails."""
-    found = os.environ.get("HELM") or _built() or shutil.which("helm")
-    if not found:
-        pytest.fail("No helm found: set HELM, put helm on the PATH, or run python3 -m dev.cluster build")
-    return found
-
-
-def _built() -> str | None:
+    """Helm from HELM, the PATH or the local cluster's programs; without one the test fails."""
+    found = os.environ.get("HELM") or shutil.which("helm")
+    if found:
+        return found
     try:
-        from dev import cluster
-
-        path = Path(cluster.bin()) / "helm"
-    except Exception:  # nothing is built here
-        return None
-    return str(path) if path.exists() else None
+        return str(cluster.bin() / "helm")
+    except Problem as problem:
+        pytest.fail(f"No helm found: set HELM or put helm on the PATH ({problem})")
 
 
 def helm(
