@@ -89,8 +89,10 @@ class LSLoginAuthenticator(LSLoginSessions):
         # Two lines of configuration are to be enough: the hub finds the templates, and they find the name, by this.
         hub = self.parent
         if hub is not None and hasattr(hub, "template_paths"):
-            if str(TEMPLATES) not in hub.template_paths:
-                hub.template_paths = [*hub.template_paths, str(TEMPLATES)]
+            # After the administrator's own folders and before JupyterHub's, which it puts last by itself.
+            base = hub._template_paths_default()
+            own = [path for path in hub.template_paths if path not in base]
+            hub.template_paths = own if str(TEMPLATES) in own else [*own, str(TEMPLATES)]
             hub.template_vars = {"display_name": self.display_name_of, **hub.template_vars}
 
     @default("auth_state_groups_key")

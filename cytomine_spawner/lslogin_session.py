@@ -108,7 +108,7 @@ class LSLoginSessions(LSLoginSettings):
     def _login_page(self, handler: Any, why: str) -> web.HTTPError:
         sentence = _LOGIN_NEEDED[why].format(service=self.login_service)
         url = url_concat(self.login_url(handler.hub.base_url), {"next": handler.request.uri})
-        page = web.HTTPError(403, sentence.replace("%", "%%"))
+        page = web.HTTPError(403, sentence.replace("%", "%%"), reason="Sign-in needed")
         page.jupyterhub_message = sentence  # type: ignore[attr-defined]
         page.jupyterhub_html_message = (  # type: ignore[attr-defined]
             f'{xhtml_escape(sentence)}</p><p><a class="btn btn-jupyter" href="{xhtml_escape(url)}">Sign in again</a>'

@@ -166,11 +166,21 @@ def follow(browser: httpx.Client, answer: httpx.Response, text: str) -> httpx.Re
     return browser.get(answer.url.join(links(answer)[text]))
 
 
+def test_a_name_with_markup_is_shown_as_text(browser: httpx.Client, provider: Provider) -> None:
+    provider.person = {**ADA, "name": "<img src=x onerror=alert(1)>"}
+    home = browser.get("oauth_login", params={"next": "/hub/home"})
+    assert "<img src=x" not in home.text
+    assert "<img src=x onerror=alert(1)>" in page(home).select_one("#login_widget").get_text()  # type: ignore[union-attr]
+
+
 def test_two_lines_are_enough_to_log_in_and_the_page_knows_the_name(browser: httpx.Client) -> None:
     home = browser.get("oauth_login", params={"next": "/hub/home"})
     assert home.status_code == 200
     assert urlsplit(str(home.url)).path == "/hub/home"
-    assert ADA["sub"] in home.text
+    widget = page(home).select_one("#login_widget")
+    assert widget is not None
+    assert "Ada Lovelace" in widget.get_text()
+    assert ADA["sub"] not in widget.get_text()
     groups = browser.get("api/user", headers={"Referer": str(home.url)}).json()["groups"]
     assert groups == ["cytomine:users"]
 
@@ -324,7 +334,9 @@ def test_a_person_taken_out_of_the_group_is_refused_before_the_next_spawn(
     spawn = browser.get("spawn")
     again = page(spawn).select_one("a.btn[href^='/hub/oauth_login']")
     assert again is not None
-    assert again.get_text(strip=True).startswith("Sign in")
+    assert again.get_text(strip=True) == "Sign in again"
+    assert spawn.status_code == 403
+    assert "it has left the groups that may" in words(spawn)
     refused = browser.get(spawn.url.join(str(again["href"])))
     assert (refused.status_code, kind(refused)) == (403, "not_allowed")
     assert browser.get("home").url.path == "/hub/login"
