@@ -12,13 +12,12 @@ main { max-width: 40rem; margin: 2rem auto; padding: 1.5rem 2rem 2rem; backgroun
 h1 { font-size: 1.5rem; margin: 0 0 .5rem; }
 .note { background: #fff6dd; border-left: .3rem solid #b47b00; padding: .5rem .9rem; }
 ul { list-style: none; margin: 1rem 0; padding: 0; }
-li { margin: .5rem 0; }
+li { margin: 1rem 0; }
 button { font: inherit; cursor: pointer; border-radius: .3rem; padding: .6rem .9rem; border: 1px solid #5b6b79; background: #fff; color: inherit; }
 button:hover { background: #e8f3ee; }
 button:focus-visible, a:focus-visible { outline: .2rem solid #0b5fff; outline-offset: .1rem; }
-.user { width: 100%; text-align: left; }
-.user strong, .user span { display: block; }
-.user small { color: #44525f; display: block; }
+.user { width: 100%; text-align: left; margin-bottom: .2rem; }
+li small { color: #44525f; }
 .main { background: #1d4d3b; border-color: #1d4d3b; color: #fff; }
 .main:hover { background: #16392c; }
 code { overflow-wrap: anywhere; }`;
@@ -44,7 +43,12 @@ ${body}
 `;
 }
 
-const shortGroup = (urn) => decodeURIComponent(urn.replace(/^urn:geant:/, '').replace(/^.*?:group:(lifescience:communities_and_projects:)?/, ''));
+// cytomine:users, or cytomine:users (aai.example.net) of an authority other than LS Login's
+function shortGroup(urn) {
+  const [name, authority] = urn.split('#');
+  const short = decodeURIComponent(name.replace(/^.*?:group:(lifescience:communities_and_projects:)?/, ''));
+  return authority === 'aai.lifescience-ri.eu' ? short : `${short} (${authority})`;
+}
 
 export function choose(users, client, action) {
   const buttons = users.map((user) => {
