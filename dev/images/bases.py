@@ -65,6 +65,9 @@ def _debian(folder: Path, step: Step) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for log in (root / "var/log").glob("*.log"):
         log.unlink()
+    # debootstrap copies this machine's.
+    for name in ("etc/resolv.conf", "etc/hostname"):
+        (root / name).write_text("")
     for name in (PIP_CONFIG, NPM_CONFIG):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
