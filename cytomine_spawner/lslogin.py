@@ -24,7 +24,7 @@ With ``enable_auth_state`` (the default when JUPYTERHUB_CRYPT_KEY is set) a user
 ``access_token``, ``refresh_token``, ``id_token``, ``scope``, ``token_response``, ``oauth_user`` (the userinfo claims),
 ``account`` (``sub``, ``display_name``, ``preferred_username``, ``name``, ``email``), ``checked_at`` (seconds since 1970
 of LS Login's last word on the user) and, if asked for, ``visas`` (GA4GH visas, signed JWTs). Templates get the
-variable ``display_name``.
+variable ``person_name``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class LSLoginAuthenticator(LSLoginSessions):
             base = hub._template_paths_default()
             own = [path for path in hub.template_paths if path not in base]
             hub.template_paths = own if str(TEMPLATES) in own else [*own, str(TEMPLATES)]
-            hub.template_vars = {"display_name": self.display_name_of, **hub.template_vars}
+            hub.template_vars = {"person_name": self.display_name_of, **hub.template_vars}
 
     @default("auth_state_groups_key")
     def _auth_state_groups_key_default(self) -> Any:

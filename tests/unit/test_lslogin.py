@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from tornado import web
 from traitlets import TraitError
 from traitlets.config import Config
 
+from cytomine_spawner import lslogin
 from cytomine_spawner.lslogin import LSLoginAuthenticator, display_name
 from cytomine_spawner.lslogin_oidc import ProviderError, redacted
 from cytomine_spawner.lslogin_pages import LoginProblem
@@ -566,3 +568,12 @@ def test_the_secret_can_come_from_a_file(tmp_path: Any) -> None:
 def test_a_hub_without_client_id_does_not_start() -> None:
     with pytest.raises(TraitError, match="client_id is empty"):
         LSLoginAuthenticator(client_id="").get_handlers(None)
+
+
+def test_the_docstring_lists_settings_that_exist() -> None:
+    listed = re.findall(
+        r"``(\w+)``", str(lslogin.__doc__).partition("Traits to set")[2].partition("Two addresses")[0]
+    )
+    listed = [name for name in listed if name.islower()]
+    assert len(listed) > 30
+    assert set(listed) <= set(LSLoginAuthenticator.class_trait_names(config=True))

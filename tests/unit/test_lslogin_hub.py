@@ -295,6 +295,16 @@ def test_a_state_mismatch_or_a_lost_cookie_offers_to_sign_in_again(
     assert follow(browser, answer, "Sign in again").url.path.startswith(expected)
 
 
+def test_a_good_code_with_another_state_logs_nobody_in(browser: httpx.Client, provider: Provider) -> None:
+    went = browser.get("oauth_login", follow_redirects=False)
+    back = httpx.URL(browser.get(went.headers["location"], follow_redirects=False).headers["location"])
+    asked = provider.requests["token"]
+    answer = browser.get(back.copy_set_param("state", "eyJzdGF0ZV9pZCI6ICJ4In0="))
+    assert (answer.status_code, kind(answer)) == (400, "expired")
+    assert provider.requests["token"] == asked
+    assert browser.get("home").url.path == "/hub/login"
+
+
 def test_a_code_used_twice_is_an_expired_login(browser: httpx.Client, provider: Provider) -> None:
     went = browser.get("oauth_login", follow_redirects=False)
     back = browser.get(went.headers["location"], follow_redirects=False).headers["location"]
