@@ -163,7 +163,7 @@ async def _answer(
         *(*arguments, *size),
     )
     show = shows(values)
-    return collection([entry(request, r, show, reviewed) for r in rows], offset, limit, total)
+    return collection([entry(request, r, show, reviewed) for r in rows], offset, limit, total, asked=True)
 
 
 async def search(request: web.Request) -> web.Response:
@@ -190,7 +190,13 @@ async def included(request: web.Request) -> web.Response:
             raise Broken("neither geometry nor annotation")
         if not query.get("user"):
             raise Broken("user is missing")
-        conditions = ["a.image_id = %s", "a.id <> %s", "ST_Intersects(a.location, %s::geometry)"]
+        # Upstream shows only those that carry a term.
+        conditions = [
+            "a.image_id = %s",
+            "a.id <> %s",
+            "ST_Intersects(a.location, %s::geometry)",
+            f"a.id IN ({TERM})",
+        ]
         more, extra = await _filters(conn, {k: query[k] for k in ("user", "terms") if k in query})
         return await _answer(request, conn, query, conditions + more, [image["id"], other, shape, *extra])
 

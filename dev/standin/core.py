@@ -33,7 +33,18 @@ from . import (
 from .database import POOL, connect, open_pool
 from .errors import Broken, answer
 from .settings import Settings
-from .web import BODY_LIMIT, HTTP, LOG, SETTINGS, Handler, failures, headers, http_session, routes
+from .web import (
+    BODY_LIMIT,
+    HTTP,
+    LOG,
+    SETTINGS,
+    Handler,
+    add_headers,
+    failures,
+    http_session,
+    preflight,
+    routes,
+)
 
 OWN = (users, projects, annotation_lists, annotation_terms, metadata, slices, images, pixels, annotations)
 FORWARDED = (records, ontologies, storages, tags)
@@ -72,9 +83,10 @@ async def _pool(app: web.Application):
 
 def application(settings: Settings) -> web.Application:
     """Core's application; ``start`` below checks first what it needs."""
-    app = web.Application(middlewares=[headers, failures, auth.authenticate], client_max_size=BODY_LIMIT)
+    app = web.Application(middlewares=[preflight, failures, auth.authenticate], client_max_size=BODY_LIMIT)
     app[SETTINGS] = settings
     app[auth.SESSIONS], app[auth.KEYSET] = auth.Sessions(), auth.KeySet()
+    app.on_response_prepare.append(add_headers)
     app.cleanup_ctx.append(http_session)
     app.cleanup_ctx.append(_pool)
     routes(app, [("GET", "/server/ping", ping), *auth.ROUTES])

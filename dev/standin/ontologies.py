@@ -16,13 +16,13 @@ MEMBER = "SELECT 1 FROM project p JOIN project_member m ON m.project_id = p.id W
 
 
 async def shown_terms(conn: Connection, ontology: int, deleted: bool = False) -> list[dict[str, Any]]:
-    """The terms of an ontology, each with its children."""
+    """The terms of an ontology, each with its children, after their relation was deleted too, as upstream."""
     state = "true" if deleted else "deleted IS NULL"
     rows = await every(conn, f"SELECT * FROM term WHERE ontology_id = %s AND {state} ORDER BY id", ontology)
     pairs = await every(
         conn,
         """SELECT r.term1_id AS parent, r.term2_id AS child FROM relation_term r JOIN term t ON t.id = r.term1_id
-           WHERE r.deleted IS NULL AND t.ontology_id = %s ORDER BY r.id""",
+           WHERE t.ontology_id = %s ORDER BY r.id""",
         ontology,
     )
     known = {r["id"]: r for r in rows}
@@ -51,8 +51,9 @@ async def ontology(conn: Connection, row: Row) -> dict[str, Any]:
 
 
 async def readable(conn: Connection, who: Caller, number: int) -> bool:
-    """Administrators, and members of a project with that ontology; being its owner does not count upstream."""
-    return who.admin or bool(await one(conn, MEMBER + "p.ontology_id = %s", who.id, number))
+    """Administrators, its owner, and members of a project with that ontology."""
+    own = await one(conn, "SELECT 1 FROM ontology WHERE id = %s AND user_id = %s", number, who.id)
+    return who.admin or bool(own or await one(conn, MEMBER + "p.ontology_id = %s", who.id, number))
 
 
 async def _find(request: web.Request, conn: Connection, number: int) -> Row:
@@ -64,11 +65,13 @@ async def _find(request: web.Request, conn: Connection, number: int) -> Row:
 
 async def _visible(request: web.Request, conn: Connection) -> list[Row]:
     who = await caller(request, conn)
-    return await every(conn, "SELECT * FROM ontology WHERE deleted IS NULL ORDER BY id") if who.admin else []
+    return await every(
+        conn, "SELECT * FROM ontology WHERE deleted IS NULL AND user_id = %s ORDER BY id", who.id
+    )
 
 
 async def ontology_list(request: web.Request) -> web.Response:
-    """GET /api/ontology.json: empty for all but administrators, for want of ACL entries."""
+    """GET /api/ontology.json: those that the caller made, for administrators too."""
     async with transaction(request) as conn:
         rows = await _visible(request, conn)
         return listed(request, [await ontology(conn, r) for r in rows])

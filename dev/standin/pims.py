@@ -57,7 +57,7 @@ async def formats(_: web.Request) -> web.Response:
     """GET /ims/formats: those that the stand-in reads."""
     fixed = {"remarks": "", "convertible": False, "readable": True, "writable": False, "importable": True}
     items = [{"id": i, "name": n, **fixed, "plugin": "pims.formats.common"} for i, n in FORMATS.items()]
-    return answer({"items": items, "size": len(items)}, headers={"Content-Type": "application/json"})
+    return answer({"items": items, "size": len(items)})
 
 
 async def info(request: web.Request) -> web.Response:

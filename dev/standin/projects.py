@@ -154,8 +154,7 @@ async def create(request: web.Request) -> web.Response:
         need_user(user)
         ontology = await _ontology(conn, user, data.get("ontology"))
         if data.get("name") is None:
-            text = "Cannot persist object:org.hibernate.exception.ConstraintViolationException: name is null"
-            raise rejected(400, text)
+            raise rejected(400, "Cannot persist object: name must not be null")
         name, project = str(data["name"]), await next_id(conn)
         try:
             async with conn.transaction():
@@ -189,13 +188,20 @@ async def update(request: web.Request) -> web.Response:
         for key, column in COLUMNS.items():
             if key in data:
                 text = str(data[key]) if key == "name" else data[key]
-                await conn.execute(
-                    f"UPDATE project SET {column} = %s, updated = now() WHERE id = %s", (text, project)
-                )
+                await _write(conn, project, column, text)
         row = await find(conn, project)
         number = await next_id(conn)
     assert row is not None
     return command("project", "Edit", shown(row), f"Project {project}  ({row['name']}) edited", number)
+
+
+async def _write(conn: Connection, project: int, column: str, value: Any) -> None:
+    try:
+        await conn.execute(
+            f"UPDATE project SET {column} = %s, updated = now() WHERE id = %s", (value, project)
+        )
+    except psycopg.errors.UniqueViolation:
+        raise Broken("the name is taken") from None
 
 
 async def delete(request: web.Request) -> web.Response:

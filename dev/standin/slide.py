@@ -66,11 +66,11 @@ def _tiff(image: TiffImagePlugin.TiffImageFile) -> tuple[str, tuple[float | None
     tags = image.tag_v2
     unit = TO_MICRONS.get(tags.get(TiffImagePlugin.RESOLUTION_UNIT, 2))
     size = [tags.get(t) for t in (TiffImagePlugin.X_RESOLUTION, TiffImagePlugin.Y_RESOLUTION)]
-    frames = getattr(image, "n_frames", 1)
-    smaller = False
-    if frames > 1:
+    smaller, width = False, image.width
+    if getattr(image, "n_frames", 1) > 1:
+        # Pillow reads the next frame's tags into the same object.
         image.seek(1)
-        smaller = image.width < tags.get(256, image.width + 1)
+        smaller = image.width < width
         image.seek(0)
     # A resolution of one is a writer's default, not a pixel size.
     known = [unit / float(v) if unit and v and float(v) > 1 else None for v in size]
@@ -186,9 +186,7 @@ def annotation(path: Path, options: dict[str, Any]) -> Image.Image:
     if (factor := options.get("factor") or 1) != 1:
         grow = [(box[2] - box[0]) * (factor - 1) / 2, (box[3] - box[1]) * (factor - 1) / 2]
         box = [box[0] - grow[0], box[1] - grow[1], box[2] + grow[0], box[3] + grow[1]]
-    x, y = (max(0, min(side - 1, round(v))) for v, side in zip(box[:2], image.size, strict=True))
-    right, bottom = (max(1, min(side, round(v))) for v, side in zip(box[2:], image.size, strict=True))
-    right, bottom = max(right, x + 1), max(bottom, y + 1)
+    (x, right), (y, bottom) = (_inside(box[n], box[n + 2], image.size[n]) for n in (0, 1))
     part = image.crop((x, y, right, bottom))
     scale = 2.0 ** -int(options.get("zoom") or 0)
     if options.get("length"):
@@ -202,6 +200,13 @@ def annotation(path: Path, options: dict[str, Any]) -> Image.Image:
         return mask
     part.putalpha(mask)
     return part
+
+
+def _inside(low: float, high: float, side: int) -> tuple[int, int]:
+    """The span moved into the image, at least one pixel and at most the image."""
+    length = max(1, min(side, round(high) - round(low)))
+    start = max(0, min(round(low), side - length))
+    return start, start + length
 
 
 def _shrink(image: Image.Image, scale: float) -> Image.Image:

@@ -50,7 +50,7 @@ async def storage_list(request: web.Request) -> web.Response:
         who = await caller(request, conn)
         rows = await every(
             conn,
-            "SELECT * FROM storage WHERE deleted IS NULL AND (%s OR user_id = %s) ORDER BY id",
+            "SELECT * FROM storage WHERE deleted IS NULL AND (%s OR user_id = %s) ORDER BY created, id",
             *(who.admin, who.id),
         )
     return listed(request, [storage(r) for r in rows])

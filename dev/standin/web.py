@@ -28,17 +28,20 @@ async def http_session(app: web.Application):
 
 
 @web.middleware
-async def headers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Core's headers on every answer; a browser's OPTIONS is answered before anyone asks who it is."""
+async def preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A browser's OPTIONS is answered before anyone asks who it is."""
     if request.method == "OPTIONS":
-        response: web.StreamResponse = web.Response()
+        response = web.Response()
         if "Origin" in request.headers:
             response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
             response.headers["Access-Control-Allow-Methods"] = "GET,POST,PUT,DELETE,OPTIONS,PATCH"
-    else:
-        response = await handler(request)
+        return response
+    return await handler(request)
+
+
+async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """Core's headers on every answer, streamed ones too."""
     response.headers.update(HEADERS)
-    return response
 
 
 @web.middleware
@@ -123,12 +126,20 @@ def required(request: web.Request, name: str) -> str:
 
 
 def collection(
-    items: Sequence[Any], offset: int = 0, limit: int = 0, total: int | None = None
+    items: Sequence[Any], offset: int = 0, limit: int = 0, total: int | None = None, *, asked: bool = False
 ) -> web.Response:
-    """Core's form of a list: ``perPage`` is the number of entries that came, ``max=0`` means all."""
+    """Core's form of a list: ``max=0`` means all.
+
+    ``perPage`` is the number of entries that came or, in annotation lists (``asked``), the number asked for.
+    """
     size = len(items) if total is None else total
     pages = math.ceil(size / limit) if limit else int(size > 0)
-    head = {"perPage": len(items), "offset": offset, "size": size, "totalPages": pages}
+    head = {
+        "perPage": limit if asked and limit else len(items),
+        "offset": offset,
+        "size": size,
+        "totalPages": pages,
+    }
     return answer({**head, "collection": list(items)})
 
 
