@@ -44,7 +44,9 @@ async def open_pool(settings: Settings) -> AsyncConnectionPool[Connection]:
         conninfo(settings),
         min_size=1,
         max_size=8,
-        timeout=20,
+        # A database that comes back is found within seconds, and calls until then fail in time.
+        timeout=8,
+        reconnect_timeout=5,
         kwargs={"row_factory": dict_row},
         check=AsyncConnectionPool.check_connection,
         open=False,

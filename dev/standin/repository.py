@@ -45,10 +45,11 @@ async def prepare(settings: Settings) -> str | None:
             await schema.image_server(
                 conn, settings.image_public_key, settings.image_private_key, settings.admin_email
             )
-    except psycopg.OperationalError as error:
-        return f"no database at {settings.pg_host}:{settings.pg_port}: {' '.join(str(error).split())}"
     except psycopg.Error as error:
-        return f"migration failed: {' '.join(str(error).split())}"
+        text = " ".join(str(error).split())
+        if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "57P", "3D")):
+            return f"no database at {settings.pg_host}:{settings.pg_port}: {text}"
+        return f"migration failed: {text}"
     return None
 
 
