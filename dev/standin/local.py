@@ -20,12 +20,15 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from dev.console import Problem
+from dev.console import Console, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("postgresql-15", "postgresql-15-postgis-3")
 BINARIES = Path("/usr/lib/postgresql/15/bin")
-CONTROL = Path("/usr/share/postgresql/15/extension/postgis.control")
+# What shows that a package is there: the package.
+PACKAGES = {
+    str(BINARIES / "initdb"): "postgresql-15",
+    "/usr/share/postgresql/15/extension/postgis.control": "postgresql-15-postgis-3",
+}
 PROBES = {
     "core": "/server/ping",
     "repository": "/ping",
@@ -35,27 +38,26 @@ PROBES = {
 }
 
 
-def ensure_postgis() -> None:
+def ensure_postgis(console: Console) -> None:
     """Install PostgreSQL 15 with PostGIS from Debian's packages where they are missing (as root)."""
-    if CONTROL.exists() and (BINARIES / "initdb").exists():
-        return
-    if os.geteuid() != 0:
-        names = " ".join(PACKAGES)
+    from dev import host
+
+    if not all(Path(probe).exists() for probe in PACKAGES) and os.geteuid() == 0:
+        # Debian's package would start a server of its own.
+        Path("/etc/postgresql-common").mkdir(exist_ok=True)
+        settings = Path("/etc/postgresql-common/createcluster.conf")
+        if not settings.exists():
+            settings.write_text("create_main_cluster = false\n")
+    host.need(console, PACKAGES)
+
+
+def need_postgis() -> None:
+    """Say what is missing, and install nothing."""
+    missing = [package for probe, package in PACKAGES.items() if not Path(probe).exists()]
+    if missing:
         raise Problem(
-            "PostgreSQL 15 with PostGIS is missing", f"Install the packages {names}, or run as root"
-        )
-    # Debian's package would start a server of its own.
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    Path("/etc/postgresql-common").mkdir(exist_ok=True)
-    settings = Path("/etc/postgresql-common/createcluster.conf")
-    if not settings.exists():
-        settings.write_text("create_main_cluster = false\n")
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    if done.returncode:
-        raise Problem(
-            f"The packages {' '.join(PACKAGES)} cannot be installed: {done.stderr.strip()[-300:]}",
-            "Run apt-get update, or install them by hand",
+            f"The package {' and the package '.join(missing)} is missing",
+            "Run ./test, which installs it, or install it by hand",
         )
 
 
@@ -85,6 +87,7 @@ class PostGIS:
 
     def start(self) -> None:
         """Make the cluster if it is not there, start it, and wait until it takes connections."""
+        need_postgis()
         account = _account()
         if not self.folder.exists():
             self.folder.mkdir(parents=True)

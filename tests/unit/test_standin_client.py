@@ -11,7 +11,7 @@ import pytest
 import requests
 from cytomine import models
 
-from dev.standin.local import Local, ensure_postgis
+from dev.standin.local import Local
 from tests.support.standin import Issuer, slides
 
 
@@ -37,7 +37,6 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    ensure_postgis()
     folder = tmp_path_factory.mktemp("client")
     (folder / "files").mkdir()
     issuer = Issuer()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.standin.local import Local, ensure_postgis
+from dev.standin.local import Local
 from tests.support.recordings import Exchange, Player, load
 from tests.support.standin import Issuer, slides
 
@@ -32,7 +32,6 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def differences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
     """What differs, by the exchange's name, after all exchanges were played in their order."""
-    ensure_postgis()
     folder = tmp_path_factory.mktemp("contract")
     files = folder / "files"
     files.mkdir()

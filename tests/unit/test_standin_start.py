@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from dev.standin.local import Local, PostGIS, answers, ensure_postgis
+from dev.standin.local import Local, PostGIS, answers
 from tests.support.standin import Issuer
 
 
@@ -26,7 +26,6 @@ def issuer() -> Iterator[Issuer]:
 @pytest.fixture
 def local(tmp_path: Path, issuer: Issuer) -> Iterator[Local]:
     """A stack with its database up and nothing else started."""
-    ensure_postgis()
     stack = Local(tmp_path, issuer.issuer, issuer.jwks)
     stack.database.start()
     yield stack
@@ -76,7 +75,6 @@ def test_the_repository_ends_with_a_reason_when_there_is_no_database(local: Loca
 
 
 def test_the_migration_fails_where_the_superuser_is_named_postgres(tmp_path: Path, issuer: Issuer) -> None:
-    ensure_postgis()
     stack = Local(tmp_path, issuer.issuer, issuer.jwks)
     stack.database = PostGIS(tmp_path, superuser="postgres")
     stack.database.start()
