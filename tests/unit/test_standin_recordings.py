@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.recordings import Comparison, Ids
+from tests.support.compare import Comparison, Ids
 
 
 def compare(recorded: object, live: object, ids: Ids | None = None) -> list[str]:
