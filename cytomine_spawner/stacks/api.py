@@ -67,11 +67,6 @@ class LogsQuery(_Query):
 class ApiHandler(Handler):
     """Answers JSON, errors too."""
 
-    def not_logged_in(self) -> None:
-        """Ask for a token."""
-        self.set_header("WWW-Authenticate", "Bearer")
-        super().not_logged_in()
-
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what is wrong and in which field."""
         write_json_error(self, status_code, **kwargs)
@@ -154,6 +149,8 @@ def write_json_error(handler: Handler, status_code: int, **kwargs: Any) -> None:
     """Answer an error as JSON, shaped like the hub's own."""
     answer = refusal(kwargs.get("exc_info", (None, None, None))[1], status_code)
     handler.set_status(answer.status_code)
+    if answer.status_code == 401:
+        handler.set_header("WWW-Authenticate", "Bearer")
     handler.set_header("Content-Type", "application/json; charset=utf-8")
     body: dict[str, Any] = {"status": answer.status_code, "message": answer.sentence}
     if answer.field:

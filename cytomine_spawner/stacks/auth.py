@@ -146,9 +146,13 @@ class Site:
         return f"{self.hub_auth.hub_host}{self.hub_auth.hub_prefix}"
 
 
-def login(parent: Any = None) -> HubOAuth:
-    """The hub's login with this service's manners; settings come from JUPYTERHUB_* and the parent's config."""
-    hub_auth = HubOAuth(parent=parent, cache_max_age=CACHE_SECONDS)
+def login(**settings: Any) -> HubOAuth:
+    """The hub's login with this service's manners.
+
+    Args:
+        settings: HubOAuth's own, such as ``parent`` for its config; the others come from JUPYTERHUB_*.
+    """
+    hub_auth = HubOAuth(**{"cache_max_age": CACHE_SECONDS, **settings})
     # Lax, not Strict: the hub sends people here from its own pages and after the login elsewhere.
     hub_auth.cookie_options = {"samesite": "Lax", **hub_auth.cookie_options}
     return hub_auth

@@ -1,0 +1,599 @@
+"""The REST API of the stack service, from outside: a running site, a hub on loopback, a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cytomine_spawner.stacks.model import Phase
+from cytomine_spawner.stacks.store import LogSource
+from tests.support.stacks import PREFIX, Service, a_stack, events, serving, xsrf
+
+API = f"{PREFIX}api"
+ADA, BOB = "cm-ada", "cm-bob"
+ADMIN_SCOPES = ("access:services!service=cytomine", "custom:cytomine-stacks:admin")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Service]:
+    with serving() as service:
+        yield service
+
+
+@pytest.fixture
+def service(running: Service) -> Service:
+    running.clear()
+    running.put(a_stack("ada"), a_stack("bob"))
+    return running
+
+
+def names(answer: httpx.Response) -> set[str]:
+    assert answer.status_code == 200, answer.text
+    return {stack["name"] for stack in answer.json()["stacks"]}
+
+
+# -- who may ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("who", "model", "sees"),
+    [
+        ("ada", {}, {ADA}),
+        ("bob", {}, {BOB}),
+        ("eve", {}, set()),
+        ("root", {"admin": True}, {ADA, BOB}),
+        # A service may be called like a user; that does not make it one.
+        ("ada", {"kind": "service"}, set()),
+        ("monitor", {"kind": "service", "scopes": ADMIN_SCOPES}, {ADA, BOB}),
+    ],
+)
+def test_everybody_sees_their_own_stacks_and_administrators_see_all(
+    service: Service, who: str, model: dict[str, Any], sees: set[str]
+) -> None:
+    program = service.program(who, **model)
+    assert names(program.get(f"{API}/stacks")) == sees
+    for name in (ADA, BOB):
+        assert program.get(f"{API}/stacks/{name}").status_code == (200 if name in sees else 404)
+
+
+def test_an_administrator_asks_for_one_owners_stacks(service: Service) -> None:
+    root = service.program("root", admin=True)
+    assert names(root.get(f"{API}/stacks", params={"owner": "bob"})) == {BOB}
+    assert names(root.get(f"{API}/stacks", params={"owner": "nobody"})) == set()
+
+
+REQUESTS = [
+    ("GET", ""),
+    ("PATCH", ""),
+    ("DELETE", "?keepData=true"),
+    ("POST", "/retry"),
+    ("GET", "/events"),
+    ("GET", "/components/core/logs"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), REQUESTS)
+def test_a_stack_of_somebody_else_cannot_be_told_from_one_that_is_not_there(
+    service: Service, method: str, path: str
+) -> None:
+    eve = service.program("eve")
+
+    def ask(name: str) -> tuple[int, str]:
+        answer = eve.request(
+            method,
+            f"{API}/stacks/{name}{path}",
+            json={"desiredState": "Running"} if method == "PATCH" else None,
+        )
+        return answer.status_code, answer.text.replace(name, "NAME")
+
+    status, text = ask(ADA)
+    assert status == 404
+    assert (status, text) == ask("cm-nobody")
+    assert service.store.deleted == []
+
+
+def test_an_administrator_manages_a_stack_but_gets_no_address_to_open_it(service: Service) -> None:
+    stack = service.program("root", admin=True).get(f"{API}/stacks/{ADA}").json()
+    assert stack["url"] is None
+    assert set(stack["actions"]) == {"hibernate", "logs", "delete"}
+    own = service.program("ada").get(f"{API}/stacks/{ADA}").json()
+    assert own["url"] == "https://cm-ada.stacks.example.org/"
+    assert set(own["actions"]) == {"open", "hibernate", "logs", "delete"}
+
+
+def test_without_a_token_the_answer_is_401_as_json(service: Service) -> None:
+    for headers in ({}, {"Authorization": "token nobody-has-this"}):
+        answer = service.client().get(f"{API}/stacks", headers=headers, follow_redirects=False)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert "token" in answer.json()["message"]
+
+
+def test_a_token_without_the_scope_is_refused(service: Service) -> None:
+    answer = service.program("ada", scopes=("self",)).get(f"{API}/stacks")
+    assert answer.status_code == 403
+    assert "administrator" in answer.json()["message"]
+
+
+def test_bearer_is_understood_too(service: Service) -> None:
+    token = service.hub.token("ada")
+    answer = service.client().get(f"{API}/stacks", headers={"Authorization": f"Bearer {token}"})
+    assert names(answer) == {ADA}
+
+
+# -- requests that another site's page sends ---------------------------------------------------------------
+
+UNSAFE = [
+    (method, address)
+    for address in (
+        f"{API}/stacks/{ADA}",
+        f"{API}/stacks/{ADA}?keepData=false",
+        f"{API}/stacks/{ADA}/retry",
+        f"{API}/nothing",
+        f"{PREFIX}stacks/{ADA}/hibernate",
+        f"{PREFIX}stacks/{ADA}/resume",
+        f"{PREFIX}stacks/{ADA}/retry",
+        f"{PREFIX}stacks/{ADA}/delete",
+        PREFIX,
+    )
+    for method in ("POST", "PATCH", "DELETE", "PUT")
+]
+
+
+@pytest.mark.parametrize("browser_says", [{}, {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}])
+def test_no_unsafe_request_with_a_cookie_passes_without_the_xsrf_token(
+    service: Service, browser_says: dict[str, str]
+) -> None:
+    ada = service.browser("ada")
+    before = service.store.view.get(ADA)
+    for method, address in UNSAFE:
+        answer = ada.request(method, address, headers=browser_says, json={"desiredState": "Hibernated"})
+        assert answer.status_code == 403, (method, address, answer.text)
+    assert service.store.view.get(ADA) == before
+    assert service.store.deleted == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example.org"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_another_sites_page_gets_nothing_done_even_with_the_token(
+    service: Service, headers: dict[str, str]
+) -> None:
+    ada = service.browser("ada")
+    token = xsrf(ada.get(PREFIX))
+    answer = ada.patch(
+        f"{API}/stacks/{ADA}", json={"desiredState": "Hibernated"}, headers={"X-XSRFToken": token, **headers}
+    )
+    assert answer.status_code == 403
+    assert "another site" in answer.json()["message"].lower()
+    assert service.store.view.get(ADA).spec.desired_state == "Running"
+
+
+def test_the_pages_own_script_may_use_the_api_with_its_token(service: Service) -> None:
+    ada = service.browser("ada")
+    token = xsrf(ada.get(PREFIX))
+    headers = {
+        "X-XSRFToken": token,
+        "Sec-Fetch-Site": "same-origin",
+        "Sec-Fetch-Mode": "cors",
+        "Origin": service.url,
+    }
+    answer = ada.patch(f"{API}/stacks/{ADA}", json={"desiredState": "Hibernated"}, headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
+def test_one_browsers_xsrf_token_is_worth_nothing_in_anothers(service: Service) -> None:
+    token = xsrf(service.browser("bob").get(PREFIX))
+    answer = service.browser("ada").patch(
+        f"{API}/stacks/{ADA}", json={"desiredState": "Hibernated"}, headers={"X-XSRFToken": token}
+    )
+    assert answer.status_code == 403
+
+
+def test_a_script_of_the_same_origin_cannot_read_the_api_with_the_cookie_alone(service: Service) -> None:
+    # Notebooks of other users may share the origin.
+    answer = service.browser("ada").get(
+        f"{API}/stacks", headers={"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
+    )
+    assert answer.status_code == 401
+
+
+# -- changes ----------------------------------------------------------------------------------------------
+
+
+def test_patching_hibernates_and_resumes_and_says_so(service: Service) -> None:
+    ada = service.program("ada")
+    asleep = ada.patch(f"{API}/stacks/{ADA}", json={"desiredState": "Hibernated"}).json()
+    assert asleep["desiredState"] == "Hibernated"
+    assert "asked for" in asleep["note"]
+    generation = service.store.view.get(ADA).generation
+    assert ada.patch(f"{API}/stacks/{ADA}", json={"desiredState": "Hibernated"}).status_code == 200
+    assert service.store.view.get(ADA).generation == generation, "the second request changed the object again"
+    assert (
+        ada.patch(f"{API}/stacks/{ADA}", json={"desiredState": "Running"}).json()["desiredState"] == "Running"
+    )
+
+
+def test_patching_sets_only_what_is_given(service: Service) -> None:
+    ada = service.program("ada")
+    ada.patch(f"{API}/stacks/{ADA}", json={"desiredState": "Hibernated"})
+    answer = ada.patch(f"{API}/stacks/{ADA}", json={"displayName": "Lung", "idleTimeout": 7200}).json()
+    assert (answer["displayName"], answer["idleTimeout"], answer["desiredState"]) == (
+        "Lung",
+        7200,
+        "Hibernated",
+    )
+    assert ada.patch(f"{API}/stacks/{ADA}", json={"idleTimeout": None}).json()["idleTimeout"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"desiredState": "Sleeping"}, "desiredState"),
+        ({"desiredState": None}, "desiredState"),
+        ({"idleTimeout": -1}, "idleTimeout"),
+        ({"idleTimeout": "60"}, "idleTimeout"),
+        ({"idleTimeout": True}, "idleTimeout"),
+        ({"idleTimeout": 1e9}, "idleTimeout"),
+        ({"displayName": "x" * 201}, "displayName"),
+        ({"displayName": "two\nlines"}, "displayName"),
+        ({"owner": "eve"}, "owner"),
+        ({"retry": 5}, "retry"),
+        ({"members": {"users": ["eve"]}}, "members"),
+        ({"desiredState": "Running", "desired_state": "Running"}, "desired_state"),
+    ],
+)
+def test_bad_input_is_400_and_names_the_field(service: Service, body: dict[str, Any], field: str) -> None:
+    before = service.store.view.get(ADA)
+    answer = service.program("ada").patch(f"{API}/stacks/{ADA}", json=body)
+    assert answer.status_code == 400
+    assert field in [fault["field"] for fault in answer.json()["errors"]]
+    assert field in answer.json()["message"]
+    assert service.store.view.get(ADA) == before
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"{}", b'"Running"', b'{"idleTimeout": NaN}', b"\xff", b"[" * 20_000]
+)
+def test_what_is_no_json_object_is_400(service: Service, body: bytes) -> None:
+    answer = service.program("ada").patch(f"{API}/stacks/{ADA}", content=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["message"]
+
+
+def test_a_huge_request_is_refused(service: Service) -> None:
+    answer = service.program("ada").patch(f"{API}/stacks/{ADA}", json={"displayName": "x" * 100_000})
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("address", "field"),
+    [
+        (f"{API}/stacks?ownr=ada", "ownr"),
+        (f"{API}/stacks/{ADA}?verbose=1", "verbose"),
+        (f"{API}/stacks/{ADA}/components/core/logs?tail=0", "tail"),
+        (f"{API}/stacks/{ADA}/components/core/logs?tail=many", "tail"),
+        (f"{API}/stacks/{ADA}/components/core/logs?tail=100000", "tail"),
+        (f"{API}/stacks/{ADA}/components/core/logs?follow=perhaps", "follow"),
+        (f"{API}/stacks/{ADA}/events?until=now", "until"),
+    ],
+)
+def test_an_unknown_or_wrong_parameter_is_400_and_named(service: Service, address: str, field: str) -> None:
+    answer = service.program("ada").get(address)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == field
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(["desiredState", "idleTimeout", "displayName", "owner", ""])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.dictionaries(FIELDS, JSON, max_size=3) | JSON)
+def test_no_input_makes_the_service_fail(service: Service, body: Any) -> None:
+    answer = service.program("ada").patch(f"{API}/stacks/{ADA}", content=json.dumps(body))
+    assert answer.status_code in (200, 400), answer.text
+
+
+def test_retry_is_for_what_failed_and_once_at_a_time(service: Service) -> None:
+    ada = service.program("ada")
+    assert ada.post(f"{API}/stacks/{ADA}/retry").status_code == 409
+    service.put(a_stack("ada", phase=Phase.FAILED))
+    assert ada.post(f"{API}/stacks/{ADA}/retry").status_code == 202
+    assert service.store.view.get(ADA).spec.retry == 1
+    again = ada.post(f"{API}/stacks/{ADA}/retry")
+    assert again.status_code == 409
+    assert "already" in again.json()["message"]
+    service.put(a_stack("ada", phase=Phase.HIBERNATED, desired_state="Hibernated", generation=9))
+    assert "resume" in ada.post(f"{API}/stacks/{ADA}/retry").json()["message"]
+
+
+def test_a_stack_that_is_being_deleted_takes_no_change(service: Service) -> None:
+    service.put(a_stack("ada", deleting=True))
+    ada = service.program("ada")
+    for state in ("Running", "Hibernated"):
+        assert ada.patch(f"{API}/stacks/{ADA}", json={"desiredState": state}).status_code == 409
+    assert ada.post(f"{API}/stacks/{ADA}/retry").status_code == 409
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_deleting_says_what_happens_to_the_data_and_may_be_repeated(service: Service, keep: bool) -> None:
+    ada = service.program("ada")
+    word = str(keep).lower()
+    for _ in range(2):
+        answer = ada.delete(f"{API}/stacks/{ADA}?keepData={word}")
+        assert answer.status_code == 202
+        assert answer.json() == {"name": ADA, "keepData": keep}
+    assert service.store.deleted == [(ADA, keep)]
+
+
+def test_deleting_without_a_word_on_the_data_is_refused(service: Service) -> None:
+    answer = service.program("ada").delete(f"{API}/stacks/{ADA}")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == "keepData"
+    assert service.store.deleted == []
+
+
+# -- events -----------------------------------------------------------------------------------------------
+
+
+def test_a_change_reaches_the_listener_and_nobody_elses_does(service: Service) -> None:
+    ada = service.program("ada")
+    with ada.stream("GET", f"{API}/stacks/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        heard = events(stream)
+        first = [next(heard) for _ in range(4)]
+        assert [event for event, _ in first] == ["view", "reset", "stack", "cursor"]
+        assert first[1][1] == {"names": [ADA]}
+        service.put(
+            a_stack("bob", phase=Phase.FAILED), a_stack("ada", phase=Phase.FAILED, message="No memory.")
+        )
+        event, stack = next(heard)
+        assert (event, stack["name"], stack["message"]) == ("stack", ADA, "No memory.")
+        assert next(heard)[0] == "cursor"
+        service.do(service.store.view.remove, ADA)
+        assert next(heard) == ("removed", {"name": ADA})
+
+
+def test_a_listener_goes_on_where_it_was(service: Service) -> None:
+    ada = service.program("ada")
+    cursor = ada.get(f"{API}/stacks").json()["cursor"]
+    service.put(a_stack("ada", phase=Phase.HIBERNATED))
+    for where in ({"params": {"since": cursor}}, {"headers": {"Last-Event-ID": cursor}}):
+        with ada.stream("GET", f"{API}/stacks/events", **where) as stream:
+            heard = events(stream)
+            assert [next(heard)[0] for _ in range(3)] == ["view", "stack", "cursor"]
+
+
+@pytest.mark.parametrize("cursor", ["00000000-5", "nonsense", "-1", "²-²", "9" * 400])
+def test_an_unknown_cursor_brings_everything(service: Service, cursor: str) -> None:
+    with service.program("ada").stream("GET", f"{API}/stacks/events", params={"since": cursor}) as stream:
+        heard = events(stream)
+        assert [next(heard)[0] for _ in range(3)] == ["view", "reset", "stack"]
+
+
+def test_the_events_of_one_stack_are_of_that_one(service: Service) -> None:
+    root = service.program("root", admin=True)
+    with root.stream("GET", f"{API}/stacks/{BOB}/events") as stream:
+        heard = events(stream)
+        assert [next(heard) for _ in range(2)][1] == ("reset", {"names": [BOB]})
+
+
+def test_a_listener_hears_when_the_cluster_is_lost_and_found(service: Service) -> None:
+    with service.program("ada").stream("GET", f"{API}/stacks/events") as stream:
+        heard = events(stream)
+        assert next(heard) == ("view", {"connected": True, "asOf": None})
+        while next(heard)[0] != "cursor":
+            pass
+        service.do(service.store.view.lost)
+        event, data = next(heard)
+        assert (event, data["connected"]) == ("view", False)
+        assert data["asOf"]
+
+
+def test_listeners_who_leave_are_forgotten(service: Service) -> None:
+    ada = service.program("ada")
+    for _ in range(3):
+        with ada.stream("GET", f"{API}/stacks/events") as stream:
+            heard = events(stream)
+            next(heard)
+            assert service.do(lambda: service.store.view.subscribers) >= 1
+    wait_for(lambda: service.do(lambda: service.store.view.subscribers) == 0)
+
+
+# -- logs -------------------------------------------------------------------------------------------------
+
+
+def with_log(service: Service, *lines: str, **source: Any) -> None:
+    usual = {"pod": f"{ADA}-core-0", "container": "core", "state": "running"}
+    service.store.sources = [
+        LogSource(**{**usual, **source}),
+        LogSource(f"{ADA}-core-0", "wait", "Completed"),
+    ]
+    service.store.lines = list(lines)
+
+
+def test_the_last_lines_of_a_log_come_as_text(service: Service) -> None:
+    with_log(service, "one", "two", "three <b>")
+    answer = service.program("ada").get(f"{API}/stacks/{ADA}/components/core/logs?tail=2")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.text == "two\nthree <b>\n"
+
+
+def test_one_container_of_a_pod_can_be_named(service: Service) -> None:
+    with_log(service, "x")
+    ada = service.program("ada")
+    assert ada.get(f"{API}/stacks/{ADA}/components/core/logs?container=wait").status_code == 200
+    assert service.store.asked[-1].source.container == "wait"
+    assert ada.get(f"{API}/stacks/{ADA}/components/core/logs?pod=cm-bob-core-0").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("source", "query", "sentence"),
+    [
+        ({"started": False, "state": "ImagePullBackOff"}, "", "ImagePullBackOff"),
+        ({}, "?previous=true", "did not run before"),
+        ({"pod": "cm-ada-pims-0"}, "?container=core", "no such pod"),
+    ],
+)
+def test_a_log_that_is_not_there_is_said_in_a_sentence(
+    service: Service, source: dict[str, Any], query: str, sentence: str
+) -> None:
+    with_log(service, **source)
+    answer = service.program("ada").get(f"{API}/stacks/{ADA}/components/core/logs{query}")
+    assert answer.status_code == 404
+    assert sentence in answer.json()["message"]
+    assert service.store.asked == []
+
+
+def test_a_followed_log_brings_new_lines_and_its_end(service: Service) -> None:
+    with_log(service, "old")
+    service.store.coming = service.do(asyncio.Queue)
+    with service.program("ada").stream(
+        "GET", f"{API}/stacks/{ADA}/components/core/logs?follow=true"
+    ) as stream:
+        heard = events(stream)
+        assert next(heard) == ("line", "old")
+        service.do(service.store.coming.put_nowait, 'new "line"')
+        assert next(heard) == ("line", 'new "line"')
+        service.do(service.store.coming.put_nowait, None)
+        assert next(heard) == ("end", {})
+    assert service.store.open_logs == 0
+
+
+def test_a_follower_who_leaves_gives_back_the_connection_to_the_cluster(service: Service) -> None:
+    with_log(service, "old")
+    service.store.coming = service.do(asyncio.Queue)
+    ada = service.program("ada")
+    with ada.stream("GET", f"{API}/stacks/{ADA}/components/core/logs?follow=true") as stream:
+        heard = events(stream)
+        assert next(heard) == ("line", "old")
+        assert service.store.open_logs == 1
+    wait_for(lambda: service.store.open_logs == 0)
+
+
+def test_one_person_cannot_take_all_connections_to_the_cluster(service: Service) -> None:
+    with_log(service, "old")
+    service.store.coming = service.do(asyncio.Queue)
+    ada = service.program("ada")
+    address = f"{API}/stacks/{ADA}/components/core/logs?follow=true"
+    with ExitStack() as stack:
+        following = [events(stack.enter_context(ada.stream("GET", address))) for _ in range(4)]
+        assert [next(heard) for heard in following] == [("line", "old")] * 4
+        assert ada.get(address).status_code == 503
+    wait_for(lambda: service.store.open_logs == 0)
+    with ada.stream("GET", address) as stream:
+        assert stream.status_code == 200
+
+
+# -- when others fail -------------------------------------------------------------------------------------
+
+
+def test_while_the_cluster_is_silent_the_api_says_since_when(service: Service) -> None:
+    service.do(service.store.view.lost)
+    ada = service.program("ada")
+    for address in (f"{API}/stacks", f"{API}/stacks/{ADA}"):
+        answer = ada.get(address)
+        assert answer.status_code == 503
+        assert re.search(r"since \d{4}-\d\d-\d\dT", answer.json()["message"])
+
+
+def test_a_change_that_the_cluster_does_not_answer_is_503(service: Service) -> None:
+    service.store.silent = True
+    ada = service.program("ada")
+    assert ada.patch(f"{API}/stacks/{ADA}", json={"desiredState": "Hibernated"}).status_code == 503
+    assert ada.delete(f"{API}/stacks/{ADA}?keepData=true").status_code == 503
+
+
+def test_a_silent_hub_is_503_with_a_sentence_and_no_address_of_it(service: Service) -> None:
+    ada = service.program("ada")
+    service.hub.silent = True
+    answer = ada.get(f"{API}/stacks")
+    assert answer.status_code == 503
+    assert answer.json()["message"].startswith("The hub does not answer")
+    assert "127.0.0.1" not in answer.text
+
+
+# -- addresses --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["..%2f..", "%2e%2e", "CM-ADA", "cm-ada%00", "a" * 64, "cm_ada", "cm-ada%0a"]
+)
+def test_what_is_no_kubernetes_name_is_not_found_and_goes_no_further(service: Service, name: str) -> None:
+    answer = service.program("ada").get(f"{API}/stacks/{name}")
+    assert answer.status_code == 404
+    assert answer.json()["status"] == 404
+
+
+def test_every_answer_carries_the_security_headers(service: Service) -> None:
+    ada = service.program("ada")
+    for address in (
+        PREFIX,
+        f"{PREFIX}stacks/{ADA}",
+        f"{PREFIX}stacks/{ADA}/delete",
+        f"{PREFIX}nothing",
+        f"{API}/stacks",
+        f"{API}/nothing",
+        f"{API}/openapi.json",
+        f"{PREFIX}static/stacks.css",
+        f"{PREFIX}health",
+        f"{PREFIX}oauth_callback",
+    ):
+        headers = ada.get(address).headers
+        policy = headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy, address
+        assert "unsafe-inline" not in policy
+        assert headers["x-content-type-options"] == "nosniff", address
+
+
+def test_the_document_describes_the_api_as_it_is(service: Service) -> None:
+    ada = service.program("ada")
+    document = ada.get(f"{API}/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    json_text = json.dumps(document)
+    for reference in set(re.findall(r'"#/([^"]+)"', json_text)):
+        place: Any = document
+        for step in reference.split("/"):
+            place = place[step]
+    served = {
+        re.sub(r"\(\[a-z0-9\][^)]*\)\?\)", "{}", pattern.removeprefix(f"{API}")).replace("\\", "")
+        for pattern, *_ in service.site.handlers
+        if pattern.startswith(f"{API}/")
+    }
+    described = {re.sub(r"\{\w+\}", "{}", path) for path in document["paths"]}
+    assert described == served
+    schema = {**document["components"]["schemas"]["StackView"], "components": document["components"]}
+    stack = ada.get(f"{API}/stacks/{ADA}").json()
+    jsonschema.Draft202012Validator(schema).validate(stack)
+    assert set(stack) == set(schema["properties"])
+    error = {**document["components"]["schemas"]["Error"], "additionalProperties": False}
+    jsonschema.Draft202012Validator(error).validate(ada.patch(f"{API}/stacks/{ADA}", json={"a": 1}).json())
+
+
+def wait_for(true: Any, seconds: float = 10) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "it did not come true"
+        time.sleep(0.02)
