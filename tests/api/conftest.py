@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 import yaml
 
 from dev import cluster
+
+CRDS = Path(__file__).parents[2] / "helm/cytomine-hub/crds"
 
 
 class Api:
@@ -59,6 +62,10 @@ class Api:
         answer = self.http.patch(path, content=json.dumps(body), headers=headers)
         assert answer.status_code == 200, answer.text
 
+    def untaint(self, node: str) -> None:
+        """Take away what keeps pods off a new node: the controller manager does so, which does not run here."""
+        self.patch(f"/api/v1/nodes/{node}", {"spec": {"taints": None}})
+
     def delete_now(self, path: str) -> None:
         """Delete without waiting for a node to agree."""
         self.http.delete(path, params={"gracePeriodSeconds": "0"})
@@ -70,10 +77,58 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = tmp_path_factory.mktemp("api")
     try:
         api = Api(cluster.api_up(folder, nodes=1))
+        api.untaint("fake-0")
         yield api
         api.http.close()
     finally:
         cluster.api_down(folder)
+
+
+class Kubectl:
+    """The kubectl of the cluster's programs, in one namespace; a call gives the finished process."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self.namespace = namespace
+        self._command = [
+            str(cluster.bin() / "kubectl"),
+            f"--kubeconfig={api.kubeconfig}",
+            f"--namespace={namespace}",
+        ]
+
+    def __call__(
+        self, *args: str, check: bool = True, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl; with `check`, a failure is the test's, with what kubectl said."""
+        done = subprocess.run(
+            [*self._command, *args], input=stdin, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def apply(self, *objects: dict[str, Any], dry_run: bool = False) -> subprocess.CompletedProcess[str]:
+        """Apply objects, or only ask the server whether it would take them; a refusal is for the test to judge."""
+        content = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        switches = ["--dry-run=server"] if dry_run else []
+        return self("apply", *switches, "-f", "-", check=False, stdin=content)
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        """An object as the API has it."""
+        found: dict[str, Any] = json.loads(self("get", kind, name, "-o", "json").stdout)
+        return found
+
+
+@pytest.fixture(scope="session")
+def definitions(api: Api) -> None:
+    """The chart's resource definitions, served."""
+    kubectl = Kubectl(api, "default")
+    kubectl("apply", "-f", str(CRDS))
+    kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
+
+
+@pytest.fixture
+def kubectl(api: Api, namespace: str, definitions: None) -> Kubectl:
+    """kubectl in the test's namespace, with the CytomineStack known."""
+    return Kubectl(api, namespace)
 
 
 _numbers = itertools.count(1)
