@@ -175,7 +175,7 @@ def denied(status: int, body: str | bytes | None) -> Trouble | None:
     what = next((words for kind, words in kinds.items() if message.startswith(kind)), "the notebook")
     quota = re.search(r"exceeded quota: ([^,]+), requested: (.+), used: (.+), limited: (.+)$", message)
     if quota:
-        name, requested, used, limited = quota.groups()
+        name, requested, used, limited = (_readable(part) for part in quota.groups())
         return Trouble(
             "quota",
             f"The quota {name} has no room for {what}: it asks for {requested}; {used} of {limited} is in use. "
@@ -191,6 +191,13 @@ def denied(status: int, body: str | bytes | None) -> Trouble | None:
         )
     return Trouble(
         "denied", f"The cluster refuses {what}: {_clip(message)} Tell an administrator.", final=True
+    )
+
+
+def _readable(amounts: str) -> str:
+    """Amounts of memory and storage that Kubernetes gives in bytes, in GiB."""
+    return re.sub(
+        r"((?:memory|storage)=)(\d{7,})\b", lambda m: f"{m.group(1)}{int(m.group(2)) / 2**30:.3g}Gi", amounts
     )
 
 

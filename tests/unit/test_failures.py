@@ -114,7 +114,7 @@ def test_a_quota_says_asked_used_and_limit():
     trouble = denied(
         403,
         body(
-            'pods "jupyter-ada" is forbidden: exceeded quota: team, requested: requests.memory=4Gi, '
+            'pods "jupyter-ada" is forbidden: exceeded quota: team, requested: requests.memory=4294967296, '
             "used: requests.memory=14Gi, limited: requests.memory=16Gi"
         ),
     )
