@@ -12,7 +12,8 @@ from .api import LogsQuery, pick, validated
 from .auth import SAFE, Action, Handler, Refusal, not_synced, refusal
 from .events import Stream
 from .model import Stack
-from .present import TITLES, date, possible, relative, seconds, span, view
+from .present import date, possible, relative, seconds, span, view
+from .render import TITLES
 from .store import LogQuery, NotFound, StoreError
 
 PAGE_LENGTH = 50

@@ -10,24 +10,8 @@ from pydantic.alias_generators import to_camel
 
 from .auth import Action, Person, may
 from .model import ComponentStatus, Desired, Phase, Stack, State
+from .render import TITLES
 
-TITLES = {
-    "app-engine": "App engine",
-    "app-engine-db": "App engine's database",
-    "cbir": "Similar-image search",
-    "core": "Cytomine core",
-    "gateway": "Gateway",
-    "meilisearch": "Text search",
-    "mongo": "Document database",
-    "pims": "Image server",
-    "pims-cache": "Image cache",
-    "postgis": "Database",
-    "redis": "Search index",
-    "registry": "App registry",
-    "repository": "Repository",
-    "sam": "Segment Anything",
-    "web-ui": "Web interface",
-}
 PHASES = {
     None: "Waiting",
     Phase.PENDING: "Waiting",

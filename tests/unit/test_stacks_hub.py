@@ -1,0 +1,191 @@
+"""The stack service as a service of a real JupyterHub: login, scopes, administrators, logout."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from bs4 import BeautifulSoup
+
+from tests.support.hub import free_port
+from tests.support.stacks import PREFIX, Service, a_stack, serving, xsrf
+
+CONFIG = """
+import os
+from jupyterhub.proxy import Proxy
+
+
+class NoProxy(Proxy):
+    should_start = False
+
+    async def add_route(self, routespec, target, data): pass
+    async def delete_route(self, routespec): pass
+    async def get_all_routes(self): return {}
+
+
+c = get_config()
+c.JupyterHub.proxy_class = NoProxy
+c.JupyterHub.spawner_class = "simple"
+c.JupyterHub.authenticator_class = "dummy"
+c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {"root"}
+c.JupyterHub.hub_bind_url = c.JupyterHub.bind_url = os.environ["TEST_HUB"]
+c.JupyterHub.custom_scopes = {"custom:cytomine-stacks:admin": {"description": "All stacks"}}
+service = os.environ["TEST_SERVICE"]
+c.JupyterHub.services = [
+    {
+        "name": "cytomine",
+        "url": service,
+        "api_token": os.environ["TEST_TOKEN"],
+        "oauth_redirect_uri": service + "/services/cytomine/oauth_callback",
+        "oauth_no_confirm": True,
+    },
+    {"name": "tests", "api_token": os.environ["TEST_ADMIN"]},
+    {"name": "ada", "api_token": os.environ["TEST_MONITOR"]},
+]
+c.JupyterHub.load_roles = [
+    {"name": "user", "scopes": ["self", "access:services!service=cytomine"]},
+    {"name": "tests", "scopes": ["admin:users", "tokens"], "services": ["tests"]},
+    {"name": "monitor", "scopes": ["access:services!service=cytomine"], "services": ["ada"]},
+]
+"""
+
+
+@dataclass
+class Hub:
+    url: str
+    admin: str
+    monitor: str
+
+    def token(self, user: str, *scopes: str) -> str:
+        """A token of a user's own, as from the hub's token page."""
+        api, headers = f"{self.url}/hub/api/users/{user}", {"Authorization": f"token {self.admin}"}
+        assert httpx.post(api, headers=headers).status_code in (201, 409)
+        body = {"scopes": list(scopes)} if scopes else {}
+        answer = httpx.post(f"{api}/tokens", headers=headers, json=body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["token"])
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Service]]:
+    folder = tmp_path_factory.mktemp("hub")
+    (folder / "config.py").write_text(CONFIG)
+    hub_url, port = f"http://127.0.0.1:{free_port()}", free_port()
+    hub = Hub(hub_url, secrets.token_hex(16), secrets.token_hex(16))
+    token = secrets.token_hex(16)
+    env = {
+        **os.environ,
+        "TEST_HUB": hub_url,
+        "TEST_SERVICE": f"http://127.0.0.1:{port}",
+        "TEST_TOKEN": token,
+        "TEST_ADMIN": hub.admin,
+        "TEST_MONITOR": hub.monitor,
+    }
+    command = [sys.executable, "-m", "jupyterhub", "--config", "config.py"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if httpx.get(f"{hub_url}/hub/health", timeout=2).status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.1)
+        with serving(port, api_url=f"{hub_url}/hub/api", api_token=token, hub_host=hub_url) as service:
+            service.put(a_stack("ada"), a_stack("bob"))
+            yield hub, service
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def log_in(both: tuple[Hub, Service], name: str) -> tuple[httpx.Client, httpx.Response]:
+    """Open the page, log in where the hub asks for it, and come back."""
+    client = both[1].client()
+    page = client.get(PREFIX)
+    assert page.url.path == "/hub/login", page.url
+    form = BeautifulSoup(page.text, "html.parser").select_one("form[action*=login]")
+    assert form is not None
+    data = {str(i["name"]): str(i.get("value", "")) for i in form.select("input[type=hidden]")}
+    action = page.url.join(str(form["action"]))
+    return client, client.post(str(action), data={**data, "username": name, "password": "x"})
+
+
+def shown(page: httpx.Response) -> set[str]:
+    assert page.status_code == 200, page.text
+    assert page.url.path == PREFIX
+    return {str(card["data-stack"]) for card in BeautifulSoup(page.text, "html.parser").select("article")}
+
+
+def test_one_login_at_the_hub_opens_the_page_with_ones_own_stacks(both: tuple[Hub, Service]) -> None:
+    client, page = log_in(both, "ada")
+    assert shown(page) == {"cm-ada"}
+    answer = client.post(f"{PREFIX}stacks/cm-ada/hibernate", data={"_xsrf": xsrf(page)})
+    assert answer.status_code == 200, answer.text
+    assert both[1].store.view.get("cm-ada").spec.desired_state == "Hibernated"
+    assert client.post(f"{PREFIX}stacks/cm-ada/resume").status_code == 403
+
+
+def test_the_pages_script_follows_with_its_token_and_not_without(both: tuple[Hub, Service]) -> None:
+    client, page = log_in(both, "ada")
+    fetch = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+    assert client.get(f"{PREFIX}updates", headers=fetch).status_code == 401
+    with client.stream("GET", f"{PREFIX}updates", headers={**fetch, "X-XSRFToken": xsrf(page)}) as stream:
+        assert stream.status_code == 200
+        assert next(stream.iter_lines()) == "event: view"
+
+
+def test_the_hubs_administrators_see_all(both: tuple[Hub, Service]) -> None:
+    _, page = log_in(both, "root")
+    assert shown(page) == {"cm-ada", "cm-bob"}
+
+
+def test_logging_out_at_the_hub_logs_out_here(both: tuple[Hub, Service]) -> None:
+    client, page = log_in(both, "ada")
+    assert shown(page) == {"cm-ada"}
+    client.get(f"{both[0].url}/hub/logout")
+    deadline = time.monotonic() + 20
+    # The hub's word is believed for a second here.
+    while client.get(PREFIX).url.path != "/hub/login":
+        assert time.monotonic() < deadline, "the page still opens"
+        time.sleep(0.2)
+
+
+def test_tokens_of_the_hub_open_the_api_as_far_as_their_scopes_reach(both: tuple[Hub, Service]) -> None:
+    hub, service = both
+
+    def ask(token: str) -> httpx.Response:
+        return service.client().get(f"{PREFIX}api/stacks", headers={"Authorization": f"token {token}"})
+
+    def names(token: str) -> set[str]:
+        answer = ask(token)
+        assert answer.status_code == 200, answer.text
+        return {stack["name"] for stack in answer.json()["stacks"]}
+
+    access = "access:services!service=cytomine"
+    assert names(hub.token("ada")) == {"cm-ada"}
+    assert names(hub.token("ada", access)) == {"cm-ada"}
+    assert ask(hub.token("ada", "read:users!user")).status_code == 403
+    assert ask("nobody-has-this").status_code == 401
+    # A service of the hub that is called like a user.
+    assert names(hub.monitor) == set()
+
+
+def test_a_callback_with_a_foreign_state_logs_nobody_in(both: tuple[Hub, Service]) -> None:
+    client = both[1].client()
+    answer = client.get(f"{PREFIX}oauth_callback?code=stolen&state=foreign")
+    assert answer.status_code == 403
+    assert "Try logging in again" in answer.text
+    assert not [name for name in client.cookies if name == "service-cytomine"]
