@@ -29,6 +29,8 @@ ANNOTATION_SERVER = f"{GROUP}/server-name"
 ANNOTATION_ACTIVITY = f"{GROUP}/last-activity"
 # Annotation of each child: the digest of what was applied last.
 ANNOTATION_DIGEST = f"{GROUP}/applied"
+# Annotation of a volume that outlives its stack: since when.
+ANNOTATION_KEPT = f"{GROUP}/kept-since"
 # Labels of notebook pods, which decide who reaches a stack from inside the cluster.
 LABEL_NOTEBOOK_USER = "hub.jupyter.org/username"
 LABEL_NOTEBOOK_SERVER = "hub.jupyter.org/servername"
@@ -314,6 +316,11 @@ def child_labels(stack: str, component: str) -> dict[str, str]:
 def user_label(user: str) -> str:
     """The value of kubespawner's label ``hub.jupyter.org/username`` on a user's notebook pods."""
     return str(safe_slug(user, is_valid=is_valid_label))
+
+
+def server_label(server_name: str) -> str:
+    """The value of kubespawner's label ``hub.jupyter.org/servername`` on a server's notebook pod."""
+    return str(safe_slug(server_name, is_valid=is_valid_label))
 
 
 def group_label(group: str) -> str:

@@ -170,6 +170,21 @@ class StackSettings(LoggingConfigurable):
         min=0,
         help="Seconds that a hibernated stack is kept before it is deleted with its data; 0 for ever.",
     ).tag(config=True)
+    orphan_volume_grace = Integer(
+        7 * SECONDS_PER_DAY,
+        min=0,
+        help="""Seconds that a volume is kept whose stack is gone without having been deleted in the usual way, for
+        example because its object was removed by hand. Volumes that an owner chose to keep stay for ever.""",
+    ).tag(config=True)
+    unschedulable_grace = Integer(
+        3,
+        min=0,
+        help="""Seconds before a component that fits on no node counts as failed; more where nodes are added on demand.
+        It starts in any case as soon as there is room.""",
+    ).tag(config=True)
+    probe_grace = Integer(
+        240, min=10, help="Seconds that a running component may take to answer its health check."
+    ).tag(config=True)
     max_stacks = Integer(0, min=0, help="Stacks that may run at the same time in all; 0 for no limit.").tag(
         config=True
     )
