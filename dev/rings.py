@@ -15,6 +15,7 @@ from dev import cluster, host, proc, venv
 from dev.cache import ROOT
 from dev.console import Console, Problem
 from dev.demo import install
+from dev.standin.local import ensure_postgis
 
 RINGS = ["lint", "unit", "api", "cluster", "browser"]
 USAGE = """\
@@ -106,7 +107,7 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
             for hub, python in environments.items():
                 codes[f"{ring} {hub}"] = _pytest(console, python, ring, f"{ring}-{hub}", extra, count, {})
     if {"cluster", "browser"} & set(rings):
-        was_up = bool(foreign) or cluster.running()
+        was_up = bool(foreign) or cluster.healthy()
         if "browser" in rings:
             host.need(console, host.BROWSER)
         target = install.prepare(console, port, foreign)
@@ -122,8 +123,7 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
             else:
                 install.remove(console, target.kube, install.TEST)
                 if not was_up:
-                    with console.step("Stopping the cluster"):
-                        cluster.down()
+                    cluster.down(console)
     return _close(console, codes, count)
 
 
@@ -147,8 +147,9 @@ def pythons(console: Console, rings: list[str]) -> dict[str, Path]:
 
 def _prepare_local(console: Console, rings: list[str]) -> None:
     """What the unit and api rings start on this machine: helm, an API server, a node."""
-    cluster.packages(console)
     cluster.build(console)
+    if "unit" in rings:
+        ensure_postgis(console)
     if "api" in rings:
         cluster.build_kwok(console)
 

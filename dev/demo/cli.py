@@ -94,8 +94,8 @@ def _welcome(console: Console, demo: install.Installed) -> None:
 
     console.say(f"\nThe hub is ready:  {demo.url}\n")
     console.say("Log in as one of the test users:")
-    for user in lslogin.users():
-        console.say(f"  {user['name']:<22} {user['description']}")
+    for user in json.loads((lslogin.HERE / "users.json").read_text())["users"]:
+        console.say(f"  {user['given_name'] + ' ' + user['family_name']:<18} {user['purpose']}")
     console.say("\n./demo stop ends it and keeps the users' files; ./demo reset deletes them.")
     if sys.stdout.isatty():
         console.say(f"Logs: {proc.log_folder()}   Cache: {cache.home()}")

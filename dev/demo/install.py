@@ -22,6 +22,8 @@ from dev.wait import until
 
 CHART = ROOT / "helm" / "cytomine-hub"
 IMAGES = ["hub", "proxy", "singleuser", "lslogin"]
+CLIENT_ID = "cytomine-hub"
+CLIENT_SECRET = "lslogin-client"  # noqa: S105 - the Secret's name, not what is in it
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,6 @@ def prepare(
     if foreign:
         return _prepare_foreign(console, port, Path(foreign), image_prefix, ingress_class)
     _need_root()
-    cluster.packages(console)
     # The compiler and the images' downloads share the two cores better than one after the other.
     with ThreadPoolExecutor(2) as pool:
         programs = pool.submit(cluster.build, console)
@@ -95,7 +96,7 @@ def prepare(
     archives = built.result()
     cluster.import_images(console, list(archives.values()))
     kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"), str(cluster.bin() / "helm"), ours=True)
-    return Target(kube, port, {n: f"{a.name}:{a.tag}" for n, a in archives.items()}, "local")
+    return Target(kube, port, {n: a.reference for n, a in archives.items()}, cluster.INGRESS_CLASS)
 
 
 def _need_root() -> None:
@@ -125,10 +126,8 @@ def _prepare_foreign(
         context = kube.kubectl("config", "current-context", what="reading KUBECONFIG").strip()
         kube.kubectl("get", "--raw", "/readyz", what=f"asking the cluster of context {context}", timeout=20)
     if prefix:
-        tags = images.tags(IMAGES)
-        return Target(
-            kube, port, {n: f"{prefix.rstrip('/')}/{n}:{t}" for n, t in tags.items()}, ingress_class
-        )
+        names = {n: f"{prefix.rstrip('/')}/{n}:{images.tag(n)}" for n in IMAGES}
+        return Target(kube, port, names, ingress_class)
     loaders = {
         "kind-": ["kind", "load", "image-archive", "--name"],
         "k3d-": ["k3d", "image", "import", "--cluster"],
@@ -149,7 +148,7 @@ def _prepare_foreign(
             proc.run(
                 [*command, name, str(archive.path)], f"loading {archive.name}", log="images", timeout=600
             )
-    return Target(kube, port, {n: f"{a.name}:{a.tag}" for n, a in archives.items()}, ingress_class)
+    return Target(kube, port, {n: a.reference for n, a in archives.items()}, ingress_class)
 
 
 def install(console: Console, target: Target, place: Place) -> Installed:
@@ -176,8 +175,9 @@ def install(console: Console, target: Target, place: Place) -> Installed:
                 f"{place.url(port)}/hub/logout",
                 f"{place.url(port)}/",
             ],
-            client_id="cytomine-hub",
+            client_id=CLIENT_ID,
             client_secret=secret,
+            ingress_class=target.ingress_class or cluster.INGRESS_CLASS,
         )
         kube.apply(objects)
     with console.step("The hub's chart") as step:
@@ -218,8 +218,7 @@ def _client_secret(kube: Kube, place: Place) -> str:
     """The OIDC client's secret: made once a namespace, shared by the hub and the stand-in."""
     import base64
 
-    name = "lslogin-client"
-    found = kube.get("-n", place.namespace, "secret", name)
+    found = kube.get("-n", place.namespace, "secret", CLIENT_SECRET)
     if found:
         return base64.b64decode(found["data"]["client-secret"]).decode()
     value = secrets.token_urlsafe(32)
@@ -228,7 +227,7 @@ def _client_secret(kube: Kube, place: Place) -> str:
             {
                 "apiVersion": "v1",
                 "kind": "Secret",
-                "metadata": {"name": name, "namespace": place.namespace},
+                "metadata": {"name": CLIENT_SECRET, "namespace": place.namespace},
                 "stringData": {"client-secret": value},
             }
         ]
@@ -237,7 +236,25 @@ def _client_secret(kube: Kube, place: Place) -> str:
 
 
 def _values(target: Target, place: Place) -> dict[str, Any]:
-    raise NotImplementedError
+    """The chart's values that only this machine knows: images, addresses, LS Login's stand-in."""
+
+    def image(name: str) -> dict[str, str]:
+        repository, tag = target.image_names[name].rsplit(":", 1)
+        return {"name": repository, "tag": tag}
+
+    url = place.url(target.port)
+    return {
+        "hub": {"image": image("hub"), "publicUrl": url},
+        "proxy": {"image": image("proxy")},
+        "singleuser": {"image": image("singleuser")},
+        "ingress": {"enabled": True, "className": target.ingress_class, "host": f"{place.hub}.localhost"},
+        "lslogin": {
+            "issuer": place.issuer(target.port),
+            "internalIssuer": f"http://lslogin.{place.namespace}.svc/oidc/",
+            "clientId": CLIENT_ID,
+            "clientSecretName": CLIENT_SECRET,
+        },
+    }
 
 
 def _helm_install(kube: Kube, place: Place, values: Path) -> None:
@@ -290,8 +307,7 @@ def stop(console: Console, foreign: str) -> None:
             "Use ./demo reset to remove the demo from it",
         )
     _need_root()
-    with console.step("Stopping the cluster"):
-        cluster.down()
+    cluster.down(console)
 
 
 def reset(console: Console, foreign: str) -> None:
@@ -300,8 +316,7 @@ def reset(console: Console, foreign: str) -> None:
         remove(console, Kube(Path(foreign)), DEMO)
         return
     _need_root()
-    with console.step("Deleting the cluster's state"):
-        cluster.down(wipe=True)
+    cluster.down(console, wipe=True)
 
 
 def status(console: Console, foreign: str) -> int:
@@ -310,4 +325,4 @@ def status(console: Console, foreign: str) -> int:
         kube = Kube(Path(foreign))
         console.say(kube.kubectl("-n", DEMO.namespace, "get", "pods", what="asking for the demo's pods"))
         return 0
-    return int(cluster.status(console))
+    return 0 if cluster.status(console) else 1
