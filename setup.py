@@ -1,1 +1,3 @@
+"""For tools that still ask for it; all is in pyproject.toml."""
+
 __import__("setuptools").setup()
