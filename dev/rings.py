@@ -102,8 +102,6 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
         _prepare_local(console, rings)
     for ring in ("unit", "api"):
         if ring in rings:
-            if ring == "unit" and not foreign:
-                codes["go"] = _go_tests(console)
             for hub, python in environments.items():
                 codes[f"{ring} {hub}"] = _pytest(console, python, ring, f"{ring}-{hub}", extra, count, {})
     if {"cluster", "browser"} & set(rings):
@@ -165,21 +163,6 @@ def _lint(console: Console, python: Path) -> int:
             console.say(done.stdout + done.stderr)
             code = done.returncode
     return code
-
-
-def _go_tests(console: Console) -> int:
-    with console.step("Go tests of the local cluster's add-ons"):
-        done = subprocess.run(
-            ["go", "test", "./..."],
-            cwd=ROOT / "dev/cluster/tools",
-            env={**os.environ, "CGO_ENABLED": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-        )
-    console.say(done.stdout.strip()[-3000:] + done.stderr.strip()[-3000:] * bool(done.returncode))
-    return done.returncode
 
 
 def _pytest(
