@@ -10,10 +10,15 @@ class Loopback(httpx.HTTPTransport):
     """Sends requests for ``*.localhost`` to 127.0.0.1, as browsers do and resolvers may not."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        host = request.headers["host"]
-        request.url = request.url.copy_with(host="127.0.0.1")
-        request.headers["host"] = host
-        return super().handle_request(request)
+        # another request, so that cookies and redirects go on from the address that was asked for
+        sent = httpx.Request(
+            request.method,
+            request.url.copy_with(host="127.0.0.1"),
+            headers=request.headers,
+            stream=request.stream,
+            extensions=request.extensions,
+        )
+        return super().handle_request(sent)
 
 
 def browserless() -> httpx.Client:
