@@ -61,10 +61,9 @@ class Person:
         found = self.hub.target.kube.get(
             "-n", self.hub.place.namespace, "pods", "-l", "component=singleuser-server"
         )
-        assert found
         mine = [
             p
-            for p in found["items"]
+            for p in (found or {"items": []})["items"]
             if p["metadata"].get("annotations", {}).get("hub.jupyter.org/username") == self.name
         ]
         return [p for p in mine if "deletionTimestamp" not in p["metadata"]]

@@ -23,7 +23,12 @@ class Loopback(httpx.HTTPTransport):
 
 def browserless() -> httpx.Client:
     """A client with cookies of its own that finds ``*.localhost``."""
-    return httpx.Client(transport=Loopback(), follow_redirects=True, timeout=30)
+    # No connection is kept: one that the proxy closed while a test waited would fail the next request.
+    return httpx.Client(
+        transport=Loopback(limits=httpx.Limits(max_keepalive_connections=0)),
+        follow_redirects=True,
+        timeout=30,
+    )
 
 
 def log_in(hub_url: str, user: str) -> httpx.Client:
