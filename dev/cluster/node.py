@@ -78,16 +78,24 @@ def _version(programs: Programs) -> str:
 
 
 def _node_fresh(api: Api, since: float) -> bool:
-    """Whether the kubelet reported after ``since``: the store remembers an earlier run's Ready."""
+    """Whether the kubelet reported Ready after ``since``: the store remembers an earlier run's Ready.
+
+    The node's lease would not do: on a first start the kubelet makes it 10 s after the node is Ready.
+    """
     try:
-        lease = api.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}")
-        node = api.get(f"/api/v1/nodes/{NODE}")
+        status = api.get(f"/api/v1/nodes/{NODE}")["status"]
     except ApiError as e:
         if e.code == 404:
             return False
         raise
-    renewed = datetime.fromisoformat(lease["spec"]["renewTime"].replace("Z", "+00:00")).timestamp()
-    return renewed > since and condition(node, "Ready")
+    return any(
+        c["type"] == "Ready" and c["status"] == "True" and _timestamp(c["lastHeartbeatTime"]) >= int(since)
+        for c in status.get("conditions", [])
+    )
+
+
+def _timestamp(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def healthy() -> bool:
@@ -138,7 +146,11 @@ def up(console: Console, port: int = PORT, audit: Path | None = None) -> Path:
             RUNTIME.mkdir(parents=True, exist_ok=True)
             record = {**wanted, "state": str(state), "boot": boot_id(), "port": port}
             (RUNTIME / "cluster.json").write_text(json.dumps(record))
-            _start(programs, state, port, audit, step)
+            try:
+                _start(programs, state, port, audit, step)
+            except BaseException:
+                cleanup.clean(_parts(), state)  # half a cluster would only burn the processor
+                raise
     return layout.kubeconfig()
 
 
@@ -195,15 +207,7 @@ def _start(programs: Programs, state: Path, port: int, audit: Path | None, step:
     parts.start("kube-apiserver", [programs.bin / "kube-apiserver", *switches])
     with ThreadPoolExecutor(2) as pool:
         containers = pool.submit(_start_containerd, parts, programs, state)
-        try:
-            parts.wait("kube-apiserver", "the API server to be ready", api.ready, 90, cure)
-        except Problem:
-            if not parts.alive("etcd"):
-                raise Problem(
-                    f"etcd ended: {parts.last_words('etcd')}",
-                    f"Read {parts.log('etcd')}; if its store is broken, {RESET}",
-                ) from None
-            raise
+        parts.wait("kube-apiserver", "the API server to be ready", api.ready, 90, cure, needs=["etcd"])
         pki_of = {n: state / "pki" / f"{n}.kubeconfig" for n in ("netpol", "hostpath-provisioner", "ingress")}
         parts.start(
             "kube-controller-manager",
@@ -310,8 +314,7 @@ def _stale_pods(api: Api, began: float) -> list[str]:
             for s in pod["status"].get("containerStatuses", [])
             if "running" in s["state"]
         ]
-        starts = [datetime.fromisoformat(r["startedAt"].replace("Z", "+00:00")).timestamp() for r in running]
-        if condition(pod, "Ready") and any(s < began - 1 for s in starts):
+        if condition(pod, "Ready") and any(_timestamp(r["startedAt"]) < began - 1 for r in running):
             stale.append(pod["metadata"]["name"])
     return stale
 
@@ -352,8 +355,10 @@ def status(console: Console) -> bool:
             f"node {NODE} Ready · services {SVC_CIDR} · ingress http://*.localhost:{record.get('port')}"
         )
         console.say(f"KUBECONFIG={layout.kubeconfig()}")
+    elif not record:
+        console.say("The local cluster is not running.")
+    elif record.get("state") != str(layout.state()):
+        console.say(f"This is another local cluster, with its state in {record.get('state')}.")
     else:
-        console.say(
-            "The local cluster is not running." if not record else "The local cluster is not healthy."
-        )
+        console.say("The local cluster is not healthy: run `python3 -m dev.cluster up`.")
     return good

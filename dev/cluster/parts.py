@@ -149,7 +149,15 @@ class Parts:
         for name in known:
             (self.records / f"{name}.json").unlink(missing_ok=True)
 
-    def wait(self, name: str, what: str, ready: Callable[[], bool], timeout: float, cure: str = "") -> None:
+    def wait(
+        self,
+        name: str,
+        what: str,
+        ready: Callable[[], bool],
+        timeout: float,
+        cure: str = "",
+        needs: Sequence[str] = (),
+    ) -> None:
         """Wait until something holds that a program brings about.
 
         Args:
@@ -158,30 +166,41 @@ class Parts:
             ready: whether it holds; OSError counts as not yet.
             timeout: seconds.
             cure: what the reader may do, beside reading the log.
+            needs: further programs without which it cannot come to hold.
 
         Raises:
             Problem: it did not come to hold.
         """
         deadline = time.monotonic() + timeout
-        cure = f"Read {self.log(name)} and run the command again" + (f"; {cure}" if cure else "")
+
+        def advice(of: str) -> str:
+            return f"Read {self.log(of)} and run the command again" + (
+                f"; if that does not help, {cure}" if cure else ""
+            )
+
         while True:
             with contextlib.suppress(OSError):
                 if ready():
                     return
-            if not self.alive(name):
-                raise Problem(f"{name} ended while waiting for {what}: {self.last_words(name)}", cure)
+            for one in (*needs, name):
+                if not self.alive(one):
+                    raise Problem(
+                        f"{one} ended while waiting for {what}: {self.last_words(one)}", advice(one)
+                    )
             if time.monotonic() > deadline:
                 raise Problem(
-                    f"{what} took longer than {timeout:.0f} s ({name} runs): {self.last_words(name)}", cure
+                    f"{what} took longer than {timeout:.0f} s ({name} runs): {self.last_words(name)}",
+                    advice(name),
                 )
             time.sleep(0.05)
 
     def last_words(self, name: str) -> str:
-        """The last line of a program's log."""
+        """The line of a program's log that says why it ended: a panic's first one, else the last."""
         try:
             with self.log(name).open("rb") as f:
-                f.seek(max(0, f.seek(0, os.SEEK_END) - 4096))
+                f.seek(max(0, f.seek(0, os.SEEK_END) - 16384))
                 lines = f.read().decode(errors="replace").strip().splitlines()
         except OSError:
             lines = []
-        return lines[-1][:300] if lines else "its log is empty"
+        panics = [line for line in lines if line.startswith(("panic:", "fatal error:"))]
+        return (panics or lines or ["its log is empty"])[0 if panics else -1][:300]

@@ -110,6 +110,19 @@ def test_a_program_that_ends_early_is_told_with_its_last_words(parts: Parts) -> 
         parts.wait("etcd", "the store to answer", lambda: False, 30)
 
 
+def test_a_panic_is_told_by_its_first_line(parts: Parts) -> None:
+    parts.start(
+        "etcd",
+        [sys.executable, "-c", "print('start\\npanic: invalid page\\n\\ngoroutine 1:\\n\\tbackend.go:75')"],
+    )
+    parts.start("kube-apiserver", ["sleep", "300"])
+    with pytest.raises(
+        Problem, match=r"^etcd ended while waiting for an answer: panic: invalid page\. Read .*etcd\.log"
+    ):
+        parts.wait("kube-apiserver", "an answer", lambda: False, 30, needs=["etcd"])
+    parts.stop(["kube-apiserver"])
+
+
 def test_a_program_that_takes_too_long_is_told_with_its_log(parts: Parts) -> None:
     parts.start("etcd", ["sleep", "300"])
     with pytest.raises(Problem, match=r"^the store to answer took longer than 0 s .*Read .*etcd\.log"):
