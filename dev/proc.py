@@ -108,6 +108,8 @@ def run(
         raise
     finally:
         timer.cancel()
+        if child.stdout:
+            child.stdout.close()
     if code == 0:
         return "".join(lines)
     tail = "".join(lines[-30:])

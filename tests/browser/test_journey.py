@@ -10,6 +10,19 @@ from playwright.sync_api import Page, expect
 from dev.demo.install import Installed
 
 Picture = Callable[[str], None]
+# A notebook may be ready before a test has looked twice: the page itself notes what its progress showed.
+NOTE_PROGRESS = """
+document.addEventListener("DOMContentLoaded", () => {
+  const message = document.querySelector("#progress-message");
+  if (!message) return;
+  const note = () => {
+    const moves = JSON.parse(sessionStorage.getItem("moves") || "[]");
+    const text = message.textContent.trim();
+    if (text) sessionStorage.setItem("moves", JSON.stringify([...moves, text]));
+  };
+  new MutationObserver(note).observe(message, {childList: true, characterData: true, subtree: true});
+});
+"""
 
 
 def log_in(page: Page, hub: Installed, user: str) -> None:
@@ -24,6 +37,7 @@ def log_in(page: Page, hub: Installed, user: str) -> None:
 def test_a_user_logs_in_works_in_a_notebook_stops_it_and_is_logged_out_everywhere(
     page: Page, hub: Installed, picture: Picture
 ) -> None:
+    page.add_init_script(NOTE_PROGRESS)
     page.goto(hub.url)
     picture("01-hub-login")
     page.get_by_role("link", name=re.compile("LS Login")).or_(
@@ -38,19 +52,14 @@ def test_a_user_logs_in_works_in_a_notebook_stops_it_and_is_logged_out_everywher
     page.get_by_label(re.compile("Small")).check()
     page.get_by_role("button", name="Start").click()
 
-    expect(page).to_have_url(re.compile("/hub/spawn-pending/"))
-    seen: set[str] = set()
     message = page.locator("#progress-message")
     expect(message).not_to_be_empty()
     picture("04-progress")
-    while "/spawn-pending/" in page.url and len(seen) < 50:
-        text = message.text_content(timeout=5_000) if message.count() else None
-        if text:
-            seen.add(text)
-        page.wait_for_timeout(100)
-    assert len(seen) >= 2, f"the progress page did not move: {seen}"
 
     expect(page).to_have_url(re.compile(r"/user/.+/lab"), timeout=90_000)
+    moves = page.evaluate("JSON.parse(sessionStorage.getItem('moves') || '[]')")
+    assert len(set(moves)) >= 2, f"the progress page did not move: {moves}"
+    page.goto(page.url.split("?")[0] + "?reset")  # an earlier run's tabs would stand before the launcher
     page.locator(".jp-LauncherCard[data-category=Notebook]").first.click(timeout=60_000)
     cell = page.locator(".jp-CodeCell .cm-content").first
     cell.click(timeout=60_000)
@@ -83,12 +92,12 @@ def test_someone_in_no_allowed_group_reads_what_happened_and_can_take_another_ac
         page.get_by_role("button", name=re.compile("another account", re.IGNORECASE))
     ).first.click()
     page.wait_for_load_state()
-    log_in(page, hub, "Petra")
+    log_in(page, hub, "Ivan")
     expect(page.locator("#spawn_form")).to_be_visible()
 
 
 def test_the_options_form_works_with_the_keyboard_alone(page: Page, hub: Installed) -> None:
-    log_in(page, hub, "Petra")
+    log_in(page, hub, "Ivan")
     expect(page.locator("#spawn_form")).to_be_visible()
     for control in page.locator("#spawn_form input, #spawn_form select").all():
         name = control.get_attribute("name")
