@@ -454,7 +454,7 @@ def test_a_stream_without_the_pages_token_is_refused(service: Service) -> None:
 
 def test_while_the_cluster_is_silent_the_last_view_stays_with_its_age(service: Service) -> None:
     service.put(a_stack("ada"))
-    service.do(service.store.view.lost, NOW - timedelta(minutes=7))
+    service.do(service.store.view.lost, datetime.now(timezone.utc) - timedelta(minutes=7, seconds=5))
     page = service.browser("ada").get(PREFIX)
     assert ADA in cards(page, 503)
     outage = text(soup(page, 503).select_one("#outage"))
