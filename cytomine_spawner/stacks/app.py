@@ -96,6 +96,8 @@ class StacksApp(Application):
         logging.basicConfig(format="%(levelname).1s %(asctime)s %(name)s: %(message)s", level=self._level())
         # kopf says each of its steps.
         logging.getLogger("kopf").setLevel(max(self._level(), logging.WARNING))
+        # That it ends the tasks of stacks when the service stops, it calls a warning.
+        logging.getLogger("kopf.objects").setLevel(max(self._level(), logging.ERROR))
         logging.getLogger("kubernetes_asyncio").setLevel(max(self._level(), logging.INFO))
 
     def _level(self) -> int:

@@ -6,13 +6,13 @@ never bound, a program that never answers) comes with the moment at which to loo
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from .model import ComponentStatus, Phase, Reason, State, component_name
 from .observe import Child, Container, Family, Pod, Warnings
 from .render import TITLES
+from .sentences import cut, last_line, listed, no_node, probe_saw, pull_cause, quota_gap, times
 
 PULL = {
     "ErrImagePull",
@@ -165,7 +165,7 @@ def _name_neighbours(findings: list[Finding]) -> list[Finding]:
     for finding in findings:
         late = tuple(n for n in NEEDS.get(finding.status.name, ()) if n in present and n not in ready)
         if finding.waits_for and late:
-            text = f"{TITLES[finding.status.name]} waits for {_and([TITLES[n].lower() for n in late])}."
+            text = f"{TITLES[finding.status.name]} waits for {listed([TITLES[n].lower() for n in late])}."
             finding = replace(finding, waits_for=late, status=finding.status.replace(message=text))
         elif finding.waits_for:
             text = f"{TITLES[finding.status.name]} is about to start."
@@ -195,7 +195,7 @@ def _component(context: _Context, name: str) -> Finding:
         restarts = sum(c.restarts for c in pod.containers)
         text = f"{title} serves."
         if restarts:
-            text = f"{title} serves; it was started anew {_times(restarts)}."
+            text = f"{title} serves; it was started anew {times(restarts)}."
         status = ComponentStatus(name=name, state=State.READY, message=text, restarts=restarts)
         return Finding(status, ready_since=pod.ready_since)
     return _volume(context, name, pod) or _placed(context, name, pod)
@@ -212,9 +212,11 @@ def _without_pod(context: _Context, name: str, workload: Child, pods: list[Pod])
     if not trouble:
         return _finding(name, State.WAITING, f"{title} is about to be created.")
     if "exceeded quota" in trouble or "failed quota" in trouble:
-        text = f"{title} is not allowed to start, because the cluster's quota is used up: {_quota(trouble)}"
+        text = (
+            f"{title} is not allowed to start, because the cluster's quota is used up: {quota_gap(trouble)}"
+        )
         return _failed(name, Reason.QUOTA, f"{text}. Stop something else or ask an administrator for more.")
-    text = f"{title} is not allowed to start: {_cut(trouble)}. An administrator must correct the settings."
+    text = f"{title} is not allowed to start: {cut(trouble)}. An administrator must correct the settings."
     return _failed(name, Reason.FORBIDDEN, text)
 
 
@@ -232,7 +234,7 @@ def _volume(context: _Context, name: str, pod: Pod) -> Finding | None:
         warned = context.warnings.find(
             "PersistentVolumeClaim", claim.name, "ProvisioningFailed", "FailedBinding"
         )
-        because = gone or (f"Its disk cannot be made: {_cut(warned.text)}" if warned else "")
+        because = gone or (f"Its disk cannot be made: {cut(warned.text)}" if warned else "")
         if because:
             text = f"{TITLES[name]} cannot start. {because}. An administrator must look at the storage."
             return _failed(name, Reason.VOLUME, text)
@@ -251,7 +253,7 @@ def _placed(context: _Context, name: str, pod: Pod) -> Finding:
     if not pod.node:
         return _unplaced(context, name, pod)
     if pod.phase == "Failed":
-        text = f"{title} was ended by its node ({_cut(pod.reason or 'no reason given')}) and is started anew."
+        text = f"{title} was ended by its node ({cut(pod.reason or 'no reason given')}) and is started anew."
         return _failed(name, Reason.EVICTED, text)
     for container in pod.containers:
         failure = _container_failure(context, name, pod, container)
@@ -262,7 +264,7 @@ def _placed(context: _Context, name: str, pod: Pod) -> Finding:
         due = pod.created + context.patience.mount
         if context.now < due:
             return _finding(name, State.WAITING, f"{title} waits for its volumes.", again=due)
-        text = f"{title} cannot start: a volume cannot be attached: {_cut(mount.text)}."
+        text = f"{title} cannot start: a volume cannot be attached: {cut(mount.text)}."
         return _failed(name, Reason.MOUNT, text)
     return _under_way(context, name, pod)
 
@@ -274,7 +276,7 @@ def _unplaced(context: _Context, name: str, pod: Pod) -> Finding:
     due = (pod.unschedulable_since or pod.created) + context.patience.unschedulable
     if context.now < due:
         return _finding(name, State.WAITING, f"{title} looks for a node.", again=due)
-    why = context.missing or _scheduler(pod.unschedulable)
+    why = context.missing or no_node(pod.unschedulable)
     text = f"{title} fits on no node: {why}. It starts as soon as there is room"
     return _failed(name, Reason.UNSCHEDULABLE, f"{text}; choose a smaller size or stop something else.")
 
@@ -282,13 +284,13 @@ def _unplaced(context: _Context, name: str, pod: Pod) -> Finding:
 def _container_failure(context: _Context, name: str, pod: Pod, container: Container) -> Finding | None:
     title, restarts = TITLES[name], container.restarts
     if container.waiting in PULL:
-        cause = _pull(container.waiting_text or container.waiting)
+        cause = pull_cause(container.waiting_text or container.waiting)
         text = f"{title} cannot start: its image {container.image} cannot be fetched ({cause})."
         return _failed(
             name, Reason.IMAGE_PULL, f"{text} An administrator must correct the image or the login."
         )
     if container.waiting in CONFIG:
-        text = f"{title} cannot start: {_cut(container.waiting_text or container.waiting)}."
+        text = f"{title} cannot start: {cut(container.waiting_text or container.waiting)}."
         return _failed(name, Reason.CONFIG, text, restarts)
     broken = container.waiting == "CrashLoopBackOff" or (
         container.ended and container.exit_code not in (0, None)
@@ -296,20 +298,18 @@ def _container_failure(context: _Context, name: str, pod: Pod, container: Contai
     again = restarts > 0 and not container.started and not (container.init and container.ended)
     if not (broken or again):
         return None
+    anew = f" and is started anew ({times(restarts)})" if restarts else ""
     if container.last_ended == "OOMKilled":
-        text = f"{title} was ended because it needs more memory than it may have, and is started anew"
+        text = f"{title} was ended because it needs more memory than it may have{anew}."
         cure = "Choose a larger size or ask an administrator for a higher limit."
-        return _failed(name, Reason.OUT_OF_MEMORY, f"{text} ({_times(restarts)}). {cure}", restarts)
+        return _failed(name, Reason.OUT_OF_MEMORY, f"{text} {cure}", restarts)
     unhealthy = context.warnings.find("Pod", pod.name, "Unhealthy")
     if container.last_exit_code in TOLD_TO_END or (container.last_exit_code == 0 and unhealthy):
-        said = f" ({_probe(unhealthy.text)})" if unhealthy else ""
-        text = (
-            f"{title} did not answer its health check in time{said} and is started anew ({_times(restarts)})."
-        )
+        said = f" ({probe_saw(unhealthy.text)})" if unhealthy else ""
+        text = f"{title} did not answer its health check in time{said}{anew}."
         return _failed(name, Reason.PROBE, f"{text} Look at its log.", restarts)
-    text = f"{title} ends at once with code {container.last_exit_code}"
-    text += f" and is started anew ({_times(restarts)})" if restarts else ""
-    line = _last_line(container.last_text)
+    text = f"{title} ends at once with code {container.last_exit_code}{anew}"
+    line = last_line(container.last_text)
     return _failed(
         name,
         Reason.CRASH_LOOP,
@@ -327,7 +327,7 @@ def _under_way(context: _Context, name: str, pod: Pod) -> Finding:
         due = since + context.patience.probe
         if context.now >= due:
             minutes = int((context.now - since).total_seconds() // 60)
-            said = f" ({_probe(unhealthy.text)})" if unhealthy else ""
+            said = f" ({probe_saw(unhealthy.text)})" if unhealthy else ""
             text = f"{title} has not answered its health check for {minutes} minutes{said}. Look at its log."
             return _failed(name, Reason.PROBE, text, running.restarts)
         text = (
@@ -347,9 +347,6 @@ def _under_way(context: _Context, name: str, pod: Pod) -> Finding:
     return _finding(name, State.WAITING, f"{title} is being set up on its node.")
 
 
-# -- words ------------------------------------------------------------------------------------------------
-
-
 def _finding(name: str, state: State, text: str, again: datetime | None = None) -> Finding:
     return Finding(ComponentStatus(name=name, state=state, message=text), again=again)
 
@@ -357,66 +354,3 @@ def _finding(name: str, state: State, text: str, again: datetime | None = None) 
 def _failed(name: str, reason: Reason, text: str, restarts: int = 0) -> Finding:
     status = ComponentStatus(name=name, state=State.FAILED, message=text, reason=reason, restarts=restarts)
     return Finding(status)
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")
-
-
-def _cut(text: str, length: int = 240) -> str:
-    text = " ".join(text.split()).rstrip(".")
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return _cut(lines[-1]) if lines else ""
-
-
-def _pull(text: str) -> str:
-    lower = text.lower()
-    for clue, cause in (
-        ("not found", "not found"),
-        ("does not exist", "not found"),
-        ("unauthorized", "the registry refuses the login"),
-        ("denied", "the registry refuses the login"),
-        ("invalid reference", "its name is not valid"),
-        ("couldn't parse", "its name is not valid"),
-        ("no such host", "the registry's name is not known"),
-        ("timeout", "the registry does not answer"),
-        ("refused", "the registry does not answer"),
-        ("toomanyrequests", "the registry limits the number of downloads"),
-        ("errimageneverpull", "it is not on the node and may not be fetched"),
-        ("is not present with pull policy of never", "it is not on the node and may not be fetched"),
-    ):
-        if clue in lower:
-            return cause
-    return _cut(text)
-
-
-def _quota(text: str) -> str:
-    found = re.search(r"exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: (\S+)", text)
-    if not found:
-        return _cut(text)
-    _, requested, used, limited = (part.rstrip(",") for part in found.groups())
-    return f"it needs {requested}, in use are {used} of {limited}"
-
-
-def _scheduler(text: str) -> str:
-    lacks = re.findall(r"(\d+) Insufficient ([a-z./-]+)", text)
-    if lacks:
-        kinds = {"cpu": "processor time", "memory": "memory", "pods": "room for pods"}
-        return f"no node has enough {_and([kinds.get(kind, kind) for _, kind in lacks])}"
-    if "didn't match Pod's node affinity/selector" in text:
-        return "no node has the labels that the settings ask for"
-    if "untolerated taint" in text:
-        return "the nodes are closed to stacks (a taint)"
-    return _cut(text.split("preemption:")[0])
-
-
-def _probe(text: str) -> str:
-    return _cut(re.sub(r"^(Startup|Readiness|Liveness) probe failed: ", "", text), 160)

@@ -141,7 +141,7 @@ FAILURES = {
     "memory": (
         lambda: broken("core", status("core", restarts=1, last={"exitCode": 137, "reason": "OOMKilled"})),
         Reason.OUT_OF_MEMORY,
-        "Core was ended because it needs more memory than it may have, and is started anew (once). Choose a larger size",
+        "Core was ended because it needs more memory than it may have and is started anew (once). Choose a larger size",
     ),
     "probe": (
         lambda: broken("core", status("core", restarts=2, last={"exitCode": 143, "reason": "Error"})),
