@@ -99,11 +99,11 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
     if "lint" in rings:
         codes["lint"] = _lint(console, new)
     if {"unit", "api"} & set(rings):
-        _prepare_local(console, rings)
+        local = _prepare_local(console, rings)
     for ring in ("unit", "api"):
         if ring in rings:
             for hub, python in environments.items():
-                codes[f"{ring} {hub}"] = _pytest(console, python, ring, f"{ring}-{hub}", extra, count, {})
+                codes[f"{ring} {hub}"] = _pytest(console, python, ring, f"{ring}-{hub}", extra, count, local)
     if {"cluster", "browser"} & set(rings):
         was_up = bool(foreign) or cluster.healthy()
         if "browser" in rings:
@@ -143,13 +143,16 @@ def pythons(console: Console, rings: list[str]) -> dict[str, Path]:
         }
 
 
-def _prepare_local(console: Console, rings: list[str]) -> None:
-    """What the unit and api rings start on this machine: helm, an API server, a node."""
+def _prepare_local(console: Console, rings: list[str]) -> dict[str, str]:
+    """What the unit and api rings start on this machine (helm, an API server, a database): their environment."""
     cluster.build(console)
-    if "unit" in rings:
-        ensure_postgis(console)
     if "api" in rings:
         cluster.build_kwok(console)
+    if "unit" not in rings:
+        return {}
+    ensure_postgis(console)
+    with console.step("nginx, for the gateway's tests") as step:
+        return {"NGINX_PROGRAM": str(host.unpacked("nginx", step.detail) / "usr/sbin/nginx")}
 
 
 def _lint(console: Console, python: Path) -> int:

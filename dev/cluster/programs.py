@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev import cache, proc
+from dev import cache, host, proc
 from dev.cluster import mkimage
 from dev.cluster.layout import HERE
 from dev.console import Console, Problem
@@ -19,16 +19,16 @@ from dev.console import Console, Problem
 GO = (1, 24)
 FREE_GB = 12
 
-# A program or file of each Debian package that the cluster runs or is made with.
+# What shows that a Debian package is there, which the cluster runs or is made with: the package.
 PACKAGES = {
     "containerd": "containerd",
     "runc": "runc",
-    "containernetworking-plugins": "/usr/lib/cni/bridge",
-    "nftables": "nft",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "nft": "nftables",
     "iptables": "iptables",
     "conntrack": "conntrack",
     "socat": "socat",
-    "iproute2": "ip",
+    "ip": "iproute2",
     "openssl": "openssl",
     "mount": "mount",
 }
@@ -111,38 +111,6 @@ def go_version() -> str:
     if version is None or version < GO:
         raise Problem(f"{need} but {text.strip()!r} was found", cure)
     return text.split()[2]
-
-
-def missing_packages() -> list[str]:
-    """Debian packages whose programs are not here."""
-    # root's PATH may lack the sbin folders when sudo or su keeps the user's
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    return [name for name, what in PACKAGES.items() if not shutil.which(what, path=path)]
-
-
-def install_packages(console: Console) -> None:
-    """Install what is missing with apt."""
-    names = missing_packages()
-    if not names:
-        return
-    need_root("installing packages")
-    if not shutil.which("apt-get"):
-        raise Problem(
-            f"the local cluster needs {', '.join(names)} and there is no apt-get to install them with",
-            "Install them with your system's package manager, or set KUBECONFIG to an existing cluster",
-        )
-    with console.step("Installing Debian packages") as step:
-        step.note = " ".join(names)
-        env = {"DEBIAN_FRONTEND": "noninteractive"}
-        proc.run(["apt-get", "update", "-q"], "reading the package lists", log="apt", timeout=300, env=env)
-        proc.run(
-            ["apt-get", "install", "-y", "-q", "--no-install-recommends", *names],
-            "installing Debian packages",
-            log="apt",
-            timeout=900,
-            env=env,
-            each_line=step.detail,
-        )
 
 
 def _sources(folder: Path) -> list[Path]:
@@ -252,7 +220,7 @@ def build(console: Console) -> Programs:
     Raises:
         Problem: Go, space or a registry is missing.
     """
-    install_packages(console)
+    host.need(console, PACKAGES)
     key = _key(
         HERE / "tools",
         go_version(),

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dev import cache
+from dev import cache, host
 from dev.console import Problem, Step
 from dev.images import bases
 from dev.proc import run
@@ -63,23 +63,8 @@ def prepare(step: Step) -> None:
     """
     if os.geteuid() != 0:
         raise Problem("Building images needs root", "Run the command as root")
-    missing = [tool for tool in ("buildah", "debootstrap") if not shutil.which(tool)]
-    if missing:
-        if not shutil.which("apt-get"):
-            raise Problem(
-                f"Building images needs {' and '.join(missing)}",
-                "Install them with this system's package manager",
-            )
-        step.detail(f"installing {' and '.join(missing)}")
-        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        run(["apt-get", "update", "-q"], "Reading the package lists", log="apt", timeout=300, env=quiet)
-        run(
-            ["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing],
-            "Installing buildah",
-            log="apt",
-            timeout=600,
-            env=quiet,
-        )
+    if names := host.missing({"buildah": "buildah", "debootstrap": "debootstrap"}):
+        host.install(names, step.detail)
     buildah(["rm", "--all"], "Removing what an earlier build left")
     if _size(_store()) > MOST_BYTES:
         step.detail("emptying the image store, which had grown too large")

@@ -20,6 +20,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
+from dev import host
 from dev.console import Console, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +41,7 @@ PROBES = {
 
 def ensure_postgis(console: Console) -> None:
     """Install PostgreSQL 15 with PostGIS from Debian's packages where they are missing (as root)."""
-    from dev import host
-
-    if not all(Path(probe).exists() for probe in PACKAGES) and os.geteuid() == 0:
+    if host.missing(PACKAGES) and os.geteuid() == 0:
         # Debian's package would start a server of its own.
         Path("/etc/postgresql-common").mkdir(exist_ok=True)
         settings = Path("/etc/postgresql-common/createcluster.conf")
@@ -53,8 +52,7 @@ def ensure_postgis(console: Console) -> None:
 
 def need_postgis() -> None:
     """Say what is missing, and install nothing."""
-    missing = [package for probe, package in PACKAGES.items() if not Path(probe).exists()]
-    if missing:
+    if missing := host.missing(PACKAGES):
         raise Problem(
             f"The package {' and the package '.join(missing)} is missing",
             "Run ./test, which installs it, or install it by hand",
