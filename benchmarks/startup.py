@@ -101,7 +101,7 @@ def memory() -> list[tuple[str, float]]:
     from dev import cluster
     from dev.kube import Kube
 
-    rows = [(f"cluster: {part.name}", part.rss / 2**20) for part in cluster.parts() if part.rss]
+    rows = [(f"cluster: {name}", size / 2**20) for name, size in cluster.memories().items()]
     kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"))
     nodes = kube.get("nodes")
     for node in (nodes or {"items": []})["items"]:

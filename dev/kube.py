@@ -20,13 +20,11 @@ class Kube:
         kubeconfig: the file that says where the cluster is and who we are.
         kubectl_path: the kubectl program.
         helm_path: the helm program.
-        ours: True for the one-node cluster of ``dev/cluster``.
     """
 
     kubeconfig: Path
     kubectl_path: str = "kubectl"
     helm_path: str = "helm"
-    ours: bool = False
 
     @property
     def env(self) -> dict[str, str]:

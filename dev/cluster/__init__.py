@@ -11,7 +11,7 @@ from pathlib import Path
 from dev.cluster.api import api_down, api_up
 from dev.cluster.images import full_name, has_image, import_images, remove_outdated
 from dev.cluster.layout import INGRESS_CLASS, PORT, kubeconfig, state
-from dev.cluster.node import admin, down, healthy, ingress_port, status, up
+from dev.cluster.node import admin, down, healthy, ingress_port, memories, status, up
 from dev.cluster.programs import Programs, build, build_kwok
 from dev.console import Console
 
@@ -38,6 +38,7 @@ __all__ = [
     "import_images",
     "ingress_port",
     "kubeconfig",
+    "memories",
     "remove_outdated",
     "state",
     "status",

@@ -333,6 +333,12 @@ def down(console: Console, *, wipe: bool = False) -> None:
             cleanup.clean(_parts(), state, wipe=wipe)
 
 
+def memories() -> dict[str, int]:
+    """Bytes that each running part of the cluster takes."""
+    parts = _parts()
+    return {name: memory(part.pid) for name in NAMES if (part := parts.get(name)) and part.alive()}
+
+
 def status(console: Console) -> bool:
     """Print a table of the parts; True if all is well."""
     parts, record = _parts(), _record()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dev import cache, cluster, images, lslogin
+from dev import cache, cluster, images, lslogin, proc
 from dev.cache import ROOT
 from dev.console import Console, Problem
 from dev.kube import Kube
@@ -95,7 +96,7 @@ def prepare(
     cluster.up(console, port=port)
     archives = built.result()
     cluster.import_images(console, list(archives.values()))
-    kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"), str(cluster.bin() / "helm"), ours=True)
+    kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"), str(cluster.bin() / "helm"))
     return Target(kube, port, {n: a.reference for n, a in archives.items()}, cluster.INGRESS_CLASS)
 
 
@@ -140,8 +141,6 @@ def _prepare_foreign(
         )
     archives = images.build(console, IMAGES)
     with console.step("Loading the images") as step:
-        from dev import proc
-
         for archive in archives.values():
             step.detail(archive.name)
             command, name = loader
@@ -216,8 +215,6 @@ def answers(url: str, host: str) -> bool:
 
 def _client_secret(kube: Kube, place: Place) -> str:
     """The OIDC client's secret: made once a namespace, shared by the hub and the stand-in."""
-    import base64
-
     found = kube.get("-n", place.namespace, "secret", CLIENT_SECRET)
     if found:
         return base64.b64decode(found["data"]["client-secret"]).decode()
