@@ -23,6 +23,7 @@ IMAGES = {
     "lslogin": ("dev/lslogin/Containerfile", "node"),
     "standin": ("dev/standin/Containerfile", "debian"),
     "postgis": ("dev/postgis/Containerfile", "debian"),
+    "nginx": ("dev/nginx/Containerfile", "debian"),
 }
 _SKIP = shutil.ignore_patterns("__pycache__", "*.pyc", "node_modules")
 # The layer cache compares times, too, and a checkout has its own: every file gets this one (1985).
