@@ -60,10 +60,16 @@ def need_postgis() -> None:
 
 
 def free_port() -> int:
-    """A port that is free on loopback now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port that is free on loopback now.
+
+    It is below those that the kernel gives to outgoing connections: one of them could be taken while its
+    server is down, and the server could not come back.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def _account() -> dict[str, int]:
@@ -113,6 +119,9 @@ class PostGIS:
         _wait(lambda: self._ready(), 60, f"The database does not start, see {self._log}")
 
     def _ready(self) -> bool:
+        if self._process and self._process.poll() is not None:
+            said = self._log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise Problem(f"The database ended at its start: {''.join(said)}", f"Look into {self._log}")
         command = [BINARIES / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         return subprocess.run(command, check=False, timeout=10).returncode == 0
 

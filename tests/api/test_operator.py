@@ -144,6 +144,22 @@ def ours(kubectl, kinds=KINDS):
     return {(i["kind"], i["metadata"]["name"]): i for i in items}
 
 
+def written_out(there):
+    """Whether Kubernetes' own controllers have no more to write to the workloads' status."""
+    for (kind, _), item in there.items():
+        if kind not in ("Deployment", "StatefulSet", "ReplicaSet"):
+            continue
+        status, wanted = item.get("status", {}), item["spec"]["replicas"]
+        reasons = [c.get("reason") for c in status.get("conditions", []) if c["type"] == "Progressing"]
+        if (
+            status.get("observedGeneration") != item["metadata"]["generation"]
+            or status.get("availableReplicas", 0) != wanted
+            or (kind == "Deployment" and reasons != ["NewReplicaSetAvailable"])
+        ):
+            return False
+    return True
+
+
 def gone(kubectl, name):
     return kubectl("get", "cytominestack", name, check=False).returncode != 0
 
@@ -255,7 +271,10 @@ def test_killed_in_the_middle_of_a_start_it_goes_on_without_duplicates(kubectl, 
         pods = [n for kind, n in there if kind == "Pod" and n.startswith(f"{name}-")]
         assert len(pods) == len(read(kubectl, name).status.components)
 
-    # and a restart at rest sends nothing
+    # and a restart at rest sends nothing; a stack is Ready before the controllers have counted that
+    there = until(
+        lambda: found if written_out(found := ours(kubectl)) else None, 30, "the controllers to rest"
+    )
     versions = {k: o["metadata"]["resourceVersion"] for k, o in there.items() if k[0] != "Pod"}
     running.end()
     running.start()
