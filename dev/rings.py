@@ -109,15 +109,14 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
         if "browser" in rings:
             host.need(console, host.BROWSER)
         target = install.prepare(console, port, foreign)
-        demo = install.install(console, target, install.TEST)
         try:
-            env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(port), "CYTOMINE_TEST_INSTALLED": "1"}
+            env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(port)}
             for ring in ("cluster", "browser"):
                 if ring in rings:
                     codes[ring] = _pytest(console, new, ring, ring, extra, count, env)
         finally:
             if keep:
-                console.say(f"The tests' hub stays at {demo.url}")
+                console.say(f"The tests' hub stays at {install.TEST.url(port)}")
             else:
                 install.remove(console, target.kube, install.TEST)
                 if not was_up:

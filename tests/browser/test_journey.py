@@ -61,6 +61,8 @@ def test_a_user_logs_in_works_in_a_notebook_stops_it_and_is_logged_out_everywher
     assert len(set(moves)) >= 2, f"the progress page did not move: {moves}"
     page.goto(page.url.split("?")[0] + "?reset")  # an earlier run's tabs would stand before the launcher
     page.locator(".jp-LauncherCard[data-category=Notebook]").first.click(timeout=60_000)
+    # JupyterLab drops a cell that is run while its kernel is still connecting
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=60_000)
     cell = page.locator(".jp-CodeCell .cm-content").first
     cell.click(timeout=60_000)
     page.keyboard.type("import cytomine; print('answer', 6 * 7)")
