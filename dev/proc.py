@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -27,6 +28,15 @@ _NETWORK = (
     "tls handshake timeout",
     "no such host",
 )
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    # A command that is killed outright ends nobody: its helm would work on beside the next command's.
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def log_folder() -> Path:
@@ -75,6 +85,7 @@ def run(
             text=True,
             errors="replace",
             start_new_session=True,  # so that a time-out ends its children too
+            preexec_fn=_die_with_parent,
         )
     except FileNotFoundError:
         raise Problem(
