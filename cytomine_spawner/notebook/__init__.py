@@ -1,0 +1,25 @@
+"""What a notebook imports to work with Cytomine. Needs neither JupyterHub's server nor Kubernetes."""
+
+from __future__ import annotations
+
+from .errors import (
+    CytomineError,
+    CytomineUnreachable,
+    KeysRefused,
+    NoStack,
+    ServiceUnreachable,
+    StackFailed,
+    StackHibernated,
+    StackNotReady,
+)
+
+__all__ = [
+    "CytomineError",
+    "CytomineUnreachable",
+    "KeysRefused",
+    "NoStack",
+    "ServiceUnreachable",
+    "StackFailed",
+    "StackHibernated",
+    "StackNotReady",
+]
