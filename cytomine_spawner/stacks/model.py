@@ -333,6 +333,19 @@ def internal_url(stack: str, namespace: str) -> str:
     return f"http://{component_name(stack, 'gateway')}.{namespace}.svc"
 
 
+def connection_secret_name(stack: str, member: str = "") -> str:
+    """The name of the Secret with the host and the keys of one person, at most 63 characters.
+
+    Args:
+        stack: the stack's name.
+        member: the hub's name of a member; empty for the stack's owner.
+    """
+    name = component_name(stack, "connection")
+    if not member:
+        return name
+    return f"{name}-{safe_slug(member, max_length=63 - len(name) - 1)}"
+
+
 def parse_time(text: str | None) -> datetime | None:
     """Kubernetes' or ISO 8601 time as an aware datetime; None for what is absent or not a time."""
     if not text:

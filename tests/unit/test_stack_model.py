@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cytomine_spawner.stacks import model
-from cytomine_spawner.stacks.model import Stack, StackSpec, StackStatus, new_stack, stack_name
+from cytomine_spawner.stacks.model import (
+    Stack,
+    StackSpec,
+    StackStatus,
+    connection_secret_name,
+    new_stack,
+    stack_name,
+)
 
 CRD = Path(__file__).parents[2] / "helm/cytomine-hub/crds/cytominestacks.yaml"
 DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -86,3 +93,14 @@ def test_times_are_read_and_written_as_kubernetes_does():
     assert model.parse_time("2026-01-02T03:04:05.123456Z").year == 2026
     assert model.parse_time("yesterday") is None
     assert model.format_time(model.parse_time("2026-01-02T03:04:05+01:00")) == "2026-01-02T02:04:05Z"
+
+
+@pytest.mark.parametrize("member", ["bo", "b" * 255, "28f7bc3a2d32a4a0@lifescience-ri.eu", "Ünal", "-", "b--o"])
+def test_the_secret_of_a_connection_has_a_valid_name_of_its_own_for_each_person(member):
+    stack = stack_name("a" * 255, "b" * 255)
+    name = connection_secret_name(stack, member)
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
+    assert len(name) <= 63
+    others = {connection_secret_name(stack), *(connection_secret_name(stack, f"{member}{x}") for x in "ab")}
+    assert name not in others
+    assert len(others) == 3
