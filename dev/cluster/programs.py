@@ -87,14 +87,19 @@ def parse_go_version(text: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def go_version() -> str:
+def go_version(least: tuple[int, int] = GO, what: str = "the local cluster") -> str:
     """Go's full version.
+
+    Args:
+        least: the oldest version that will do.
+        what: what is to be built, for the message.
 
     Raises:
         Problem: Go is missing or too old.
     """
-    cure = f"Install Go {GO[0]}.{GO[1]} or newer and put it on the PATH, or set KUBECONFIG to an existing cluster"
-    need = f"Go {GO[0]}.{GO[1]} or newer is needed to build the local cluster"
+    wanted = f"Go {least[0]}.{least[1]} or newer"
+    cure = f"Install {wanted} and put it on the PATH, or set KUBECONFIG to an existing cluster"
+    need = f"{wanted} is needed to build {what}"
     try:
         # GOTOOLCHAIN: a newer toolchain is not fetched behind the reader's back
         text = subprocess.run(
@@ -108,7 +113,7 @@ def go_version() -> str:
     except (OSError, subprocess.SubprocessError):
         raise Problem(f"{need} but none was found", cure) from None
     version = parse_go_version(text)
-    if version is None or version < GO:
+    if version is None or version < least:
         raise Problem(f"{need} but {text.strip()!r} was found", cure)
     return text.split()[2]
 
@@ -237,24 +242,44 @@ def build(console: Console) -> Programs:
 
 def build_kwok(console: Console) -> Path:
     """KWOK, which plays nodes and pods for the tests on an API server alone: the program's path."""
-    source = HERE / "kwok"
-    key = _key(source, go_version(), platform.machine())
-    if not (cache.home() / "cluster-kwok" / key).is_dir():
+    return build_tool(console, HERE / "kwok", "KWOK", "sigs.k8s.io/kwok/cmd/kwok", "cluster-kwok") / "kwok"
+
+
+def build_tool(
+    console: Console,
+    source: Path,
+    title: str,
+    package: str,
+    kind: str,
+    *,
+    flags: str = "-s -w",
+    least: tuple[int, int] = GO,
+) -> Path:
+    """Compile one program of a Go module; a second call finds it done.
+
+    Args:
+        console: told of the step.
+        source: the folder with the go.mod that names the module as a tool.
+        title: the program's name in messages.
+        package: its main package.
+        kind: its place in the cache.
+        flags: for the linker.
+        least: the oldest version of Go that will do.
+
+    Returns:
+        The folder with the program.
+
+    Raises:
+        Problem: Go, space or a registry is missing.
+    """
+    key = _key(source, go_version(least, title), platform.machine())
+    if not (cache.home() / kind / key).is_dir():
         _need_space()
-        with console.step("Compiling KWOK") as step:
+        with console.step(f"Compiling {title}") as step:
 
             def fill(folder: Path) -> None:
-                args = [
-                    "build",
-                    "-v",
-                    "-trimpath",
-                    "-ldflags",
-                    "-s -w",
-                    "-o",
-                    f"{folder}/kwok",
-                    "sigs.k8s.io/kwok/cmd/kwok",
-                ]
-                _go(args, "compiling KWOK", source, step)
+                args = ["build", "-v", "-trimpath", "-ldflags", flags, "-o", f"{folder}/", package]
+                _go(args, f"compiling {title}", source, step)
 
-            cache.built("cluster-kwok", key, fill)
-    return cache.built("cluster-kwok", key, lambda _: None) / "kwok"
+            cache.built(kind, key, fill)
+    return cache.built(kind, key, lambda _: None)
