@@ -25,6 +25,7 @@ from .operator import Operator
 from .settings import StackSettings
 
 SHUTDOWN_SECONDS = 30
+MAX_BODY = 2**20
 
 
 class Probe(tornado.web.RequestHandler):
@@ -98,6 +99,8 @@ class StacksApp(Application):
         logging.getLogger("kopf").setLevel(max(self._level(), logging.WARNING))
         # That it ends the tasks of stacks when the service stops, it calls a warning.
         logging.getLogger("kopf.objects").setLevel(max(self._level(), logging.ERROR))
+        # HubOAuth says at INFO whose session was opened.
+        logging.getLogger("tornado.application").setLevel(max(self._level(), logging.WARNING))
         logging.getLogger("kubernetes_asyncio").setLevel(max(self._level(), logging.INFO))
 
     def _level(self) -> int:
@@ -193,7 +196,10 @@ class StacksApp(Application):
         hub = auth.login(parent=self, api_token=token)
         site = web.mount(self.store, hub_auth=hub, ready=self.not_ready, extra=self.handlers())
         app = tornado.web.Application(site.handlers, **site.settings)
-        return app.listen(self.port, self.address, xheaders=True)
+        # Nothing that is sent here is large; slides go to the stacks themselves.
+        return app.listen(
+            self.port, self.address, xheaders=True, max_body_size=MAX_BODY, max_buffer_size=MAX_BODY
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

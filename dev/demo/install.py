@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -22,7 +23,12 @@ from dev.kube import Kube
 from dev.wait import until
 
 CHART = ROOT / "helm" / "cytomine-hub"
-IMAGES = ["hub", "proxy", "singleuser", "lslogin"]
+IMAGES = ["hub", "proxy", "stacks", "singleuser", "lslogin", "standin", "postgis", "nginx"]
+# What a stack consists of here, in the place of Cytomine's own images.
+STACK_IMAGES = ["standin", "postgis", "nginx"]
+STACK_VALUES = ROOT / "dev" / "demo" / "stacks.yaml"
+# Where the ingress controller of somebody's own cluster runs is not known.
+ANYWHERE: tuple[dict[str, Any], ...] = ({"namespaceSelector": {}},)
 CLIENT_ID = "cytomine-hub"
 CLIENT_SECRET = "lslogin-client"  # noqa: S105 - the Secret's name, not what is in it
 
@@ -36,17 +42,23 @@ class Place:
     hub: str
     login: str
 
+    stacks: str
+
     def url(self, port: int) -> str:
         """The hub's address in the browser."""
         return f"http://{self.hub}.localhost:{port}"
+
+    def stack_url(self, port: int) -> str:
+        """A stack's address in the browser; ``{stack}`` stands for its name."""
+        return f"http://{{stack}}.{self.stacks}.localhost:{port}"
 
     def issuer(self, port: int) -> str:
         """LS Login's stand-in, as the browser knows it."""
         return f"http://{self.login}.localhost:{port}/oidc/"
 
 
-DEMO = Place("hub", "cytomine", "hub", "login")
-TEST = Place("hub", "cytomine-test", "hub-test", "login-test")
+DEMO = Place("hub", "cytomine", "hub", "login", "stacks")
+TEST = Place("hub", "cytomine-test", "hub-test", "login-test", "stacks-test")
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,8 @@ class Target:
     port: int
     image_names: dict[str, str]
     ingress_class: str
+    # From where the ingress comes; nothing for one on the node's own network.
+    ingress_from: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +142,7 @@ def _prepare_foreign(
         kube.kubectl("get", "--raw", "/readyz", what=f"asking the cluster of context {context}", timeout=20)
     if prefix:
         names = {n: f"{prefix.rstrip('/')}/{n}:{images.tag(n)}" for n in IMAGES}
-        return Target(kube, port, names, ingress_class)
+        return Target(kube, port, names, ingress_class, ANYWHERE)
     loaders = {
         "kind-": ["kind", "load", "image-archive", "--name"],
         "k3d-": ["k3d", "image", "import", "--cluster"],
@@ -147,7 +161,7 @@ def _prepare_foreign(
             proc.run(
                 [*command, name, str(archive.path)], f"loading {archive.name}", log="images", timeout=600
             )
-    return Target(kube, port, {n: a.reference for n, a in archives.items()}, ingress_class)
+    return Target(kube, port, {n: a.reference for n, a in archives.items()}, ingress_class, ANYWHERE)
 
 
 def install(console: Console, target: Target, place: Place) -> Installed:
@@ -180,6 +194,10 @@ def install(console: Console, target: Target, place: Place) -> Installed:
         )
         kube.apply(objects)
     with console.step("The hub's chart") as step:
+        # Helm installs a chart's definitions once and never renews them.
+        crds = [str(path) for path in sorted((CHART / "crds").glob("*.yaml"))]
+        for path in crds:
+            kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", path, what="defining stacks")
         values = _values(target, place)
         path = cache.home() / f"values-{place.namespace}.json"
         path.write_text(json.dumps(values, indent=1))
@@ -244,6 +262,19 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
         "hub": {"image": image("hub"), "publicUrl": url},
         "proxy": {"image": image("proxy")},
         "singleuser": {"image": image("singleuser")},
+        "stacks": {
+            "enabled": True,
+            "url": place.stack_url(target.port),
+            "image": image("stacks"),
+            "ingress": {"className": target.ingress_class, "from": list(target.ingress_from)},
+            "config": {
+                "StackSettings": {
+                    "image_names": {
+                        f"cytomine-spawner/{name}": target.image_names[name] for name in STACK_IMAGES
+                    }
+                }
+            },
+        },
         "ingress": {"enabled": True, "className": target.ingress_class, "host": f"{place.hub}.localhost"},
         "lslogin": {
             "issuer": place.issuer(target.port),
@@ -262,6 +293,8 @@ def _helm_install(kube: Kube, place: Place, values: Path) -> None:
         str(ROOT / "dev/demo/values.yaml"),
         "--values",
         str(values),
+        "--set-file",
+        f"stacks.valuesFiles.demo={STACK_VALUES}",
     ]
     # An upgrade that was cut leaves the release "pending": helm then refuses every further one.
     history = subprocess.run(
@@ -285,6 +318,7 @@ def _helm_install(kube: Kube, place: Place, values: Path) -> None:
 def remove(console: Console, kube: Kube, place: Place) -> None:
     """Delete a hub and all that it made, users' files included."""
     with console.step(f"Removing namespace {place.namespace}"):
+        _remove_stacks(kube, place)
         kube.kubectl(
             "delete",
             "namespace",
@@ -294,6 +328,22 @@ def remove(console: Console, kube: Kube, place: Place) -> None:
             what=f"deleting {place.namespace}",
             timeout=130,
         )
+
+
+def _remove_stacks(kube: Kube, place: Place) -> None:
+    """Stacks first, while their service runs; where it does not, their mark is taken off, or nothing could go."""
+    if not kube.get("crd", "cytominestacks.cytomine-spawner.org"):
+        return
+    with contextlib.suppress(Problem):
+        kube.kubectl("-n", place.namespace, "delete", "cytominestacks", "--all", "--timeout=60s", timeout=70)
+        return
+    left = kube.get("-n", place.namespace, "cytominestacks") or {"items": []}
+    for stack in left["items"]:
+        kube.kubectl(
+            "-n", place.namespace, "patch", "cytominestack", stack["metadata"]["name"],
+            "--type=merge", "-p", '{"metadata":{"finalizers":null}}',
+            what="releasing a stack",
+        )  # fmt: skip
 
 
 def stop(console: Console, foreign: str) -> None:

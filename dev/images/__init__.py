@@ -18,6 +18,7 @@ from dev.images.buildah import PREFIX, base_image, buildah, machine_settings, pr
 # Name of the image → its Containerfile (from the repository's root) and the base that it stands on.
 IMAGES = {
     "hub": ("images/hub/Containerfile", "debian"),
+    "stacks": ("images/stacks/Containerfile", "debian"),
     "singleuser": ("images/singleuser/Containerfile", "debian"),
     "proxy": ("dev/images/proxy/Containerfile", "node"),
     "lslogin": ("dev/lslogin/Containerfile", "node"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from parts import stacks
 from parts.values import Problem, Values
 
 CULLER = "jupyterhub-idle-culler"
@@ -25,6 +26,9 @@ def configure(c: Any, values: Values) -> None:
         if not isinstance(role, dict):
             raise Problem(f"the value hub.loadRoles.{name} must be a mapping.")
         roles.append({"name": name, **role})
+    if stacks.enabled(values):
+        services.append(stacks.service(values))
+        roles = stacks.roles(roles)
     c.JupyterHub.services = services
     c.JupyterHub.load_roles = roles
 

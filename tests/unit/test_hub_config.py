@@ -51,10 +51,10 @@ class Deployment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for part in ("values", "secrets", "extra.d"):
+        for part in ("values", "secrets", "extra.d", "stacks"):
             (folder / part).mkdir()
 
-    def put(self, values=VALUES, secrets=KEYS, snippets=()):
+    def put(self, values=VALUES, secrets=KEYS, snippets=(), stacks=()):
         (self.folder / "values" / "values.json").write_text(
             values if isinstance(values, str) else json.dumps(values)
         )
@@ -62,6 +62,8 @@ class Deployment:
             (self.folder / "secrets" / name).write_text(text)
         for name, text in dict(snippets).items():
             (self.folder / "extra.d" / name).write_text(text)
+        for name, text in dict(stacks).items():
+            (self.folder / "stacks" / name).write_text(text)
         return self
 
     def load(self) -> Config:
@@ -87,6 +89,7 @@ def deployment(tmp_path, monkeypatch):
 def of_chart(objects) -> dict:
     """The hub's files as the chart would mount them."""
     extra = [o for o in objects if o["kind"] == "Secret" and o["metadata"]["name"] == "hub-hub-extra"]
+    stacks = [o for o in objects if o["kind"] == "Secret" and o["metadata"]["name"] == "hub-stacks-settings"]
     spec = find(objects, "Deployment", "hub-hub")["spec"]["template"]["spec"]
     (projected,) = [v["projected"] for v in spec["volumes"] if v["name"] == "secrets"]
     names = [item["path"] for source in projected["sources"] for item in source["secret"]["items"]]
@@ -95,6 +98,7 @@ def of_chart(objects) -> dict:
         "values": hub_values(objects),
         "secrets": {name: given.get(name, "d4" * 32) for name in names},
         "snippets": extra[0]["stringData"] if extra else {},
+        "stacks": stacks[0]["stringData"] if stacks else {},
     }
 
 
@@ -111,6 +115,7 @@ def test_each_documented_values_file_configures_only_traits_that_exist(deploymen
         "KubeSpawner": "kubespawner",
         "CytomineSpawner": "cytomine_spawner",
         "LSLoginAuthenticator": "cytomine_spawner.lslogin",
+        "StackSettings": "cytomine_spawner.stacks.settings",
     }
     assert set(config) <= set(modules)
     for section, traits in config.items():

@@ -117,6 +117,7 @@ http://{{ include "cytomine-hub.fullname" . }}-proxy-public:{{ .Values.proxy.ser
 {{- range $name, $service := .Values.hub.services }}
 {{- if not (hasKey $service "command") }}{{ $keys = append $keys (printf "service-token-%s" $name) }}{{ end }}
 {{- end }}
+{{- if .Values.stacks.enabled }}{{ $keys = append $keys "service-token-cytomine" }}{{ end }}
 {{- toJson $keys -}}
 {{- end }}
 
@@ -145,6 +146,17 @@ http://{{ include "cytomine-hub.fullname" . }}-proxy-public:{{ .Values.proxy.ser
 {{- end }}
 {{- if and .Values.ingress.tls.enabled (not .Values.ingress.host) .Values.ingress.enabled }}
 {{- fail "ingress.host is not set: TLS needs the host name that the certificate is for." }}
+{{- end }}
+{{- if .Values.stacks.enabled }}
+{{- if not .Values.stacks.url }}
+{{- fail "stacks.url is not set: give the address of a stack, such as https://{stack}.stacks.example.org, whose wildcard name leads to the ingress." }}
+{{- end }}
+{{- if not (include "cytomine-hub.publicUrl" .) }}
+{{- fail "hub.publicUrl is not set: browsers come from the stacks to the hub for the login, so its address must be known. Set hub.publicUrl or ingress.host." }}
+{{- end }}
+{{- if hasKey .Values.hub.services "cytomine" }}
+{{- fail "hub.services.cytomine: with stacks.enabled this name is the chart's own; choose another one." }}
+{{- end }}
 {{- end }}
 {{- if gt (len .Release.Name) 40 }}
 {{- fail (printf "The release's name %s is longer than 40 characters: choose a shorter one." .Release.Name) }}

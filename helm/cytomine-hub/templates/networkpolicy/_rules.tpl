@@ -28,3 +28,11 @@
     matchLabels:
       {{- include "cytomine-hub.notebookSelector" . | nindent 6 }}
 {{- end }}
+
+{{/* The pods of the users' stacks. */}}
+{{- define "cytomine-hub.stackPeer" -}}
+- podSelector:
+    matchLabels:
+      app.kubernetes.io/name: cytomine
+      app.kubernetes.io/managed-by: cytomine-stacks
+{{- end }}

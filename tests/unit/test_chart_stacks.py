@@ -1,0 +1,184 @@
+"""What the chart makes for Cytomine stacks: the service, its rights, its network and what the hub hears of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from traitlets.config import Config
+
+from cytomine_spawner.stacks import render as stack_render
+from cytomine_spawner.stacks.app import StacksApp
+from cytomine_spawner.stacks.settings import StackSettings
+from tests.support.chart import BASE, Network, find, hub_values, merged, render, template
+
+STACKS = {"enabled": True, "url": "https://{stack}.stacks.example.org"}
+ON = merged(BASE, {"ingress": {"enabled": True, "host": "hub.example.org"}, "stacks": STACKS})
+
+
+def on(**stacks):
+    return merged(ON, {"stacks": stacks})
+
+
+def settings(objects):
+    texts = find(objects, "Secret", "hub-stacks-settings")["stringData"]
+    return json.loads(texts["settings.json"]), texts
+
+
+def rights(role):
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_without_stacks_nothing_of_them_is_there():
+    objects = render()
+    assert not [o for o in objects if "stacks" in o["metadata"]["name"]]
+    assert not [r for r in rights(find(objects, "Role", "hub-hub")) if r[0] == "cytomine-spawner.org"]
+    assert hub_values(objects)["stacks"]["enabled"] is False
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (merged(BASE, {"stacks": {"enabled": True}}), "stacks.url is not set"),
+        (merged(BASE, {"stacks": STACKS}), "hub.publicUrl is not set"),
+        (on(url="https://stacks.example.org"), "url"),
+        (on(url="https://{stack}.example.org/path"), "url"),
+        (merged(ON, {"hub": {"services": {"cytomine": {"url": "http://x"}}}}), "hub.services.cytomine"),
+        (on(valuesFiles={"settings": "a: 1"}), "valuesFiles"),
+        (on(values={"image": {}}), "image"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(values, said):
+    done = template(values)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_the_service_understands_the_settings_that_the_chart_writes(tmp_path):
+    objects = render(
+        on(
+            limits={"total": 5, "perUser": 2, "perGroup": {"trainees": 3}},
+            storageClasses={"default": "fast"},
+            retentionDays=7,
+            ingress={"className": "nginx", "tlsSecretName": "wildcard"},
+            config={"StackSettings": {"node_selector": {"pool": "cytomine"}}},
+            values={"images": {"core": "registry.example.org/core@sha256:" + "0" * 64}},
+            valuesFiles={"site": "sizes: {L: null}"},
+        )
+    )
+    written, texts = settings(objects)
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    moved = json.loads(json.dumps(written).replace("/etc/cytomine-hub/stacks", str(tmp_path)))
+    unknown = set(written["StackSettings"]) - set(StackSettings.class_trait_names(config=True))
+    assert not unknown
+    assert set(written["StacksApp"]) <= set(StacksApp.class_trait_names(config=True))
+    made = StackSettings(config=Config(moved))
+    stack_render.check(made)
+    assert (made.max_stacks, made.max_stacks_per_user, made.max_stacks_per_group) == (5, 2, {"trainees": 3})
+    assert made.retention == 7 * 86400
+    assert made.node_selector == {"pool": "cytomine"}
+    assert made.values.images["core"].endswith("0" * 64)
+    assert set(made.values.sizes) == {"S", "M"}
+    assert made.url("cm-a") == "https://cm-a.stacks.example.org"
+    assert made.service_url == "http://hub.example.org/services/cytomine"
+
+
+def test_the_service_reads_what_is_mounted_and_its_token_from_a_file():
+    objects = render(ON)
+    spec = find(objects, "Deployment", "hub-stacks")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    written, texts = settings(objects)
+    assert container["command"][-1] == f"--config={mounts['settings']}/settings.json"
+    assert written["StacksApp"]["token_file"] == f"{mounts['token']}/service-token-cytomine"
+    assert all(f.startswith(mounts["settings"]) for f in written["StackSettings"]["values_files"])
+    assert {f.rsplit("/", 1)[1] for f in written["StackSettings"]["values_files"]} <= set(texts)
+    (token,) = [v["secret"] for v in spec["volumes"] if v["name"] == "token"]
+    assert token["secretName"] == "hub-secrets"
+    job = next(o for o in objects if o["kind"] == "Job")
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert "--key=service-token-cytomine" in command
+
+
+def test_the_hub_mounts_the_same_settings_and_restarts_when_they_change():
+    objects = render(ON)
+    hub = find(objects, "Deployment", "hub-hub")["spec"]["template"]
+    (volume,) = [v for v in hub["spec"]["volumes"] if v["name"] == "stacks"]
+    assert volume["secret"]["secretName"] == "hub-stacks-settings"
+    changed = render(on(idleTimeout=60))
+    for name, key in (("hub-hub", "checksum/stacks"), ("hub-stacks", "checksum/settings")):
+        before, after = (find(o, "Deployment", name)["spec"]["template"] for o in (objects, changed))
+        assert before["metadata"]["annotations"][key] != after["metadata"]["annotations"][key]
+    assert hub_values(objects)["stacks"]["url"] == "http://hub-stacks:8000"
+
+
+def test_the_service_may_manage_stacks_and_their_parts_in_its_namespace_and_nothing_else():
+    objects = render(ON)
+    given = rights(find(objects, "Role", "hub-stacks"))
+    groups = {group for group, _, _ in given}
+    assert groups == {"", "apps", "networking.k8s.io", "cytomine-spawner.org"}
+    assert ("", "pods", "create") not in given
+    assert not {r for r in given if r[1] in ("roles", "rolebindings", "serviceaccounts", "pods/exec")}
+    assert ("cytomine-spawner.org", "cytominestacks", "create") not in given
+    assert not {"ClusterRole", "ClusterRoleBinding"} & {o["kind"] for o in objects}
+    more = find(render(on(rbac={"nodes": True})), "ClusterRole", "cytomine-hub-stacks")
+    assert rights(more) == {("", "nodes", "list"), ("", "pods", "list")}
+    hub = rights(find(objects, "Role", "hub-hub"))
+    assert {verb for group, _, verb in hub if group == "cytomine-spawner.org"} == {
+        "get", "list", "watch", "create", "patch", "delete",
+    }  # fmt: skip
+
+
+def test_the_network_lets_the_service_and_the_stacks_work_and_no_more():
+    network = Network(render(ON))
+    gateway = {
+        "app.kubernetes.io/name": "cytomine",
+        "app.kubernetes.io/component": "gateway",
+        "app.kubernetes.io/managed-by": "cytomine-stacks",
+    }
+    network.pods["gateway"] = (gateway, {"containers": []})
+    network.pods["core"] = ({**gateway, "app.kubernetes.io/component": "core"}, {"containers": []})
+    for source, target, port in (
+        ("proxy", "stacks", 8000),
+        ("notebook", "stacks", 8000),
+        ("core", "stacks", 8000),
+        ("gateway", "stacks", 8000),
+        ("stacks", "hub", 8081),
+        ("stacks", "10.96.0.1", 443),
+        ("stacks", "gateway", 8081),
+        ("notebook", "gateway", 8081),
+    ):
+        assert network.allows(source, target, port), (source, target, port)
+    for source, target, port in (
+        ("stranger", "stacks", 8000),
+        ("stranger", "stacks", 8001),
+        ("notebook", "stacks", 8001),
+        ("proxy", "stacks", 8001),
+        ("stacks", "notebook", 8888),
+        ("stacks", "169.254.169.254", 80),
+        ("notebook", "core", 8080),
+        ("notebook", "gateway", 8080),
+        ("hub", "gateway", 8081),
+    ):
+        assert not network.allows(source, target, port), (source, target, port)
+    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    open_to = Network(render(on(networkPolicy={"metricsFrom": peers})))
+    open_to.pods["controller"] = ({}, {"containers": []})
+    assert open_to.allows("controller", "stacks", 8001)
+
+
+def test_the_chart_defines_the_resource_that_the_service_manages():
+    from cytomine_spawner.stacks import model
+    from tests.support.chart import CHART
+
+    (crd,) = yaml.safe_load_all((CHART / "crds" / "cytominestacks.yaml").read_text())
+    assert crd["spec"]["group"] == model.GROUP
+    assert crd["spec"]["names"]["plural"] == model.PLURAL
