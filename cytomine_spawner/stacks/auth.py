@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,15 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import jinja2
 from jupyterhub.services.auth import HubOAuth, HubOAuthenticated, UserNotAllowed
 from tornado.web import HTTPError, RequestHandler
 
+from . import members
+from .members import Hub, Role, Server
 from .model import Stack
 from .store import Conflict, Denied, Invalid, NotFound, StackStore, StoreError, Unavailable
+
+if TYPE_CHECKING:
+    from .keys import Connections
+
+log = logging.getLogger(__name__)
 
 HUB_SECONDS = 10
 # How long the hub's word on a token is believed: bounds how long a revoked one still works.
@@ -40,8 +48,17 @@ class Action(str, Enum):
     HIBERNATE = "hibernate"
     RETRY = "retry"
     EDIT = "edit"
-    LOGS = "logs"
+    LOGS = "read the logs of"
     DELETE = "delete"
+    CONNECT = "connect to"
+    MEMBERS = "change the members of"
+    LEAVE = "leave"
+
+
+# What those may do whom the owner let in, but for leaving: that takes an invitation of one's own.
+MEMBERS_MAY = (Action.SEE, Action.OPEN, Action.CONNECT)
+# What an administrator may not do: the stack itself knows only its own people.
+ADMINS_MAY_NOT = (Action.OPEN, Action.CONNECT, Action.LEAVE)
 
 
 @dataclass(frozen=True)
@@ -53,22 +70,31 @@ class Person:
         kind: ``user`` or ``service``; a service never owns a stack, whatever its name.
         admin: whether all stacks are theirs to manage.
         groups: the hub's groups of a user.
+        shared: the servers of others that are shared with a user.
     """
 
     name: str
     kind: str = "user"
     admin: bool = False
     groups: frozenset[str] = frozenset()
+    shared: frozenset[Server] = frozenset()
 
     @classmethod
-    def from_model(cls, model: Mapping[str, Any]) -> Person:
-        """Read the hub's answer to "whose token is this?"."""
+    def from_model(cls, model: Mapping[str, Any], shared: frozenset[Server] = frozenset()) -> Person:
+        """Read the hub's answer to "whose token is this?", with what is shared with them."""
         return cls(
             name=model["name"],
             kind=model.get("kind", "user"),
             admin=bool(model.get("admin")) or ADMIN_SCOPE in model.get("scopes", ()),
             groups=frozenset(model.get("groups", ())),
+            shared=shared,
         )
+
+    def role(self, stack: Stack) -> Role | None:
+        """Why this user may use a stack; None for others, and for all services."""
+        if self.kind != "user":
+            return None
+        return members.role(stack, self.name, self.groups, self.shared)
 
     def owns(self, stack: Stack) -> bool:
         """Whether the stack is this user's own."""
@@ -78,11 +104,14 @@ class Person:
 def may(person: Person, stack: Stack, action: Action) -> bool:
     """Whether a person may do something with a stack: the one place that decides.
 
-    Owners may do all. Administrators may do all but open it: the stack itself knows only its own people.
+    Owners may do all. Members may see and use it. Administrators may do all but use it.
     """
-    if person.owns(stack):
+    role = person.role(stack)
+    if role is Role.OWNER:
+        return action is not Action.LEAVE
+    if role is not None and (action in MEMBERS_MAY or (action is Action.LEAVE and role is Role.USER)):
         return True
-    return person.admin and action is not Action.OPEN
+    return person.admin and action not in ADMINS_MAY_NOT
 
 
 class Seats:
@@ -129,6 +158,8 @@ class Site:
         hub_auth: the hub's login.
         prefix: where the service is, with a slash at both ends.
         templates: the pages.
+        hub: the hub's API, by the service's own token.
+        connections: gives out the keys of Cytomine; None where the service has no identity.
         ready: says in one sentence why the service is not ready; nothing when it is.
         seats: counts open streams.
     """
@@ -137,6 +168,8 @@ class Site:
     hub_auth: HubOAuth
     prefix: str
     templates: jinja2.Environment
+    hub: Hub
+    connections: Connections | None = None
     ready: Callable[[], str] = field(default=lambda: "")
     seats: Seats = field(default_factory=lambda: Seats(SEATS))
 
@@ -275,11 +308,21 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
                 403, f"{model['name']} may not use this service; an administrator of the hub can allow it."
             ) from error
         self._hub_auth_user_cache = self.current_user = model
-        self.person = Person.from_model(model)
+        self.person = Person.from_model(model, await self._shared(model))
 
     def not_logged_in(self) -> None:
         """Answer somebody whom the hub does not know."""
         raise Refusal(401, "Log in at the hub first, or send one of its tokens.")
+
+    async def _shared(self, model: Mapping[str, Any]) -> frozenset[Server]:
+        """The servers that are shared with a user; none while the hub does not tell."""
+        if model.get("kind", "user") != "user":
+            return frozenset()
+        try:
+            return await self.site.hub.shared_with(model["name"])
+        except StoreError as error:
+            log.info("Shares of servers are left out: %s", error)
+            return frozenset()
 
     async def _ask_hub(self) -> Any:
         try:

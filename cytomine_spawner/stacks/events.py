@@ -16,8 +16,9 @@ from .store import Subscription, View
 
 # Proxies cut connections that are silent for a minute.
 HEARTBEAT_SECONDS = 25
-# A stream ends after this time, so that the hub is asked again who listens; browsers come back by themselves.
-STREAM_SECONDS = 600
+# A stream ends after this time, so that the hub is asked again who listens, of which groups and shares they are;
+# browsers come back by themselves.
+STREAM_SECONDS = 240
 # Changes that follow each other within this time make one event per stack.
 GATHER_SECONDS = 0.2
 SLOW_SECONDS = 30
@@ -27,6 +28,7 @@ class Stream(Handler):
     """Sends events until the listener goes or the time is up."""
 
     _subscription: Subscription | None = None
+    _shown: set[str]
 
     def initialize(self, site: Site) -> None:
         """Note that nobody left yet."""
@@ -82,6 +84,7 @@ class Stream(Handler):
         ):
             self.begin()
             self._subscription = subscription
+            self._shown = {stack.name for stack in view.all() if self._concerns(stack, name, owner)}
             ends = asyncio.get_running_loop().time() + STREAM_SECONDS
             told = None
             while not self.left.is_set() and asyncio.get_running_loop().time() < ends:
@@ -101,21 +104,25 @@ class Stream(Handler):
     async def _tell(
         self, changed: Iterable[Stack], removed: Iterable[Stack], reset: bool, name: str, owner: str
     ) -> None:
-        def concerns(stack: Stack) -> bool:
-            return (
-                may(self.person, stack, Action.SEE)
-                and (not name or stack.name == name)
-                and (not owner or stack.spec.owner == owner)
-            )
-
-        changed = [stack for stack in changed if concerns(stack)]
+        # Somebody who may not see a stack any more loses its card, and hears of no stack that they never saw.
+        closed = [s for s in changed if s.name in self._shown and not may(self.person, s, Action.SEE)]
+        changed = [s for s in changed if self._concerns(s, name, owner)]
+        removed = [s for s in removed if self._concerns(s, name, owner)]
         if reset:
             await self.send("reset", {"names": [stack.name for stack in changed]})
-        for stack in removed:
-            if concerns(stack):
-                await self.send("removed", self.removed_data(stack))
+        for stack in [*removed, *closed]:
+            self._shown.discard(stack.name)
+            await self.send("removed", self.removed_data(stack))
         for stack in changed:
+            self._shown.add(stack.name)
             await self.send("stack", self.stack_data(stack))
+
+    def _concerns(self, stack: Stack, name: str, owner: str) -> bool:
+        return (
+            may(self.person, stack, Action.SEE)
+            and (not name or stack.name == name)
+            and (not owner or stack.spec.owner == owner)
+        )
 
     def outage(self, view: View) -> Any:
         """Whether the view is up to date, as the data of an event."""

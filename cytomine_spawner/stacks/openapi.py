@@ -24,10 +24,16 @@ def document(prefix: str) -> dict[str, Any]:
 @lru_cache(maxsize=4)
 def _document(prefix: str) -> dict[str, Any]:
     # The parameters' models live beside the handlers that use them.
-    from . import api
+    from . import api, memberapi
 
     _, schemas = models_json_schema(
-        [(StackView, "serialization"), (StackPatch, "validation")],
+        [
+            (StackView, "serialization"),
+            (StackPatch, "validation"),
+            (memberapi.MembersAnswer, "serialization"),
+            (memberapi.ConnectionAnswer, "serialization"),
+            (memberapi.TokenAnswer, "serialization"),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     definitions = schemas["$defs"]
@@ -108,6 +114,7 @@ def _document(prefix: str) -> dict[str, Any]:
             "parameters": [name, component],
             "get": _logs(_operation("readLog", "The log of a component", "", api.LogsQuery)),
         },
+        **_people(name),
         "/openapi.json": {"get": _operation("describe", "This document", "")},
     }
     return {
@@ -116,7 +123,7 @@ def _document(prefix: str) -> dict[str, Any]:
             "title": "Cytomine stacks",
             "version": cytomine_spawner.__version__,
             "description": "Stacks are made by starting a server at the hub; here they are looked at, hibernated, "
-            "resumed and deleted. Tokens come from the hub's token page and need the scope "
+            "resumed, deleted and shared, and notebooks get their keys. Tokens come from the hub's token page and need the scope "
             "`access:services!service=cytomine`.",
         },
         "servers": [{"url": f"{prefix}api"}],
@@ -134,6 +141,49 @@ def _document(prefix: str) -> dict[str, Any]:
                 "bearer": {"type": "http", "scheme": "bearer"},
             },
         },
+    }
+
+
+def _people(name: dict[str, Any]) -> dict[str, Any]:
+    """The addresses for members and keys."""
+
+    def member(kind: str, title: str) -> dict[str, Any]:
+        who = _path(kind, f"The {kind}'s name at the hub.")
+        add = _operation(f"add{title}", f"Let a {kind} use the stack; again is no error", "MembersAnswer")
+        remove = _operation(
+            f"remove{title}",
+            "Let a user use the stack no longer; again is no error. Members may remove themselves"
+            if kind == "user"
+            else "Let a group use the stack no longer; again is no error",
+            "MembersAnswer",
+        )
+        if kind == "user":
+            remove["responses"]["204"] = {"description": "You left the stack."}
+        return {
+            "parameters": [name, who],
+            "get": _operation(f"get{title}", f"Whether the {kind} was invited", ""),
+            "put": add,
+            "post": {**add, "operationId": f"invite{title}"},
+            "delete": remove,
+        }
+
+    def post(operation: str, summary: str, answer: str) -> dict[str, Any]:
+        return {"parameters": [name], "post": _operation(operation, summary, answer)}
+
+    return {
+        "/stacks/{name}/connection": post(
+            "connect", "Your keys, for owner and members; made if there are none", "ConnectionAnswer"
+        ),
+        "/stacks/{name}/connection/rotate": post(
+            "rotateKeys", "New keys for you; the old ones end", "ConnectionAnswer"
+        ),
+        "/stacks/{name}/token": post("getToken", "A short-lived token of yours for Cytomine", "TokenAnswer"),
+        "/stacks/{name}/members": {
+            "parameters": [name],
+            "get": _operation("listMembers", "Who may use the stack, for its owner", "MembersAnswer"),
+        },
+        "/stacks/{name}/members/users/{user}": member("user", "User"),
+        "/stacks/{name}/members/groups/{group}": member("group", "Group"),
     }
 
 

@@ -12,6 +12,9 @@ from .model import Desired, Stack
 from .present import can_retry, is_going
 from .store import Conflict, StackStore
 
+# What the resource definition allows.
+MOST_MEMBERS = {"users": 200, "groups": 50}
+
 
 class StackPatch(BaseModel):
     """The fields of a stack that its owner may change. At least one; what is left out stays."""
@@ -78,6 +81,52 @@ async def retry(store: StackStore, name: str) -> Stack:
         return {"retry": stack.spec.retry + 1}
 
     return await store.patch(name, change)
+
+
+async def add_member(store: StackStore, name: str, kind: str, member: str) -> Stack:
+    """Let a user or a group use a stack; nothing for one who is in already.
+
+    Args:
+        store: the stacks.
+        name: the stack's name.
+        kind: ``users`` or ``groups``.
+        member: the hub's name of the user or the group; that there is one is for the caller to know.
+
+    Raises:
+        Conflict: if the stack is being deleted or has as many members as there may be.
+    """
+
+    def change(stack: Stack) -> dict[str, Any]:
+        _stays(stack)
+        present = getattr(stack.spec.members, kind)
+        if member in present or (kind == "users" and member == stack.spec.owner):
+            return {}
+        if len(present) >= MOST_MEMBERS[kind]:
+            raise Conflict(
+                f"A stack can have {MOST_MEMBERS[kind]} {kind} as members; invite a group instead."
+            )
+        return _members(stack, **{kind: (*present, member)})
+
+    return await store.patch(name, change)
+
+
+async def remove_member(store: StackStore, name: str, kind: str, member: str) -> Stack:
+    """Let a user or a group no longer use a stack; nothing for one who is out already. See :func:`add_member`."""
+
+    def change(stack: Stack) -> dict[str, Any]:
+        _stays(stack)
+        present = getattr(stack.spec.members, kind)
+        if member not in present:
+            return {}
+        return _members(stack, **{kind: tuple(one for one in present if one != member)})
+
+    return await store.patch(name, change)
+
+
+def _members(stack: Stack, **changes: tuple[str, ...]) -> dict[str, Any]:
+    # Both lists, the empty one too: a merge keeps what is left out.
+    found = stack.spec.members.replace(**changes)
+    return {"members": {"users": list(found.users), "groups": list(found.groups)}}
 
 
 def _stays(stack: Stack) -> None:

@@ -25,6 +25,13 @@ DONE = {
     "retry": "is tried again.",
     "delete": "is being deleted.",
     "delete-keep": "is being deleted. Its volumes stay.",
+    "leave": "was left, but is still yours to see.",
+}
+# And when the stack is not there to be seen any more.
+GONE = {
+    "delete": "The stack is deleted.",
+    "delete-keep": "The stack is deleted.",
+    "leave": "You left the stack. Its owner can invite you again.",
 }
 
 
@@ -84,7 +91,7 @@ class Page(Handler):
         try:
             return f"{view(self.stack(name), self.person).title} {words}"
         except Refusal:
-            return "The stack is deleted." if words.startswith("is being deleted") else ""
+            return GONE.get(self.get_query_argument("done", ""), "")
 
 
 def outage(page: Page) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from .auth import Action, Person, may
+from .members import Role
 from .model import ComponentStatus, Desired, Phase, Stack, State
 from .render import TITLES
 
@@ -50,6 +51,9 @@ USES = {
     "open": Action.OPEN,
     "resume": Action.RESUME,
     "retry": Action.RETRY,
+    "connect": Action.CONNECT,
+    "members": Action.MEMBERS,
+    "leave": Action.LEAVE,
 }
 
 
@@ -78,8 +82,15 @@ class ComponentView(_View):
         return LOOKS.get(self.state, "busy")
 
 
+class MembersView(_View):
+    """Whom the owner let in."""
+
+    users: list[str]
+    groups: list[str]
+
+
 class StackView(_View):
-    """A stack as its owner or an administrator sees it."""
+    """A stack as its owner, a member or an administrator sees it."""
 
     name: str
     owner: str
@@ -99,6 +110,12 @@ class StackView(_View):
     slowest: str | None
     components: list[ComponentView]
     url: str | None = Field(description="Where a browser opens the stack.")
+    role: Role | None = Field(
+        description="Why the person who asks may use it; null for an administrator who may not."
+    )
+    members: MembersView | None = Field(
+        description="Who may use it beside the owner; null for those who may not change that."
+    )
     created: datetime | None
     started_at: datetime | None
     ready_at: datetime | None
@@ -121,13 +138,13 @@ def possible(stack: Stack) -> set[str]:
     """What can be done with a stack in its present state, whoever asks."""
     if is_going(stack):
         return {"logs"}
-    actions = {"delete", "logs"}
+    actions = {"delete", "logs", "members", "leave"}
     running = stack.spec.desired_state is Desired.RUNNING
     actions.add("hibernate" if running else "resume")
     if running and can_retry(stack):
         actions.add("retry")
     if running and stack.status.phase in (Phase.READY, Phase.DEGRADED) and web_address(stack.status.url):
-        actions.add("open")
+        actions |= {"open", "connect"}
     return actions
 
 
@@ -177,6 +194,10 @@ def view(stack: Stack, person: Person) -> StackView:
         slowest=slowest,
         components=[_component(c, slowest) for c in status.components],
         url=web_address(status.url) if opens else None,
+        role=person.role(stack),
+        members=MembersView(users=list(spec.members.users), groups=list(spec.members.groups))
+        if may(person, stack, Action.MEMBERS)
+        else None,
         created=stack.created,
         started_at=status.started_at,
         ready_at=status.ready_at,

@@ -12,13 +12,17 @@ import jinja2
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
-from . import api, pages
+from . import api, memberapi, memberpages, pages
 from .auth import Handler, Site, cookie_secret, https, login, security_headers
+from .keys import Connections
+from .members import Hub
 from .store import StackStore
 
 HERE = Path(__file__).parent
 # Kubernetes' names, so that nothing else reaches the API server.
 NAME = r"([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"
+# The hub's names, percent-encoded.
+WHO = r"([^/]{1,1024})"
 
 
 class Callback(pages.Page, HubOAuthCallbackHandler):  # type: ignore[misc]
@@ -85,6 +89,8 @@ def mount(
     store: StackStore,
     *,
     hub_auth: HubOAuth | None = None,
+    hub: Hub | None = None,
+    connections: Connections | None = None,
     ready: Callable[[], str] = lambda: "",
     extra: Sequence[tuple[str, type[RequestHandler], dict[str, Any]]] = (),
 ) -> Mounted:
@@ -93,6 +99,8 @@ def mount(
     Args:
         store: the stacks.
         hub_auth: the hub's login; made from the environment if absent.
+        hub: the hub's API by the service's own token; made from its login if absent.
+        connections: gives out the keys of Cytomine; without it nobody gets any.
         ready: says in one sentence why the service is not ready; nothing when it is.
         extra: further addresses, as patterns relative to the prefix, which take what is left to the end.
     """
@@ -106,7 +114,8 @@ def mount(
         lstrip_blocks=True,
     )
     templates.filters.update(pages.FILTERS)
-    site = Site(store, hub_auth, prefix, templates, ready)
+    hub = hub or Hub(hub_auth.api_url, lambda: hub_auth.api_token)
+    site = Site(store, hub_auth, prefix, templates, hub, connections, ready)
     addresses: list[tuple[str, type[RequestHandler]]] = [
         (r"", pages.Home),
         (r"updates", pages.Updates),
@@ -114,11 +123,19 @@ def mount(
         (rf"stacks/{NAME}/(resume|hibernate|retry)", pages.Click),
         (rf"stacks/{NAME}/delete", pages.Delete),
         (rf"stacks/{NAME}/logs/{NAME}", pages.Logs),
+        (rf"stacks/{NAME}/members", memberpages.Members),
+        (rf"stacks/{NAME}/leave", memberpages.Leave),
         (r"api/stacks", api.Stacks),
         (r"api/stacks/events", api.Events),
         (rf"api/stacks/{NAME}", api.One),
         (rf"api/stacks/{NAME}/retry", api.Retry),
         (rf"api/stacks/{NAME}/events", api.Events),
+        (rf"api/stacks/{NAME}/connection", memberapi.Connect),
+        (rf"api/stacks/{NAME}/connection/rotate", memberapi.Rotate),
+        (rf"api/stacks/{NAME}/token", memberapi.Token),
+        (rf"api/stacks/{NAME}/members", memberapi.Members),
+        (rf"api/stacks/{NAME}/members/users/{WHO}", memberapi.User),
+        (rf"api/stacks/{NAME}/members/groups/{WHO}", memberapi.Group),
         (rf"api/stacks/{NAME}/components/{NAME}/logs", api.Logs),
         (r"api/openapi\.json", api.Document),
         (r"api(?:/.*)?", api.Missing),

@@ -21,6 +21,7 @@ import tornado.web
 
 from cytomine_spawner.stacks import web
 from cytomine_spawner.stacks.auth import login
+from cytomine_spawner.stacks.members import Hub
 from cytomine_spawner.stacks.model import (
     ComponentStatus,
     Phase,
@@ -137,8 +138,18 @@ class FakeStore:
 
 @dataclass
 class FakeHub:
-    """Knows tokens, and who the browser with its cookie is."""
+    """Knows tokens, who the browser with its cookie is, and, for the service, users, groups and shares.
 
+    Attributes:
+        people: the users and their groups.
+        shared: servers, as pairs of owner and name, and with whom they are shared, as pairs of kind and name.
+        active: what was told of servers' activity.
+    """
+
+    people: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shared: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=dict)
+    active: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    service_token: str = ""
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
     silent: bool = False
@@ -181,6 +192,53 @@ class FakeHub:
                 code = parse_qs(self.request.body.decode())["code"][0]
                 self.finish({"access_token": hub.codes.pop(code)})
 
+        class Api(tornado.web.RequestHandler):
+            def prepare(self) -> None:
+                if hub.silent:
+                    raise tornado.web.HTTPError(502)
+                if self.request.headers["Authorization"] != f"token {hub.service_token}":
+                    raise tornado.web.HTTPError(403)
+
+            def post(self, name: str) -> None:
+                servers = json.loads(self.request.body)["servers"]
+                if any((name, server) not in hub.shared for server in servers):
+                    raise tornado.web.HTTPError(400)
+                hub.active.append((name, servers))
+
+            def get(self, what: str, name: str, more: str | None = None) -> None:
+                self.finish(self.answer(what, name, (more or "").removeprefix("/")))
+
+            def answer(self, what: str, name: str, more: str) -> Any:
+                groups = {group for found in hub.people.values() for group in found}
+                if what == "users" and not more and name in hub.people:
+                    return {"name": name, "kind": "user", "groups": list(hub.people[name])}
+                if what == "groups" and name in groups:
+                    return {"name": name, "kind": "group"}
+                if what == "users" and more == "shared" and name in hub.people:
+                    mine = {("user", name), *(("group", group) for group in hub.people[name])}
+                    return self.page(lambda _, one: one in mine)
+                if what == "shares" and (name, more) in hub.shared:
+                    return self.page(lambda server, _: server == (name, more))
+                raise tornado.web.HTTPError(404)
+
+            def page(self, fits: Callable[[tuple[str, str], tuple[str, str]], bool]) -> Any:
+                """A page of one share, to have more than one."""
+                assert self.request.headers["Accept"] == "application/jupyterhub-pagination+json"
+                offset = int(self.get_query_argument("offset"))
+                found = [
+                    {
+                        "server": {"user": {"name": server[0]}, "name": server[1]},
+                        "scopes": [f"access:servers!server={server[0]}/{server[1]}"],
+                        "kind": kind,
+                        kind: {"name": name},
+                    }
+                    for server, ones in hub.shared.items()
+                    for kind, name in ones
+                    if fits(server, (kind, name))
+                ]
+                more = {"offset": offset + 1} if len(found) > offset + 1 else None
+                return {"items": found[offset : offset + 1], "_pagination": {"next": more}}
+
         class Logo(tornado.web.RequestHandler):
             def get(self) -> None:
                 self.set_header("Content-Type", "image/svg+xml")
@@ -193,6 +251,8 @@ class FakeHub:
                 ("/hub/api/user", User),
                 ("/hub/api/oauth2/authorize", Authorize),
                 ("/hub/api/oauth2/token", Token),
+                (r"/hub/api/users/([^/]+)/activity", Api),
+                (r"/hub/api/(users|groups|shares)/([^/]+)(/[^/]*)?", Api),
                 ("/hub/logo", Logo),
             ]
         )
@@ -207,6 +267,7 @@ class Service:
     hub: FakeHub
     loop: asyncio.AbstractEventLoop
     site: web.Mounted
+    site_hub: Hub
     clients: list[httpx.Client] = field(default_factory=list)
 
     def do(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -227,6 +288,10 @@ class Service:
         def reset() -> None:
             self.store.__init__()  # type: ignore[misc]
             self.hub.silent = False
+            self.hub.people.clear()
+            self.hub.shared.clear()
+            self.hub.active.clear()
+            self.site_hub.forget()
 
         self.do(reset)
 
@@ -269,7 +334,9 @@ def events(response: httpx.Response) -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def serving(port: int = 0, **real_hub: Any) -> Iterator[Service]:
+def serving(
+    port: int = 0, connections: Callable[[FakeStore, Hub], Any] | None = None, **real_hub: Any
+) -> Iterator[Service]:
     """The site and its hub in a thread of their own; with settings of HubOAuth for a real hub."""
     started: dict[str, Any] = {}
     ready = threading.Event()
@@ -291,7 +358,10 @@ def serving(port: int = 0, **real_hub: Any) -> Iterator[Service]:
         hub_auth = login(
             **{**usual, **real_hub, "oauth_redirect_uri": f"http://127.0.0.1:{port}{PREFIX}oauth_callback"}
         )
-        site = web.mount(store, hub_auth=hub_auth)
+        hub.service_token = hub_auth.api_token
+        site_hub = Hub(hub_auth.api_url, lambda: hub_auth.api_token)
+        given = connections(store, site_hub) if connections else None
+        site = web.mount(store, hub_auth=hub_auth, hub=site_hub, connections=given)
         # One origin for both, as behind the hub's proxy.
         application = tornado.web.Application(site.handlers, **site.settings)
         application.add_handlers(".*", hub.application().wildcard_router.rules)
@@ -302,7 +372,9 @@ def serving(port: int = 0, **real_hub: Any) -> Iterator[Service]:
             servers.append(server)
         stop = asyncio.Event()
         started.update(
-            service=Service(f"http://127.0.0.1:{port}", store, hub, asyncio.get_running_loop(), site),
+            service=Service(
+                f"http://127.0.0.1:{port}", store, hub, asyncio.get_running_loop(), site, site_hub
+            ),
             stop=stop,
         )
         ready.set()

@@ -106,10 +106,10 @@ def test_a_stack_of_somebody_else_cannot_be_told_from_one_that_is_not_there(
 def test_an_administrator_manages_a_stack_but_gets_no_address_to_open_it(service: Service) -> None:
     stack = service.program("root", admin=True).get(f"{API}/stacks/{ADA}").json()
     assert stack["url"] is None
-    assert set(stack["actions"]) == {"hibernate", "logs", "delete"}
+    assert set(stack["actions"]) == {"hibernate", "logs", "delete", "members"}
     own = service.program("ada").get(f"{API}/stacks/{ADA}").json()
     assert own["url"] == "https://cm-ada.stacks.example.org/"
-    assert set(own["actions"]) == {"open", "hibernate", "logs", "delete"}
+    assert set(own["actions"]) == {"open", "connect", "hibernate", "logs", "delete", "members"}
 
 
 def test_without_a_token_the_answer_is_401_as_json(service: Service) -> None:
@@ -578,7 +578,9 @@ def test_the_document_describes_the_api_as_it_is(service: Service) -> None:
         for step in reference.split("/"):
             place = place[step]
     served = {
-        re.sub(r"\(\[a-z0-9\][^)]*\)\?\)", "{}", pattern.removeprefix(f"{API}")).replace("\\", "")
+        re.sub(r"\(\[a-z0-9\][^)]*\)\?\)|\(\[\^/\][^)]*\)", "{}", pattern.removeprefix(f"{API}")).replace(
+            "\\", ""
+        )
         for pattern, *_ in service.site.handlers
         if pattern.startswith(f"{API}/")
     }

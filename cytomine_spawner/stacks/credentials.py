@@ -1,0 +1,191 @@
+"""One person's keys: asked of Cytomine's core, proven there, and written as a Secret."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import format_datetime
+from typing import Any
+
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+
+from . import model
+from .model import Stack
+from .store import Unavailable
+
+CORE_SECONDS = 15
+PARALLEL = 20
+MANAGED_BY = "cytomine-connections"
+COMPONENT = "connection"
+ANNOTATION_USER = f"{model.GROUP}/user"
+# The start of the stack for which the keys were made.
+ANNOTATION_RUN = f"{model.GROUP}/keys-of-run"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How a program of one person reaches a stack.
+
+    Attributes:
+        host: the address inside the cluster.
+        public_key: names the person to Cytomine.
+        private_key: signs requests; not shown in logs.
+        user: the person's name at the hub.
+    """
+
+    host: str
+    public_key: str
+    private_key: str = field(repr=False)
+    user: str
+
+
+def run_of(stack: Stack) -> str:
+    """Names one start of a stack."""
+    return model.format_time(stack.status.started_at) if stack.status.started_at else ""
+
+
+def signed_headers(connection: Connection, now: datetime | None = None) -> dict[str, str]:
+    """Headers of a signed GET without a body, as Cytomine's Python client makes them."""
+    date = format_datetime(now or datetime.now(timezone.utc))
+    text = f"GET\n\n\n{date}"
+    digest = hmac.new(connection.private_key.encode(), text.encode(), hashlib.sha1).digest()
+    signature = base64.b64encode(digest).decode()
+    return {
+        "Accept": "application/json",
+        "Date": date,
+        "X-Requested-With": "XMLHttpRequest",
+        "Authorization": f"CYTOMINE {connection.public_key}:{signature}",
+    }
+
+
+class Core:
+    """Cytomine's core, through the gateway of its stack."""
+
+    def __init__(self) -> None:
+        self._client: AsyncHTTPClient | None = None
+
+    async def new_keys(self, host: str, token: str) -> tuple[str, str]:
+        """New keys, public and private, for the person of a token; those from before end.
+
+        Raises:
+            Unavailable: if core does not answer as it should.
+        """
+        # The first call makes a user whom core has never seen, the second the keys anew.
+        for method in ("GET", "POST"):
+            request = HTTPRequest(
+                f"{host}/api/user/current/keys",
+                method,
+                {
+                    "Authorization": f"Bearer {token}",
+                    "Accept": "application/json",
+                    "Content-Type": "application/json",
+                },
+                b"" if method == "POST" else None,
+            )
+            answer = await self._ask(request)
+            if answer.code != 200:
+                raise Unavailable(_core_said(answer.code))
+        try:
+            keys = json.loads(answer.body)
+            return str(keys["primaryKey"]), str(keys["secondaryKey"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unavailable("Cytomine's answer has no keys; is this a version that was tested?") from error
+
+    async def proves(self, connection: Connection) -> bool:
+        """Whether core accepts the keys.
+
+        Raises:
+            Unavailable: if core does not answer as it should.
+        """
+        url = f"{connection.host}/api/user/current.json"
+        answer = await self._ask(HTTPRequest(url, "GET", signed_headers(connection)))
+        if answer.code == 401:
+            return False
+        if answer.code != 200:
+            raise Unavailable(_core_said(answer.code))
+        return True
+
+    async def _ask(self, request: HTTPRequest) -> HTTPResponse:
+        if self._client is None:
+            self._client = AsyncHTTPClient(force_instance=True, max_clients=PARALLEL)
+        request.connect_timeout = request.request_timeout = CORE_SECONDS
+        # A token must not follow wherever an answer points.
+        request.follow_redirects = False
+        try:
+            return await self._client.fetch(request, raise_error=False)
+        except (OSError, HTTPClientError) as error:
+            raise Unavailable("Cytomine does not answer at its gateway.") from error
+
+
+def secret(stack: Stack, name: str, user: str, run: str, connection: Connection | None) -> dict[str, Any]:
+    """The Secret of a person's connection; with no connection it only says whose it was.
+
+    It lacks the label by which the operator knows the objects of its plan, for it would take it away.
+    """
+    texts = {"user": user}
+    if connection:
+        texts |= {
+            "host": connection.host,
+            "public-key": connection.public_key,
+            "private-key": connection.private_key,
+        }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {
+            "name": name,
+            "namespace": stack.namespace,
+            "labels": {
+                **model.stack_labels(stack.name),
+                "app.kubernetes.io/component": COMPONENT,
+                "app.kubernetes.io/managed-by": MANAGED_BY,
+            },
+            "annotations": {
+                model.ANNOTATION_OWNER: stack.spec.owner,
+                ANNOTATION_USER: user,
+                ANNOTATION_RUN: run,
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": model.API_VERSION,
+                    "kind": model.KIND,
+                    "name": stack.name,
+                    "uid": stack.uid,
+                }
+            ],
+        },
+        "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()},
+    }
+
+
+def read(item: dict[str, Any] | None, stack: Stack, user: str) -> Connection | None:
+    """The connection in a person's Secret, if it is of the present start of this stack."""
+    if item is None or owner_uid(item) != stack.uid or not run_of(stack):
+        return None
+    notes = item["metadata"].get("annotations") or {}
+    if notes.get(ANNOTATION_USER) != user or notes.get(ANNOTATION_RUN) != run_of(stack):
+        return None
+    try:
+        data = {key: base64.b64decode(value).decode() for key, value in item["data"].items()}
+        return Connection(data["host"], data["public-key"], data["private-key"], user)
+    except (KeyError, ValueError):
+        return None
+
+
+def owner_uid(item: dict[str, Any]) -> str:
+    """The uid of the stack to which a Secret belongs; empty if to none."""
+    references = item["metadata"].get("ownerReferences") or []
+    return str(references[0]["uid"]) if references else ""
+
+
+def _core_said(status: int) -> str:
+    if status in (401, 403):
+        return f"Cytomine does not accept the service's token ({status}); the identity or its address may be wrong."
+    if status in (502, 503, 504, 599):
+        return f"Cytomine does not answer at its gateway ({status})."
+    return f"Cytomine answered {status} when it was asked for keys; its log says more."

@@ -1,0 +1,52 @@
+"""The API server as far as Secrets go, in memory."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from cytomine_spawner.stacks.kube import KubeError
+
+
+class FakeSecrets:
+    """Keeps Secrets by name.
+
+    Attributes:
+        refuses: when set, every call fails with this status.
+    """
+
+    def __init__(self) -> None:
+        self.there: dict[str, dict[str, Any]] = {}
+        self.patched: list[tuple[str, str, dict[str, Any]]] = []
+        self.refuses = 0
+
+    def _check(self) -> None:
+        if self.refuses:
+            raise KubeError(self.refuses, "Forbidden", "secrets is forbidden")
+
+    async def apply(self, obj: dict[str, Any]) -> dict[str, Any]:
+        self._check()
+        self.there[obj["metadata"]["name"]] = copy.deepcopy(obj)
+        return obj
+
+    async def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        self._check()
+        assert kind == "Secret"
+        return copy.deepcopy(self.there.get(name))
+
+    async def delete(self, kind: str, name: str, **_: Any) -> None:
+        self._check()
+        assert kind == "Secret"
+        self.there.pop(name, None)
+
+    async def list(self, kind: str, *, labels: str) -> tuple[list[dict[str, Any]], str]:
+        self._check()
+        assert kind == "Secret"
+        wanted = dict(pair.split("=") for pair in labels.split(","))
+        found = [o for o in self.there.values() if wanted.items() <= o["metadata"]["labels"].items()]
+        return copy.deepcopy(found), "1"
+
+    async def patch(self, kind: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._check()
+        self.patched.append((kind, name, body))
+        return body
