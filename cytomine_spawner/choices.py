@@ -10,6 +10,7 @@ from kubespawner import KubeSpawner
 from traitlets import Any as AnyTrait
 from traitlets import Dict, List, TraitError, default, validate
 
+from .companion_form import CytomineBlock
 from .form import Attempt, render_form
 from .options import (
     ImageChoice,
@@ -131,10 +132,16 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
     def _options_form_default(self) -> Any:
         return self._render_form
 
-    def _render_form(self, _spawner: Any) -> str:
+    async def _render_form(self, _spawner: Any) -> str:
         attempt, self._attempt = self._attempt, None
         stored = self.orm_spawner.user_options if self.orm_spawner else self.user_options
-        return render_form(self.offer(), stored, attempt)
+        offer = self.offer()
+        return render_form(offer, stored, attempt, await self._cytomine_block(offer, stored, attempt))
+
+    async def _cytomine_block(
+        self, offer: Offer, previous: object, attempt: Attempt | None
+    ) -> CytomineBlock | None:
+        """The form's block about Cytomine; None without one."""
 
     @default("options_from_form")
     def _options_from_form_default(self) -> Any:
@@ -164,6 +171,7 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
         """
         try:
             options = parse_json(user_options, self.offer())
+            await self._check_further(options)
         except OptionsError:
             self._refuse()
             raise
@@ -172,6 +180,9 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
         self._apply(options)
         if self.apply_user_options:
             await super()._run_apply_user_options(user_options)
+
+    async def _check_further(self, options: SpawnOptions) -> None:
+        """What only the cluster can tell about the options of a start; raises OptionsError."""
 
     async def load_user_options(self) -> None:
         """Apply the options when the hub has not done so, as when `start` is called alone."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .options import Offer, OptionsError, flatten, shorten
+
+if TYPE_CHECKING:
+    from .companion_form import CytomineBlock
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,16 @@ def _templates() -> Environment:
     )
 
 
-def render_form(offer: Offer, previous: object, attempt: Attempt | None = None) -> str:
+def render_form(
+    offer: Offer, previous: object, attempt: Attempt | None = None, cytomine: CytomineBlock | None = None
+) -> str:
     """Render the form.
 
     Args:
         offer: what this person may choose.
         previous: the options of this server's last start, in whatever state the hub's database has them.
         attempt: the refused form, when it is shown again; its choices win over the previous ones.
+        cytomine: the block about Cytomine; None without one.
 
     Returns:
         HTML without a form element or a button of its own: the hub's page has both.
@@ -60,8 +66,10 @@ def render_form(offer: Offer, previous: object, attempt: Attempt | None = None) 
     chosen = flatten(attempt.form) if attempt else (dict(previous) if isinstance(previous, Mapping) else {})
     error = attempt.error if attempt else None
     questions = [_question(offer, field, chosen.get(field), error) for field in offer.fields]
-    general = error.sentence if error and error.field not in offer.fields else ""
-    return _templates().get_template("options_form.html").render(questions=questions, general_error=general)
+    own = {*offer.fields, *(cytomine.fields if cytomine else ())}
+    general = error.sentence if error and error.field not in own else ""
+    template = _templates().get_template("options_form.html")
+    return template.render(questions=questions, general_error=general, cytomine=cytomine)
 
 
 def _question(offer: Offer, field: str, wanted: object, error: OptionsError | None) -> _Question:

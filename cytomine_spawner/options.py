@@ -7,10 +7,13 @@ the other, with the same sentence.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, field_validator
 from tornado import web
+
+if TYPE_CHECKING:
+    from .companion_options import CytomineOffer
 
 MAX_SHOWN = 60
 
@@ -143,8 +146,21 @@ def _read_choice(model: type[_C], entry: Mapping[str, Any], place: str) -> _C:
         raise ValueError(f"{where}: {first['msg']}") from None
 
 
+class CytomineChoice(BaseModel):
+    """A Cytomine stack beside the notebook.
+
+    What is left out stays as it is in a stack that is there already, and is the default in a new one.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    size: StrictStr | None = Field(default=None, description="Name of a stack's size.")
+    components: list[StrictStr] | None = Field(default=None, description="The optional components.")
+    datasets: list[StrictStr] | None = Field(default=None, description="Datasets that the stack may read.")
+
+
 class SpawnOptions(BaseModel):
-    """What a person chose for one start of a server: names of an image and a size.
+    """What a person chose for one start of a server: names of an image and a size, and whether with Cytomine.
 
     This is what JupyterHub stores as the server's `user_options` and what `POST /users/{name}/server` takes.
     """
@@ -153,6 +169,10 @@ class SpawnOptions(BaseModel):
 
     image: StrictStr | None = Field(default=None, description="Name of a notebook image.")
     size: StrictStr | None = Field(default=None, description="Name of a notebook size.")
+    cytomine: CytomineChoice | None = Field(
+        default=None,
+        description="A Cytomine stack; true for one with the defaults, false or nothing for none.",
+    )
 
 
 class Offer:
@@ -162,9 +182,14 @@ class Offer:
     fields: ClassVar[tuple[str, ...]] = ("image", "size")
 
     def __init__(
-        self, images: Iterable[ImageChoice], sizes: Iterable[SizeChoice], groups: Iterable[str] = ()
+        self,
+        images: Iterable[ImageChoice],
+        sizes: Iterable[SizeChoice],
+        groups: Iterable[str] = (),
+        cytomine: CytomineOffer | None = None,
     ) -> None:
         mine = set(groups)
+        self.cytomine = cytomine
         self.image = tuple(images)
         self.size = tuple(size for size in sizes if not size.groups or mine.intersection(size.groups))
 
@@ -189,7 +214,7 @@ class Offer:
             OptionsError: names the field, the value and what is allowed.
         """
         if not isinstance(raw, Mapping):
-            kind = "text" if isinstance(raw, str) else _kind(raw)
+            kind = "text" if isinstance(raw, str) else kind_of(raw)
             raise OptionsError("options", f"The options must be a JSON object, not {kind}.")
         known = SpawnOptions.model_fields
         for key in raw:
@@ -197,11 +222,12 @@ class Offer:
                 raise OptionsError(
                     shorten(key), f"Option {shorten(key)} is unknown. Known options: {', '.join(known)}."
                 )
+        cytomine = self._check_cytomine(raw.get("cytomine"))
         try:
-            options = SpawnOptions.model_validate(dict(raw))
+            options = SpawnOptions.model_validate({key: raw[key] for key in raw if key != "cytomine"})
         except ValidationError as error:
             raise self._explain(error.errors(include_url=False)[0]) from None
-        chosen = {}
+        chosen: dict[str, Any] = {"cytomine": cytomine}
         for field in self.fields:
             name = getattr(options, field)
             choice = self.default(field) if name is None else self.find(field, name)
@@ -212,13 +238,20 @@ class Offer:
             chosen[field] = choice.name
         return options.model_copy(update=chosen)
 
+    def _check_cytomine(self, raw: object) -> CytomineChoice | None:
+        if raw is None or raw is False:
+            return None
+        if self.cytomine is None:
+            raise OptionsError("cytomine", "Option 'cytomine': this hub offers no Cytomine. Leave it out.")
+        return self.cytomine.check(raw)
+
     def _allowed(self, field: str) -> str:
         return "Allowed: " + ", ".join(choice.name for choice in self.choices(field)) + "."
 
     def _explain(self, error: Any) -> OptionsError:
         field = str(error["loc"][0])
         return OptionsError(
-            field, f"Option '{field}' must be text, not {_kind(error['input'])}. {self._allowed(field)}"
+            field, f"Option '{field}' must be text, not {kind_of(error['input'])}. {self._allowed(field)}"
         )
 
 
@@ -233,7 +266,37 @@ def parse_form(form: Mapping[str, Any], offer: Offer) -> SpawnOptions:
     Raises:
         OptionsError: as `Offer.check`, or when a field came twice.
     """
-    return offer.check(flatten(form))
+    flat = flatten(form)
+    if "cytomine" in flat or flat.keys() & FORM_FIELDS:
+        flat["cytomine"] = _from_fields(flat)
+        for field in FORM_FIELDS:
+            flat.pop(field, None)
+    return offer.check(flat)
+
+
+#: The form's fields for the parts of the option `cytomine`, which itself is "none" or "stack" there.
+FORM_FIELDS = {"cytomine_size": "size", "cytomine_components": "components", "cytomine_datasets": "datasets"}
+
+
+def _from_fields(flat: Mapping[str, Any]) -> object:
+    """The option `cytomine` as the REST API takes it, from the form's fields; see `several`."""
+    wanted = flat.get("cytomine")
+    if wanted == "none":
+        return None
+    if wanted != "stack":
+        found = "nothing" if wanted is None else shorten(wanted)
+        raise OptionsError("cytomine", f"Option 'cytomine': {found} is not offered. Allowed: none, stack.")
+    chosen: dict[str, Any] = {}
+    for field, key in FORM_FIELDS.items():
+        if field in flat:
+            chosen[key] = flat[field] if key == "size" else several(flat[field])
+    return chosen
+
+
+def several(value: object) -> list[Any]:
+    """The values of a group of tick boxes. The empty one, which the form always sends, tells "none" from "not asked"."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if one != ""]
 
 
 def flatten(form: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,7 +312,8 @@ def flatten(form: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What JSON calls a value, with its article."""
     if value is None:
         return "null"
     kinds: dict[type, str] = {

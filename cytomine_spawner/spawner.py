@@ -11,12 +11,12 @@ from kubernetes_asyncio.client import ApiException
 from traitlets import Bool, Integer, default
 
 from . import token
-from .choices import ChoicesSpawner
+from .companion_spawner import CompanionSpawner
 from .failures import NotebookFailed, Trouble, denied, diagnose
 
 
-class CytomineSpawner(ChoicesSpawner):
-    """Starts a person's notebook on Kubernetes, with the image and size that they chose.
+class CytomineSpawner(CompanionSpawner):
+    """Starts a person's notebook on Kubernetes, as they chose it, and beside it, if they want, a Cytomine stack.
 
     A subclass of KubeSpawner: its settings apply, except `profile_list`, whose place `notebook_images` and
     `notebook_sizes` take. The pod passes the restricted Pod Security Standard unless its defaults are changed.
@@ -52,7 +52,7 @@ class CytomineSpawner(ChoicesSpawner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._notices: list[str] = []
+        self._notices: list[dict[str, Any]] = []
 
     @default("uid")
     def _default_uid(self) -> int:
@@ -112,6 +112,8 @@ class CytomineSpawner(ChoicesSpawner):
 
     async def _start(self) -> Any:
         self._notices = []
+        began = time.monotonic()
+        await self._begin_companion()
         await self._revive_reflectors()
         start = asyncio.ensure_future(super()._start())
         watch = asyncio.ensure_future(self._watch_for_trouble())
@@ -123,6 +125,7 @@ class CytomineSpawner(ChoicesSpawner):
             url = await start
             if self.token_in_secret:
                 await token.apply(self, owner_uid=self.pod_id)
+            await self._await_companion(began)
         except ApiException as error:
             self._forgive()
             refusal = denied(error.status, error.body)
@@ -136,6 +139,8 @@ class CytomineSpawner(ChoicesSpawner):
             start.cancel()
             watch.cancel()
             await asyncio.gather(start, watch, return_exceptions=True)
+            if self._companion:
+                self._companion.leave()
         return url
 
     async def _watch_for_trouble(self) -> Trouble | None:
@@ -186,26 +191,31 @@ class CytomineSpawner(ChoicesSpawner):
         return ", ".join(part for part in parts if part)
 
     def _notify(self, message: str) -> None:
-        if message not in self._notices:
-            self._notices.append(message)
+        if not any(notice["message"] == message for notice in self._notices):
+            self._notices.append({"message": message})
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """The pod's events and our own notices; never raises, because the hub's page would break."""
+        """The pod's events, our notices and the stack's; never raises, because the hub's page would break."""
         events = super().progress()
         step: asyncio.Future[dict[str, Any]] | None = None
         told = 0
+        ended = False
         try:
-            while True:
+            while not ended:
                 step = step or asyncio.ensure_future(anext(events))
                 await asyncio.wait({step}, timeout=1)
+                # Also after the last event: what kept the stack from starting is said as the notebook is ready.
+                over = step.done() and isinstance(step.exception(), StopAsyncIteration)
+                ended = over and (self._start_future is None or self._start_future.done())
                 for notice in self._notices[told:]:
-                    yield {"message": notice}
+                    yield dict(notice)
                 told = len(self._notices)
-                if step.done():
+                if over and not ended:
+                    # KubeSpawner has no events to show, but the stack may have.
+                    await asyncio.wait({self._start_future}, timeout=1)
+                elif step.done() and not ended:
                     done, step = step, None
                     yield done.result()
-        except StopAsyncIteration:
-            return
         except Exception:
             self.log.exception("The progress of %s cannot be shown", self._log_name)
             yield {"message": "The progress cannot be shown; the start goes on."}
