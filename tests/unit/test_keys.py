@@ -1,0 +1,353 @@
+"""The keys of notebooks: a real stand-in of Cytomine's core gives and checks them; hub and cluster are in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import httpx
+import pytest
+import requests
+
+from cytomine_spawner.stacks import keys
+from cytomine_spawner.stacks.credentials import MANAGED_BY, Connection, signed_headers
+from cytomine_spawner.stacks.keys import Connections
+from cytomine_spawner.stacks.members import Role
+from cytomine_spawner.stacks.model import Desired, Members, Phase, Stack
+from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
+from dev.standin.local import Local
+from tests.support.secretstore import FakeSecrets
+from tests.support.stacks import FakeStore, a_stack
+from tests.support.standin import Issuer
+
+RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
+OWNERS, BOBS = "cm-ada-connection", "cm-ada-connection-bob"
+
+
+class Core:
+    """A running stand-in and the tokens that it takes."""
+
+    def __init__(self, local: Local, issuer: Issuer) -> None:
+        self.local, self.issuer = local, issuer
+
+    def role(self, connection: Connection) -> dict[str, Any]:
+        """What core says of the person of these keys."""
+        url = f"{connection.host}/session/admin/info.json"
+        return dict(requests.get(url, headers=signed_headers(connection), timeout=10).json())
+
+    def accepts(self, connection: Connection) -> bool:
+        url = f"{connection.host}/api/user/current.json"
+        return requests.get(url, headers=signed_headers(connection), timeout=10).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    issuer = Issuer()
+    try:
+        with Local(tmp_path_factory.mktemp("keys"), issuer.issuer, issuer.jwks).running() as local:
+            yield Core(local, issuer)
+    finally:
+        issuer.close()
+
+
+class World:
+    """The service's keys over a real core; ``address`` and ``minted`` may be changed to break things."""
+
+    def __init__(self, core: Core) -> None:
+        self.core, self.address = core, core.local.url
+        self.store, self.secrets = FakeStore(), FakeSecrets()
+        self.members: dict[str, Role] = {}
+        self.hub_fault: StoreError | None = None
+        self.told: list[str] = []
+        self.mint_faults = 0
+        self.connections = Connections(
+            self.store,
+            self.secrets,  # type: ignore[arg-type]
+            self,
+            self,  # type: ignore[arg-type]
+            address=lambda _: self.address,
+            changed=self.told.append,
+        )
+
+    async def mint(self, stack: Stack, username: str, name: str, email: str, role: str) -> str:
+        if self.mint_faults:
+            self.mint_faults -= 1
+            raise RuntimeError("no key to sign with")
+        return self.core.issuer.token(username, role, name=name)
+
+    async def role(self, stack: Stack, user: str, *, fresh: bool = False) -> Role | None:
+        if self.hub_fault:
+            raise self.hub_fault
+        return self.members.get(user) or (Role.USER if user in stack.spec.members.users else None)
+
+    def secret(self, name: str = OWNERS) -> dict[str, str]:
+        data = self.secrets.there[name]["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def connection(self, name: str = OWNERS) -> Connection:
+        data = self.secret(name)
+        return Connection(data["host"], data["public-key"], data["private-key"], data["user"])
+
+    async def until(self, condition: Callable[[], Any], seconds: float = 20) -> None:
+        end = asyncio.get_running_loop().time() + seconds
+        while not condition():
+            assert asyncio.get_running_loop().time() < end, "it did not happen"
+            await asyncio.sleep(0.02)
+
+    async def connected(self, stack: Stack) -> None:
+        end = asyncio.get_running_loop().time() + 20
+        while sentence := await self.connections.connected(stack):
+            assert asyncio.get_running_loop().time() < end, sentence
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def world(core: Core, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(keys, "BACKOFF_SECONDS", (0.05,))
+    monkeypatch.setattr(keys, "RECHECK_SECONDS", 0.1)
+    made = World(core)
+    running = asyncio.create_task(made.connections.run())
+    yield made
+    assert not running.done(), "the task ended by itself"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def running(start: datetime = RUN, **changes: Any) -> Stack:
+    return a_stack("ada", started_at=start, **changes)
+
+
+# -- the owner --------------------------------------------------------------------------------------------
+
+
+async def test_a_stack_that_serves_gets_its_owners_keys_and_they_work(world: World) -> None:
+    stack = running()
+    assert "being fetched" in await world.connections.connected(stack)
+    world.store.view.put(stack)
+    await world.connected(stack)
+    assert world.told == ["cm-ada"]
+    secret = world.secret()
+    assert set(secret) == {"host", "public-key", "private-key", "user"}
+    assert (secret["user"], secret["host"]) == ("ada", world.core.local.url)
+    assert world.core.accepts(world.connection())
+    assert world.core.role(world.connection())["admin"] is True
+
+
+async def test_the_secret_belongs_to_the_stack_and_is_none_that_the_operator_would_take_away(
+    world: World,
+) -> None:
+    stack = running()
+    await world.connections.provide(stack, "ada")
+    meta = world.secrets.there[OWNERS]["metadata"]
+    assert meta["ownerReferences"][0]["uid"] == stack.uid
+    assert meta["labels"]["app.kubernetes.io/managed-by"] == MANAGED_BY != "cytomine-stacks"
+
+
+async def test_a_stack_is_connected_as_soon_as_core_and_gateway_serve_whatever_the_others_do(
+    world: World,
+) -> None:
+    stack = running(phase=Phase.STARTING)
+    parts = [
+        c.replace(state="Ready") if c.name in ("core", "gateway") else c for c in stack.status.components
+    ]
+    stack = stack.replace(status=stack.status.replace(components=tuple(parts)))
+    world.store.view.put(stack)
+    await world.connected(stack)
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.HIBERNATED, None])
+async def test_no_keys_are_asked_of_a_stack_that_does_not_serve(world: World, phase: Phase | None) -> None:
+    with pytest.raises(Conflict, match="does not serve yet"):
+        await world.connections.provide(running(phase=phase), "ada")
+    assert world.secrets.there == {}
+
+
+async def test_each_start_of_a_stack_gives_new_keys_and_ends_the_old_ones(world: World) -> None:
+    world.store.view.put(running())
+    await world.connected(running())
+    old = world.connection()
+    again = running(RUN + timedelta(hours=3))
+    world.store.view.put(again)
+    await world.connected(again)
+    assert world.core.accepts(world.connection())
+    assert not world.core.accepts(old)
+
+
+async def test_within_one_start_the_keys_stay_also_for_a_service_that_was_restarted(
+    core: Core, world: World
+) -> None:
+    first = await world.connections.provide(running(), "ada")
+    other = World(core)
+    other.secrets = world.secrets
+    other.connections._kube = world.secrets  # type: ignore[assignment]
+    assert await other.connections.provide(running(), "ada") == first
+    assert await world.connections.provide(running(), "ada", renew=True) != first
+    assert not world.core.accepts(first)
+
+
+async def test_keys_that_core_no_longer_takes_are_replaced(world: World) -> None:
+    first = await world.connections.provide(running(), "ada")
+    # Somebody rotated them behind the service's back.
+    head = {"Authorization": f"Bearer {world.core.issuer.token('ada', 'ADMIN')}"}
+    async with httpx.AsyncClient() as client:
+        url = f"{world.core.local.url}/api/user/current/keys"
+        assert (await client.post(url, headers=head)).status_code == 200
+    second = await world.connections.provide(running(), "ada")
+    assert second != first
+    assert world.core.accepts(second)
+
+
+async def test_keys_of_a_former_stack_of_the_same_name_are_not_taken_over(world: World) -> None:
+    first = await world.connections.provide(running(uid="one"), "ada")
+    second = await world.connections.provide(running(uid="two"), "ada")
+    assert first != second
+    assert world.secrets.there[OWNERS]["metadata"]["ownerReferences"][0]["uid"] == "two"
+
+
+async def test_many_who_ask_at_once_get_the_same_keys(world: World) -> None:
+    asked = [world.connections.provide(running(), "ada") for _ in range(8)]
+    assert len(set(await asyncio.gather(*asked))) == 1
+
+
+async def test_what_fails_is_tried_again_until_it_works_and_is_said_meanwhile(world: World) -> None:
+    right, world.address = world.address, "http://127.0.0.1:9"
+    stack = running()
+    world.store.view.put(stack)
+    await world.until(lambda: world.told)
+    assert await world.connections.connected(stack) == "Cytomine does not answer at its gateway."
+    world.address = right
+    world.mint_faults = 2
+    await world.connected(stack)
+
+
+async def test_a_core_that_does_not_know_the_identity_is_said_so(world: World) -> None:
+    async def mint(*_: Any) -> str:
+        return "a.b.c"
+
+    world.mint = mint  # type: ignore[method-assign,assignment]
+    with pytest.raises(Unavailable, match=r"does not accept the service's token \(401\)"):
+        await world.connections.provide(running(), "ada")
+
+
+async def test_a_cluster_that_keeps_no_secrets_is_said_so(world: World) -> None:
+    world.secrets.refuses = 403
+    with pytest.raises(Unavailable, match="The cluster does not keep the keys: secrets is forbidden"):
+        await world.connections.provide(running(), "ada")
+
+
+async def test_no_private_key_and_no_token_is_logged_or_shown(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    connection = await world.connections.provide(running(), "ada")
+    world.address = "http://127.0.0.1:9"
+    with pytest.raises(Unavailable) as caught:
+        await world.connections.provide(running(), "ada", renew=True)
+    text = caplog.text + repr(connection) + str(caught.value)
+    assert connection.private_key not in text
+    assert "eyJ" not in text  # how each token begins
+
+
+# -- members ----------------------------------------------------------------------------------------------
+
+
+def shared(start: datetime = RUN, *users: str, **changes: Any) -> Stack:
+    return running(start, members=Members(users=users), **changes)
+
+
+async def test_a_member_gets_keys_of_her_own_and_is_no_administrator(world: World) -> None:
+    stack = shared(RUN, "bob")
+    connection = await world.connections.provide(stack, "bob")
+    assert world.secret(BOBS)["user"] == "bob"
+    said = world.core.role(connection)
+    assert (said["admin"], said["user"]) == (False, True)
+
+
+async def test_a_removed_members_keys_end_and_her_secret_goes(world: World) -> None:
+    world.store.view.put(shared(RUN, "bob", "eve"))
+    bobs = await world.connections.provide(shared(RUN, "bob", "eve"), "bob")
+    eves = await world.connections.provide(shared(RUN, "bob", "eve"), "eve")
+    world.store.view.put(shared(RUN, "eve", generation=2))
+    await world.until(lambda: BOBS not in world.secrets.there)
+    assert not world.core.accepts(bobs)
+    assert world.core.accepts(eves)
+
+
+async def test_a_member_by_group_or_share_who_is_none_any_more_loses_the_keys_though_no_stack_changed(
+    world: World,
+) -> None:
+    world.members["bob"] = Role.GROUP
+    stack = running()
+    world.store.view.put(stack)
+    bobs = await world.connections.provide(stack, "bob")
+    del world.members["bob"]
+    await world.until(lambda: BOBS not in world.secrets.there)
+    assert not world.core.accepts(bobs)
+
+
+async def test_a_silent_hub_takes_nobodys_keys(world: World) -> None:
+    world.members["bob"] = Role.SHARE
+    stack = running()
+    world.store.view.put(stack)
+    bobs = await world.connections.provide(stack, "bob")
+    asked = []
+
+    async def silent(*_: Any, **__: Any) -> None:
+        asked.append(1)
+        raise Unavailable("The hub does not answer at the moment.")
+
+    world.role = silent  # type: ignore[method-assign,assignment]
+    world.members.clear()
+    await world.until(lambda: len(asked) > 2)
+    assert world.core.accepts(bobs)
+
+
+async def test_a_member_removed_while_the_stack_sleeps_loses_the_secret_at_once_and_the_keys_at_the_start(
+    world: World,
+) -> None:
+    world.store.view.put(shared(RUN, "bob"))
+    bobs = await world.connections.provide(shared(RUN, "bob"), "bob")
+    asleep = {"phase": Phase.HIBERNATED, "desired_state": Desired.HIBERNATED}
+    world.store.view.put(shared(RUN, "bob", **asleep, generation=2))
+    world.store.view.put(shared(RUN, **asleep, generation=3))
+    await world.until(lambda: set(world.secret(BOBS)) == {"user"})
+    assert world.core.accepts(bobs)  # the stand-in does not sleep
+    world.store.view.put(shared(RUN + timedelta(hours=1), generation=4))
+    await world.until(lambda: BOBS not in world.secrets.there)
+    assert not world.core.accepts(bobs)
+
+
+async def test_a_member_removed_while_the_service_was_down_loses_the_keys_when_it_is_back(
+    core: Core, world: World
+) -> None:
+    bobs = await world.connections.provide(shared(RUN, "bob"), "bob")
+    other = World(core)
+    other.connections._kube = world.secrets  # type: ignore[assignment]
+    other.store.view.put(shared())
+    task = asyncio.create_task(other.connections.run())
+    await world.until(lambda: BOBS not in world.secrets.there)
+    task.cancel()
+    assert not world.core.accepts(bobs)
+
+
+async def test_members_keys_are_renewed_at_a_resume_too(world: World) -> None:
+    world.store.view.put(shared(RUN, "bob"))
+    bobs = await world.connections.provide(shared(RUN, "bob"), "bob")
+    later = shared(RUN + timedelta(hours=1), "bob")
+    world.store.view.put(later)
+    await world.until(lambda: world.secret(BOBS)["private-key"] != bobs.private_key)
+    assert not world.core.accepts(bobs)
+    assert world.core.accepts(world.connection(BOBS))
+
+
+async def test_a_token_says_when_it_ends(world: World) -> None:
+    token, ends = await world.connections.token(running(), "ada", Role.OWNER)
+    assert ends > datetime.now(timezone.utc).timestamp()
+    async with httpx.AsyncClient() as client:
+        head = {"Authorization": f"Bearer {token}"}
+        answer = await client.get(f"{world.address}/api/user/current.json", headers=head)
+    assert answer.json()["username"] == "ada"
