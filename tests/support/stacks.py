@@ -268,6 +268,7 @@ class Service:
     loop: asyncio.AbstractEventLoop
     site: web.Mounted
     site_hub: Hub
+    identity: Any = None
     clients: list[httpx.Client] = field(default_factory=list)
 
     def do(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -335,9 +336,15 @@ def events(response: httpx.Response) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def serving(
-    port: int = 0, connections: Callable[[FakeStore, Hub], Any] | None = None, **real_hub: Any
+    port: int = 0,
+    connections: Callable[[FakeStore, Hub], Any] | None = None,
+    identity: Callable[..., Any] | None = None,
+    **real_hub: Any,
 ) -> Iterator[Service]:
-    """The site and its hub in a thread of their own; with settings of HubOAuth for a real hub."""
+    """The site and its hub in a thread of their own; with settings of HubOAuth for a real hub.
+
+    The identity, if one is wanted, is made from the store, the hub's login, the hub's API and the service's address.
+    """
     started: dict[str, Any] = {}
     ready = threading.Event()
 
@@ -361,7 +368,13 @@ def serving(
         hub.service_token = hub_auth.api_token
         site_hub = Hub(hub_auth.api_url, lambda: hub_auth.api_token)
         given = connections(store, site_hub) if connections else None
-        site = web.mount(store, hub_auth=hub_auth, hub=site_hub, connections=given)
+        url = f"http://127.0.0.1:{port}"
+        login_to_stacks = identity(store, hub_auth, site_hub, url) if identity else None
+        extra = []
+        if login_to_stacks:
+            await login_to_stacks.start()
+            extra = login_to_stacks.handlers()
+        site = web.mount(store, hub_auth=hub_auth, hub=site_hub, connections=given, extra=extra)
         # One origin for both, as behind the hub's proxy.
         application = tornado.web.Application(site.handlers, **site.settings)
         application.add_handlers(".*", hub.application().wildcard_router.rules)
@@ -372,9 +385,7 @@ def serving(
             servers.append(server)
         stop = asyncio.Event()
         started.update(
-            service=Service(
-                f"http://127.0.0.1:{port}", store, hub, asyncio.get_running_loop(), site, site_hub
-            ),
+            service=Service(url, store, hub, asyncio.get_running_loop(), site, site_hub, login_to_stacks),
             stop=stop,
         )
         ready.set()
@@ -382,6 +393,8 @@ def serving(
         for server in servers:
             server.stop()
             await server.close_all_connections()
+        if login_to_stacks:
+            await login_to_stacks.stop()
 
     thread = threading.Thread(target=asyncio.run, args=(main(port),), daemon=True)
     thread.start()

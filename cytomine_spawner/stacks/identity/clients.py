@@ -1,0 +1,94 @@
+"""The two clients of every stack, and where each may have people sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+# Paths of a stack that are not the user interface's. A code must not be sent there: what answers there may pass it
+# on, by a redirect that keeps the fragment or in a log.
+NOT_PAGES = (
+    "api",
+    "iam",
+    "ims",
+    "import",
+    "oauth2",
+    "server",
+    "session",
+    "static",
+    "upload",
+    "ws",
+)
+_ODD = re.compile(r"[\x00-\x20\x7f-\uffff\\<>\"'`{}|^]|%(?![0-9A-Fa-f]{2})")
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who asks for tokens.
+
+    Attributes:
+        client_id: its name.
+        public: whether it runs in a browser and so has no secret.
+        stack_url: the stack's address, without a slash at the end.
+    """
+
+    client_id: str
+    public: bool
+    stack_url: str
+
+    def redirect_allowed(self, uri: str) -> bool:
+        """Whether people may be sent here with a code."""
+        if not self.public:
+            return uri == f"{self.stack_url}/oauth2/callback"
+        return is_page(uri, self.stack_url)
+
+
+def clients(stack_url: str) -> Mapping[str, Client]:
+    """The clients of a stack: Cytomine's user interface and the proxy before it."""
+    return {
+        "core": Client("core", public=True, stack_url=stack_url),
+        "gateway": Client("gateway", public=False, stack_url=stack_url),
+    }
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port as browsers write an origin; empty if there is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in _PORTS or not parts.hostname:
+        return ""
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    suffix = "" if port in (None, _PORTS[parts.scheme]) else f":{port}"
+    return f"{parts.scheme}://{host}{suffix}"
+
+
+def is_page(uri: str, stack_url: str) -> bool:
+    """Whether an address is one of the user interface's pages, on exactly the stack's origin, written plainly."""
+    if _ODD.search(uri) or "#" in uri or len(uri) > 2000:
+        return False
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return False
+    if "@" in parts.netloc or not origin(stack_url) or origin(uri) != origin(stack_url):
+        return False
+    path = unquote(parts.path)
+    if "%" in path or "\\" in path or "//" in path or ";" in path:
+        return False  # encoded twice, or read differently by different readers
+    segments = path.lower().split("/")[1:]
+    return not {".", ".."} & set(segments) and (not segments or segments[0] not in NOT_PAGES)
+
+
+def without_fragment(uri: str) -> str:
+    """An address as a server knows it.
+
+    keycloak-js names the page that it is on, with the fragment in which upstream's user interface keeps its place;
+    the answer's own fragment replaces it.
+    """
+    return uri.partition("#")[0]

@@ -1,0 +1,396 @@
+"""The addresses of the stacks' identity, below the service's prefix: ``<stack>/iam/realms/cytomine/…``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from jupyterhub.services.auth import UserNotAllowed
+from tornado.web import HTTPError, RequestHandler
+
+from .. import auth
+from ..auth import Handler, Refusal, Site, not_synced, refusal
+from ..kube import KubeError
+from ..model import Stack
+from ..pages import Page
+from . import frames
+from .people import HubSilent
+from .provider import ENDPOINTS, REALM, Answer, BadRequest, Provider
+
+log = logging.getLogger(__name__)
+
+# A stack's name and nothing else, so that no other address of the service is hidden.
+NAME = r"(cm-[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"
+# Public keys may be kept for as long as a new one is published before it signs.
+CERTS_SECONDS = 300
+
+
+class _Common:
+    """What all of them share; mixed into tornado handlers."""
+
+    provider: Provider
+    ready: Callable[[], str]
+    site: Site
+    settings: dict[str, Any]
+
+    def initialize(self, site: Site, **shared: Any) -> None:
+        """Take over what all share."""
+        super().initialize(site)  # type: ignore[misc]
+        self.provider, self.ready = shared["provider"], shared["ready"]
+
+    def the_stack(self, name: str) -> Stack:
+        """The stack of this name, for whoever asks: what is told of it here is no secret."""
+        if trouble := self.ready():
+            raise Refusal(503, trouble)
+        view = self.site.store.view
+        if not view.synced:
+            raise Refusal(503, not_synced())
+        found = view.get(name)
+        if found is None or found.deleting:
+            raise Refusal(404, f"There is no stack called {name}.")
+        return found
+
+
+class Program(_Common, Handler):
+    """Answers programs: JSON, and to scripts of no other page than the stack's own."""
+
+    public = True
+    methods = "GET, OPTIONS"
+
+    async def prepare(self) -> None:
+        """Tell the browser whether the page that asks may read the answer.
+
+        Raises:
+            Refusal: for another site's page.
+        """
+        await super().prepare()
+        stack = self.the_stack(str(self.path_args[0]))
+        origin = self.request.headers.get("Origin")
+        self.set_header("Vary", "Origin")
+        if origin is None:
+            return
+        if origin != self.provider.origin(stack.name):
+            raise Refusal(403, "Another site's page sent this request.")
+        # The answer is for one origin; that the cookies come along is keycloak-js's way, nothing here reads them.
+        self.set_header("Access-Control-Allow-Origin", origin)
+        self.set_header("Access-Control-Allow-Credentials", "true")
+        self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+
+    def options(self, _: str) -> None:
+        """Answer what a browser asks before it sends."""
+        self.set_header("Access-Control-Allow-Methods", self.methods)
+        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer as OAuth does."""
+        answer = refusal(kwargs.get("exc_info", (None, None, None))[1], status_code)
+        codes = {404: "invalid_request", 503: "temporarily_unavailable", 403: "access_denied"}
+        code = codes.get(
+            answer.status_code, "invalid_request" if answer.status_code < 500 else "server_error"
+        )
+        self.say(Answer.error(answer.status_code, code, answer.sentence))
+
+    def say(self, answer: Answer) -> None:
+        """Send an answer."""
+        self.set_status(answer.status)
+        for name, value in answer.headers.items():
+            self.set_header(name, value)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(answer.body)
+
+    def bearer(self) -> str:
+        """The token in the header."""
+        scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    def body(self) -> str:
+        """The form as text."""
+        try:
+            return self.request.body.decode("ascii")
+        except UnicodeDecodeError:
+            raise Refusal(400, "The form is damaged.") from None
+
+    async def claims(self, stack: Stack) -> dict[str, Any] | None:
+        """The claims of the token in the header, if it is good."""
+        try:
+            return await self.provider.bearer(stack, self.bearer())
+        except KubeError as error:
+            raise Refusal(503, "The cluster does not answer. Try again.") from error
+
+    def unauthorized(self) -> None:
+        """Answer somebody without a good token."""
+        self.set_header("WWW-Authenticate", 'Bearer error="invalid_token"')
+        self.say(Answer.error(401, "invalid_token", "The token is not good here, or not any more."))
+
+
+class Discovery(Program):
+    """The issuer's metadata."""
+
+    async def get(self, name: str) -> None:
+        """Answer."""
+        self.finish(self.provider.discovery(name))
+
+
+class Certs(Program):
+    """The public keys."""
+
+    async def get(self, _: str) -> None:
+        """Answer."""
+        self.set_header("Cache-Control", f"public, max-age={CERTS_SECONDS}")
+        self.finish(self.provider.keyring.jwks())
+
+
+class Token(Program):
+    """Codes and refresh tokens become tokens here."""
+
+    methods = "POST, OPTIONS"
+
+    async def post(self, name: str) -> None:
+        """Answer."""
+        answer = await self.provider.token(self.the_stack(name), self.body(), self.request.headers)
+        self.say(answer)
+
+
+class Revoke(Program):
+    """Clients give their tokens back here."""
+
+    methods = "POST, OPTIONS"
+
+    async def post(self, name: str) -> None:
+        """Answer."""
+        self.say(await self.provider.revoke(self.the_stack(name), self.body(), self.request.headers))
+
+
+class UserInfo(Program):
+    """What a token says of its person."""
+
+    methods = "GET, POST, OPTIONS"
+
+    async def get(self, name: str) -> None:
+        """Answer."""
+        found = await self.claims(self.the_stack(name))
+        if found is None:
+            self.unauthorized()
+            return
+        told = ("sub", "preferred_username", "name", "given_name", "family_name", "email")
+        self.finish({key: found[key] for key in told if key in found})
+
+    post = get
+
+
+class Verify(Program):
+    """For the gateway: whether a bearer token is good for this stack."""
+
+    async def get(self, name: str) -> None:
+        """Answer 204 with the user's name in Cytomine, or 401."""
+        stack = self.the_stack(name)
+        found = await self.claims(stack)
+        if found is None or not await self._still(stack, found):
+            self.unauthorized()
+            return
+        self.set_header("X-Cytomine-User", found["preferred_username"])
+        self.set_status(204)
+
+    async def _still(self, stack: Stack, found: dict[str, Any]) -> bool:
+        """Whether the person has not been shut out since the token was made."""
+        try:
+            session = (await self.provider.grants.of(stack)).get(str(found.get("sid")))
+            if session is None:
+                return "sid" not in found  # made by this service for a moment's use
+            return await self.provider.people.role(stack, session.user) is not None
+        except (HubSilent, KubeError):
+            return True  # the token itself has only minutes left
+
+
+class Frame(Program):
+    """A page without words for a frame in the stack's own pages, and in no others."""
+
+    frame: frames.Frame
+
+    def initialize(self, site: Site, **shared: Any) -> None:
+        """Take over which one."""
+        super().initialize(site, **shared)
+        self.frame = shared["frame"]
+
+    async def get(self, name: str) -> None:
+        """Answer."""
+        origin = self.provider.origin(name)
+        self.clear_header("X-Frame-Options")
+        self.set_header("Content-Security-Policy", self.frame.policy(origin))
+        self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(self.frame.html(origin))
+
+
+class Status(Program):
+    """For the status frame: whether a session goes on. Who asks has to know its unguessable name."""
+
+    async def get(self, name: str) -> None:
+        """Answer 204 or 403."""
+        try:
+            ledger = await self.provider.grants.of(self.the_stack(name))
+        except KubeError as error:
+            raise Refusal(503, "The cluster does not answer. Try again.") from error
+        session = ledger.get(self.get_query_argument("session_state", ""))
+        good = session is not None and session.client == self.get_query_argument("client_id", "")
+        self.set_status(204 if good else 403)
+
+
+class Login(_Common, Page):
+    """The login: the hub's, without a page of its own."""
+
+    public = True  # asks the hub itself, after it knows where errors go
+
+    async def get(self, name: str) -> None:
+        """Send a browser on: to the hub's login, or back to the stack with a code.
+
+        Raises:
+            Refusal: to strangers, and if there is nowhere to send an error.
+        """
+        stack = self.the_stack(name)
+        try:
+            asked = self.provider.asked(name, self.request.query)
+        except BadRequest as error:
+            raise Refusal(400, str(error)) from error
+        silent = "none" in asked.get("prompt", "").split()
+        try:
+            model = await self._ask_hub()
+            if model is None:
+                if silent:
+                    raise _Silently("login_required", "Nobody is logged in at the hub.")
+                self.redirect(self.get_login_url())
+                return
+            await self._send_back(stack, asked, self._admit(model))
+        except _Silently as refused:
+            if not silent:
+                raise Refusal(refused.status, refused.sentence) from refused
+            self._go(self.provider.refuse(name, asked, refused.error, refused.sentence))
+
+    def _admit(self, model: dict[str, Any]) -> dict[str, Any]:
+        try:
+            model = self.check_hub_user(model)
+        except UserNotAllowed as error:
+            raise _Silently(
+                "access_denied",
+                f"{model['name']} may not use this service; an administrator of the hub can allow it.",
+                403,
+            ) from error
+        self._hub_auth_user_cache = self.current_user = model
+        self.person = auth.Person.from_model(model)
+        if self.person.kind != "user":
+            raise _Silently("access_denied", "Only users of the hub can open a stack, services cannot.", 403)
+        return model
+
+    async def _send_back(self, stack: Stack, asked: dict[str, str], model: dict[str, Any]) -> None:
+        try:
+            person = await self.provider.people.allowed(stack, model)
+            if person is None:
+                raise _Silently(
+                    "access_denied",
+                    f"This Cytomine belongs to somebody else, and {self.person.name} is not among its members. "
+                    "Its owner can let you in: ask them to add you on their page of stacks.",
+                    403,
+                )
+            token = self.hub_auth.get_token(self)
+            if not isinstance(token, str) or not token:
+                raise _Silently("login_required", "Nobody is logged in at the hub.", 401)
+            self._go(await self.provider.authorize(stack, asked, person, token))
+        except BadRequest as error:
+            raise Refusal(400, str(error)) from error
+        except HubSilent as error:
+            raise _Silently("temporarily_unavailable", auth.HUB_SILENT, 503) from error
+        except KubeError as error:
+            raise _Silently(
+                "temporarily_unavailable", "The cluster does not answer. Try again in a minute.", 503
+            ) from error
+
+    def _go(self, address: str) -> None:
+        # The address holds a code: nobody after us is told of it.
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.redirect(address)
+
+
+class _Silently(Exception):
+    """A refusal that a silent login gets as an error, and everybody else as a page."""
+
+    def __init__(self, error: str, sentence: str, status: int = 401) -> None:
+        super().__init__(sentence)
+        self.error, self.sentence, self.status = error, sentence, status
+
+
+class Logout(_Common, Page):
+    """The end of a login to a stack.
+
+    Whoever still is logged in at the hub would be logged in again by the stack's next page. So they get a page that
+    says so and leads to the hub's logout; only the others are sent on at once.
+    """
+
+    public = True
+
+    async def get(self, name: str) -> None:
+        """End the sessions.
+
+        Raises:
+            Refusal: if the request does not come from one who was logged in.
+        """
+        stack = self.the_stack(name)
+        try:
+            ended = await self.provider.log_out(stack, self.get_argument("id_token_hint", ""))
+        except KubeError as error:
+            raise Refusal(503, "The cluster does not answer. Try again in a minute.") from error
+        if not ended:
+            raise Refusal(
+                400,
+                "This link does not say who is to be logged out. To log out everywhere, log out of the hub.",
+            )
+        origin = self.provider.origin(name)
+        if (
+            self.request.headers.get("Origin") == origin
+            and self.request.headers.get("Sec-Fetch-Dest") == "empty"
+        ):
+            # keycloak-js may send it by script; it loads its page anew then.
+            self.set_header("Access-Control-Allow-Origin", origin)
+            self.set_status(204)
+            return
+        onward = self.provider.after_logout(
+            name, self.get_argument("post_logout_redirect_uri", ""), self.get_argument("state", "")
+        )
+        try:
+            model = await self._ask_hub()
+        except (Refusal, HTTPError, asyncio.TimeoutError):
+            model = None
+        if model is None and onward:
+            self.redirect(onward)
+            return
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.show("logged_out.html", onward=onward or self.provider.url(name), at_the_hub=model is not None)
+
+    post = get
+
+
+def handlers(
+    provider: Provider, site: Site, ready: Callable[[], str]
+) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
+    """All addresses, as patterns relative to the service's prefix."""
+    shared = {"site": site, "provider": provider, "ready": ready}
+    realm = NAME + REALM
+    oidc = realm + ENDPOINTS
+    addresses: list[tuple[str, type[RequestHandler]]] = [
+        (rf"{realm}/\.well-known/openid-configuration", Discovery),
+        (rf"{oidc}/auth", Login),
+        (rf"{oidc}/token", Token),
+        (rf"{oidc}/certs", Certs),
+        (rf"{oidc}/userinfo", UserInfo),
+        (rf"{oidc}/logout", Logout),
+        (rf"{oidc}/revoke", Revoke),
+        (rf"{oidc}/login-status-iframe\.html/init", Status),
+        (rf"{NAME}/verify", Verify),
+    ]
+    return [
+        *((pattern, handler, shared) for pattern, handler in addresses),
+        *((rf"{oidc}/{path}", Frame, {**shared, "frame": frame}) for path, frame in frames.ALL.items()),
+    ]
