@@ -7,54 +7,19 @@ import base64
 import json
 
 import pytest
-from kubernetes_asyncio import config
-from kubespawner import KubeSpawner
 
 from cytomine_spawner import CytomineSpawner
 from cytomine_spawner.failures import NotebookFailed
-from tests.support.kube import make_spawner
+from tests.support.spawning import spawners, start, until
 
 LS_LOGIN_NAME = "28f7bc3a2d32a4a0a1b2c3d4e5f60718293a4b5c@lifescience-ri.eu"
 
 
 @pytest.fixture
 async def make(api, namespace, monkeypatch):
-    """Makes spawners in the test's namespace; each is a new object, as after a restart of the hub."""
-    await config.load_kube_config(config_file=str(api.kubeconfig))
-    monkeypatch.setattr("kubespawner.spawner.load_config", lambda **_: None)
-    monkeypatch.setattr(KubeSpawner, "reflectors", {})
-
-    def make(user="ada", **settings):
-        return make_spawner(
-            CytomineSpawner,
-            user=user,
-            namespace=namespace,
-            start_timeout=settings.pop("start_timeout", 60),
-            storage_pvc_ensure=True,
-            storage_capacity="1Gi",
-            **settings,
-        )
-
-    yield make
-    await CytomineSpawner._stop_all_reflectors()
-    for pod in api.items(namespace, "pods"):
-        api.delete_now(f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}")
-
-
-async def start(spawner, **options):
-    await spawner._run_apply_user_options(options)
-    return await asyncio.wait_for(spawner.start(), 60)
-
-
-async def until(condition, seconds=20):
-    """Wait for a condition outside of this process."""
-
-    async def wait():
-        while not (found := condition()):  # noqa: ASYNC110 - the API server tells no event of ours
-            await asyncio.sleep(0.05)
-        return found
-
-    return await asyncio.wait_for(wait(), seconds)
+    """Makes spawners in the test's namespace."""
+    async with spawners(api, namespace, monkeypatch) as make:
+        yield make
 
 
 async def test_a_start_makes_one_pod_one_volume_and_one_secret_in_a_restricted_namespace(
