@@ -127,7 +127,12 @@ async def add(request: web.Request, conn: Connection, user: User, data: dict[str
 
 async def _index(request: web.Request, conn: Connection, annotation: int, project: int) -> None:
     pixels = await annotation_pixels(conn, annotation)
-    options = {"shape": json.loads(pixels["shape"]), "mode": "crop", "length": 256}
+    options = {
+        "shape": json.loads(pixels["shape"]),
+        "mode": "crop",
+        "length": 256,
+        "channel": pixels["channel"],
+    }
     crop = await ask(request, pixels["path"], "annotation", options)
     with_file = _multipart(annotation, bytes(crop.body))  # type: ignore[arg-type]
     await cbir(request, "POST", f"/cbir/images?storage={project}&index=annotation", data=with_file)

@@ -23,10 +23,13 @@ from .web import LOG, SETTINGS, Handler, http_session
 FORMATS = {
     "BMP": "BMP",
     "JPEG": "JPEG",
+    "OMETIFF": "OME-TIFF",
     "PLANARTIFF": "Planar TIFF",
     "PNG": "PNG",
     "PYRTIFF": "Pyramidal TIFF",
+    "SVS": "Leica Aperio SVS",
     "WEBP": "WebP",
+    "WSIDICOM": "WSI Dicom",
 }
 BUSY: web.AppKey[asyncio.Semaphore] = web.AppKey("busy", asyncio.Semaphore)
 
@@ -104,12 +107,13 @@ def _file(request: web.Request) -> Path:
 
 
 def _render(kind: str, path: Path, data: dict[str, Any], accept: str) -> tuple[bytes, str]:
+    channel = data.get("channel")
     if kind == "thumb":
-        image = slide.thumb(path, data["length"])
+        image = slide.thumb(path, data["length"], channel)
     elif kind == "window":
-        image = slide.window(path, data["box"])
+        image = slide.window(path, data["box"], channel)
     elif kind == "normalized-tile":
-        image = slide.tile(path, data["zoom"], data["tx"], data["ty"])
+        image = slide.tile(path, data["zoom"], data["tx"], data["ty"], channel)
     else:
         image = slide.annotation(path, data)
     return slide.encode(image, accept)

@@ -58,7 +58,8 @@ async def thumb(request: web.Request) -> web.Response:
     async with transaction(request) as conn:
         row = await locate(request, conn, user)
     size = number(request, "maxSize", 512)
-    return await ask(request, row["path"], "thumb", {"length": size}, request.match_info["ext"])
+    data = {"length": size, "channel": row.get("channel")}
+    return await ask(request, row["path"], "thumb", data, request.match_info["ext"])
 
 
 async def preview(request: web.Request) -> web.Response:
@@ -67,7 +68,8 @@ async def preview(request: web.Request) -> web.Response:
     async with transaction(request) as conn:
         row = await locate(request, conn, user)
     size = number(request, "maxSize", 1024)
-    return await ask(request, row["path"], "thumb", {"length": size}, request.match_info["ext"])
+    data = {"length": size, "channel": row.get("channel")}
+    return await ask(request, row["path"], "thumb", data, request.match_info["ext"])
 
 
 async def window(request: web.Request) -> web.Response:
@@ -76,7 +78,9 @@ async def window(request: web.Request) -> web.Response:
     box = [int(request.match_info[n]) for n in "xywh"]
     async with transaction(request) as conn:
         row = await locate(request, conn, user)
-    return await ask(request, row["path"], "window", {"box": box}, request.match_info["ext"])
+    # Of an image with several channels the window shows the reference slice, the first.
+    data = {"box": box, "channel": row.get("channel", 0)}
+    return await ask(request, row["path"], "window", data, request.match_info["ext"])
 
 
 async def tile(request: web.Request) -> web.Response:
@@ -85,17 +89,19 @@ async def tile(request: web.Request) -> web.Response:
     place = {n: int(request.match_info[n]) for n in ("zoom", "tx", "ty")}
     async with transaction(request) as conn:
         row = await locate(request, conn, user)
-    return await ask(request, row["path"], "normalized-tile", place, request.match_info["ext"])
+    data = {**place, "channel": row["channel"]}
+    return await ask(request, row["path"], "normalized-tile", data, request.match_info["ext"])
 
 
 async def annotation_pixels(conn: Connection, annotation: int) -> Row:
-    """Path of the slide and the geometry, with its origin at the top left, as GeoJSON."""
+    """Path and channel of the slide and the geometry, with its origin at the top left, as GeoJSON."""
     row = await one(
         conn,
-        """SELECT a.id, a.project_id, f.filename AS path,
+        """SELECT a.id, a.project_id, f.filename AS path, c.channel,
              ST_AsGeoJSON(ST_Translate(ST_Scale(a.location, 1, -1), 0, i.height), 6) AS shape
-           FROM (SELECT id, project_id, image_id, location FROM user_annotation
-                 UNION ALL SELECT id, project_id, image_id, location FROM reviewed_annotation) a
+           FROM (SELECT id, project_id, image_id, slice_id, location FROM user_annotation
+                 UNION ALL SELECT id, project_id, image_id, slice_id, location FROM reviewed_annotation) a
+           JOIN slice_instance s ON s.id = a.slice_id JOIN abstract_slice c ON c.id = s.base_slice_id
            JOIN image_instance n ON n.id = a.image_id JOIN abstract_image i ON i.id = n.base_image_id
            JOIN uploaded_file f ON f.id = i.uploaded_file_id WHERE a.id = %s""",
         annotation,
@@ -115,6 +121,7 @@ async def crop(request: web.Request) -> web.Response:
     options = {
         "shape": json.loads(row["shape"]),
         "mode": info["mode"],
+        "channel": row["channel"],
         "length": number(request, "maxSize") or None,
         "zoom": number(request, "zoom"),
         "factor": float(query.get("increaseArea") or 1),

@@ -19,7 +19,7 @@ from typing import Any
 
 from aiohttp import BodyPartReader, ClientError, web
 
-from . import slide
+from . import archive, slide
 from .errors import answer as reply
 from .signing import credentials, signature, signed
 from .web import HTTP, LOG, SETTINGS
@@ -203,7 +203,10 @@ async def _import(
     relative = f"{path.parent.name}/{path.name}"
     change = {**uploaded, "filename": relative}
     try:
-        found = await asyncio.to_thread(slide.info, path)
+        inside = await asyncio.to_thread(archive.unpack, path)
+        if inside != path:
+            change["filename"] = inside.relative_to(path.parent.parent).as_posix()
+        found = await asyncio.to_thread(slide.info, inside)
     except slide.Unreadable:
         await core.save("uploadedfile", {**change, "status": FAILED_FORMAT}, uploaded["id"])
         raise Rejected(str(path)) from None
@@ -219,12 +222,13 @@ async def _import(
             "samplePerPixel": found.samples,
             "physicalSizeX": found.physical_x,
             "physicalSizeY": found.physical_y,
+            "magnification": found.magnification,
+            "channels": max(1, len(found.planes)),
         },
     )
-    channels = "|".join(
-        {1: ["Gray"], 2: ["Gray", "A"], 3: ["R", "G", "B"]}.get(found.samples, ["R", "G", "B", "A"])
-    )
-    await core.save("abstractslice", {"image": image["id"], "channelName": channels})
+    samples = {1: "Gray", 2: "Gray|A", 3: "R|G|B"}.get(found.samples, "R|G|B|A")
+    for number, name in enumerate(found.planes or [samples]):
+        await core.save("abstractslice", {"image": image["id"], "channel": number, "channelName": name})
     instances = []
     for project in projects:
         instance = await placing.save("imageinstance", {"baseImage": image["id"], "project": project})
