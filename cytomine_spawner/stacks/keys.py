@@ -14,8 +14,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import Awaitable, Callable
-from inspect import isawaitable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from . import credentials, model
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 BACKOFF_SECONDS = (1, 2, 5, 10, 30, 60)
 # With the hub's cache and a token's life this keeps a former member's access below five minutes.
 RECHECK_SECONDS = 120
-IDLE_SECONDS = 3600
 # Without these there is nobody to give keys, and no way to them.
 NEEDED = ("core", "gateway")
 
@@ -39,8 +37,8 @@ NEEDED = ("core", "gateway")
 class Minter(Protocol):
     """The identity, as far as it is needed here."""
 
-    def mint(self, stack: Stack, username: str, name: str, email: str, role: str) -> str | Awaitable[str]:
-        """A short-lived token for core."""
+    def mint(self, stack: str, username: str, name: str, email: str, role: str) -> str:
+        """A short-lived token for the core of the stack of that name."""
 
 
 def serves(stack: Stack) -> bool:
@@ -98,28 +96,18 @@ class Connections:
         """Follow the stacks until cancelled; never raises otherwise."""
         rechecking = asyncio.create_task(self._recheck_members())
         try:
-            while True:
-                with self._store.view.subscribe() as subscription:
-                    await self._follow(subscription.wait)
+            async for changes in self._store.view.changes():
+                if changes.reset:
+                    self._forget(set(self._known) - {stack.name for stack in changes.changed})
+                self._forget({stack.name for stack in changes.removed})
+                for stack in changes.changed:
+                    self._consider(stack)
         finally:
             tasks = [rechecking, *self._tasks.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._tasks.clear()
-
-    async def _follow(self, wait: Callable[[float], Awaitable[bool]]) -> None:
-        cursor = ""
-        while True:
-            if self._store.view.synced:
-                changes = self._store.view.since(cursor)
-                cursor = changes.cursor
-                if changes.reset:
-                    self._forget(set(self._known) - {stack.name for stack in changes.changed})
-                self._forget({stack.name for stack in changes.removed})
-                for stack in changes.changed:
-                    self._consider(stack)
-            await wait(IDLE_SECONDS)
 
     def _forget(self, names: set[str]) -> None:
         for name in names:
@@ -306,8 +294,17 @@ class Connections:
         return await self._core.new_keys(self._address(stack), await self._mint(stack, user, role))
 
     async def _mint(self, stack: Stack, user: str, role: Role) -> str:
-        minted = self._identity.mint(stack, user, user, "", role.in_core)
-        return await minted if isawaitable(minted) else minted
+        try:
+            known = await self._hub.user(user)
+        except StoreError:
+            known = None
+        # The first token gives the person in Cytomine the name that people read there.
+        name, email = (known.full_name, known.email) if known else ("", "")
+        try:
+            return self._identity.mint(stack.name, user, name or user, email, role.in_core)
+        except Exception as error:
+            log.warning("No token for the stack %s could be signed: %s", stack.name, error)
+            raise Unavailable("The service cannot sign in to Cytomine now. Try again in a minute.") from error
 
     def _lock(self, stack: Stack, user: str) -> asyncio.Lock:
         return self._locks.setdefault((stack.uid, user), asyncio.Lock())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -47,10 +47,27 @@ class Role(str, Enum):
 
 @dataclass(frozen=True)
 class HubUser:
-    """A user as the hub tells."""
+    """A user as the hub tells.
+
+    Attributes:
+        name: what the hub calls the user.
+        groups: the user's groups.
+        full_name: for people to read; empty where the hub knows none.
+        email: empty where the hub knows none.
+    """
 
     name: str
     groups: frozenset[str] = frozenset()
+    full_name: str = ""
+    email: str = ""
+
+    @classmethod
+    def from_model(cls, model: Mapping[str, Any]) -> HubUser:
+        """Read the hub's model of a user; from JupyterHub 6 on it knows names for people."""
+        info = model.get("user_info") or {}
+        full_name = next((str(info[k]).strip() for k in ("display_name", "name") if info.get(k)), "")
+        groups = frozenset(model.get("groups", ()))
+        return cls(model["name"], groups, full_name[:200], str(info.get("email") or "")[:200])
 
 
 @dataclass(frozen=True)
@@ -116,7 +133,7 @@ class Hub:
 
         async def ask() -> HubUser | None:
             model = await self._get("users", name)
-            return model and HubUser(model["name"], frozenset(model.get("groups", ())))
+            return HubUser.from_model(model) if model else None
 
         return await self._cached(("user", name), ask, fresh=fresh)
 

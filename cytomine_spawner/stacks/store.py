@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from .model import Stack
 
 REMEMBER_REMOVED = 1000
+LOOK_SECONDS = 3600
 
 
 class StoreError(Exception):
@@ -178,6 +179,21 @@ class View:
             yield subscription
         finally:
             self._subscribers.discard(subscription)
+
+    async def changes(self) -> AsyncIterator[Changes]:
+        """What is there, once that is known, then what becomes different, for ever.
+
+        Raises:
+            Unavailable: if too many listen already.
+        """
+        cursor = ""
+        with self.subscribe() as subscription:
+            while True:
+                if self.synced and cursor != self.cursor:
+                    changes = self.since(cursor)
+                    cursor = changes.cursor
+                    yield changes
+                await subscription.wait(LOOK_SECONDS)
 
     @property
     def subscribers(self) -> int:

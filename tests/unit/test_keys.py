@@ -16,7 +16,7 @@ import requests
 from cytomine_spawner.stacks import keys
 from cytomine_spawner.stacks.credentials import MANAGED_BY, Connection, signed_headers
 from cytomine_spawner.stacks.keys import Connections
-from cytomine_spawner.stacks.members import Role
+from cytomine_spawner.stacks.members import HubUser, Role
 from cytomine_spawner.stacks.model import Desired, Members, Phase, Stack
 from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
 from dev.standin.local import Local
@@ -73,7 +73,10 @@ class World:
             changed=self.told.append,
         )
 
-    async def mint(self, stack: Stack, username: str, name: str, email: str, role: str) -> str:
+    async def user(self, name: str) -> HubUser:
+        return HubUser(name, full_name=f"{name.title()} Someone")
+
+    def mint(self, stack: str, username: str, name: str, email: str, role: str) -> str:
         if self.mint_faults:
             self.mint_faults -= 1
             raise RuntimeError("no key to sign with")
@@ -225,7 +228,7 @@ async def test_what_fails_is_tried_again_until_it_works_and_is_said_meanwhile(wo
 
 
 async def test_a_core_that_does_not_know_the_identity_is_said_so(world: World) -> None:
-    async def mint(*_: Any) -> str:
+    def mint(*_: Any) -> str:
         return "a.b.c"
 
     world.mint = mint  # type: ignore[method-assign,assignment]
