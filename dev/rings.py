@@ -135,7 +135,7 @@ def pythons(console: Console, rings: list[str]) -> dict[str, Path]:
     with console.step("Python environments of the tests") as step:
         wanted = HUBS if {"unit", "api"} & set(rings) else {"jupyterhub-6": HUBS["jupyterhub-6"]}
         base = [r for r in meta["dependencies"] if not r.startswith("jupyterhub>")]
-        more = [r for name in ("hub", "stacks", "test", "lint") for r in extras.get(name, [])]
+        more = [r for name in ("hub", "stacks", "notebook", "test", "lint") for r in extras.get(name, [])]
         return {
             name: venv.ensure(name, [pin, *base, *more], [ROOT / "tests" / "constraints.txt"], step)
             for name, pin in wanted.items()

@@ -1,0 +1,136 @@
+"""What the functions of this package take for an image, and small pictures of it."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+from cytomine.models import ImageInstance
+from PIL import Image as Pillow
+
+from .errors import CytomineError
+from .transport import current, get_bytes, get_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Pixels: TypeAlias = NDArray[np.uint8]
+
+# A slide is larger than what Pillow takes for an attack; its pieces come one by one.
+Pillow.MAX_IMAGE_PIXELS = None
+IMAGE_CLASS = "be.cytomine.domain.image.ImageInstance"
+
+
+class NotAPicture(CytomineError):
+    """Cytomine sent something that is no picture."""
+
+
+def image_of(image: ImageInstance | int) -> ImageInstance:
+    """The image itself, fetched if an id is given.
+
+    Raises:
+        CytomineError: there is no such image, or one may not see it.
+    """
+    if isinstance(image, ImageInstance):
+        if image.width is None:
+            return image_of(int(image.id))
+        return image
+    return cast(ImageInstance, ImageInstance().populate(get_json(f"imageinstance/{int(image)}.json")))
+
+
+def image_id(image: ImageInstance | int) -> int:
+    """The id of an image."""
+    return int(image.id if isinstance(image, ImageInstance) else image)
+
+
+def micron(image: ImageInstance) -> float | None:
+    """Microns per pixel of the full-size image; None where the scanner did not say."""
+    size = getattr(image, "physicalSizeX", None)
+    return float(size) if size else None
+
+
+def slices(image: ImageInstance | int) -> list[dict[str, Any]]:
+    """The planes of an image: one for an ordinary slide, one per channel, focus or time for others.
+
+    Returns:
+        Dictionaries with ``id`` (to be given as ``plane`` to other functions), ``channel``, ``zStack``, ``time`` and
+        ``channelName``, ordered by time, focus and channel.
+    """
+    planes = get_json(f"imageinstance/{image_id(image)}/sliceinstance.json", {"max": 0, "offset": 0})[
+        "collection"
+    ]
+    return sorted(planes, key=lambda p: (p["time"] or 0, p["zStack"] or 0, p["channel"] or 0, p["id"]))
+
+
+def reference(image: ImageInstance | int) -> int:
+    """The id of the plane that stands for the image: annotations without a plane are put on it."""
+    return int(get_json(f"imageinstance/{image_id(image)}/sliceinstance/reference.json")["id"])
+
+
+def decode(content: bytes, what: str) -> Pixels:
+    """The pixels of a PNG, JPEG or WebP: uint8, shape (height, width, 3)."""
+    try:
+        with Pillow.open(io.BytesIO(content)) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise NotAPicture(f"{what} came as no picture ({len(content)} bytes): try again.") from error
+
+
+def thumb(image: ImageInstance | int, max_size: int = 512, *, plane: int | None = None) -> Pixels:
+    """The whole image, small.
+
+    Takes the plane's thumb: the image's own (``ImageInstance.dump``) is refused to whoever comes with API keys.
+
+    Args:
+        image: the image or its id.
+        max_size: length of the longer side in pixels.
+        plane: the id of a plane (see `slices`); the reference plane if not given.
+
+    Returns:
+        uint8, shape (height, width, 3), origin top left.
+
+    Raises:
+        RequestFailed: Cytomine refused.
+    """
+    wanted = plane if plane is not None else reference(image)
+    content = get_bytes(f"sliceinstance/{wanted}/thumb.png", {"maxSize": int(max_size)})
+    return decode(content, f"The thumb of image {image_id(image)}")
+
+
+def preview(image: ImageInstance | int, max_size: int = 1024) -> Pixels:
+    """As `thumb`, from the address of the preview: one request, always the reference plane."""
+    content = get_bytes(f"imageinstance/{image_id(image)}/preview.png", {"maxSize": int(max_size)})
+    return decode(content, f"The preview of image {image_id(image)}")
+
+
+def crop(annotation: Any, max_size: int | None = None, *, mask: bool = False) -> Pixels:
+    """The part of the image below an annotation, or the annotation's mask.
+
+    The address is made from the client's own host: the one that Cytomine gives may not be reachable from the notebook.
+
+    Args:
+        annotation: an annotation or its id.
+        max_size: length of the longer side in pixels at most; full size if not given.
+        mask: the mask instead of the picture: 255 inside, 0 outside.
+
+    Returns:
+        uint8, shape (height, width, 3), or (height, width) for a mask; origin top left.
+    """
+    number = int(getattr(annotation, "id", annotation))
+    params: dict[str, Any] = {"complete": "True"}
+    if max_size is not None:
+        params["maxSize"] = int(max_size)
+    kind = "mask" if mask else "crop"
+    pixels = decode(
+        get_bytes(f"userannotation/{number}/{kind}.png", params), f"The {kind} of annotation {number}"
+    )
+    return pixels[..., 0] if mask else pixels
+
+
+def user_id() -> int:
+    """The id of the connected user."""
+    user = current().current_user
+    if not user or user.id is None:
+        raise CytomineError("Cytomine does not know who you are: connect() again.")
+    return int(user.id)

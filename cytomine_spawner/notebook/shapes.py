@@ -1,0 +1,202 @@
+"""Geometries on their way to Cytomine: checked, cut at the image's border, and recognised again afterwards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+from shapely.validation import explain_validity
+
+from .annotations import Origin, to_cytomine
+from .errors import CytomineError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Digits after the point that are sent, in px; two of them must be the same to recognise a geometry.
+DIGITS, SAME = 3, 2
+KINDS = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
+
+
+class InvalidGeometry(CytomineError, ValueError):
+    """Geometries that Cytomine would refuse, found before anything was sent.
+
+    Attributes:
+        reasons: what is wrong, by row number (from 0).
+    """
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        self.reasons = reasons
+        shown = "; ".join(f"row {n}: {text}" for n, text in list(reasons.items())[:3])
+        more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        super().__init__(
+            f"{len(reasons)} geometries cannot be stored ({shown}{more}). Drop or repair them, or pass repair=True."
+        )
+
+
+@dataclass
+class Item:
+    """One annotation that is to be stored.
+
+    Attributes:
+        row: its number in the caller's frame.
+        image: the image's id.
+        shape: the geometry in Cytomine's coordinates, inside the image.
+        terms: ids of its terms.
+        id: its id in Cytomine, once it is known.
+    """
+
+    row: int
+    image: int
+    shape: BaseGeometry
+    terms: tuple[int, ...]
+    id: int | None = None
+    reason: str = ""
+    body: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        wkt = shapely.to_wkt(self.shape, rounding_precision=DIGITS, trim=True)
+        self.body = {"location": wkt, "image": self.image, "term": list(self.terms)}
+
+
+def prepare(
+    shapes: Sequence[BaseGeometry], sizes: Sequence[tuple[int, int]], origin: Origin, repair: bool
+) -> list[BaseGeometry]:
+    """Geometries as Cytomine stores them: its coordinates, rounded, valid, inside the image.
+
+    Args:
+        shapes: px.
+        sizes: width and height of each geometry's image.
+        origin: that of ``shapes``.
+        repair: make invalid ones valid (`shapely.make_valid`) instead of refusing them.
+
+    Raises:
+        InvalidGeometry: naming the rows and reasons.
+    """
+    done, reasons = [], {}
+    for n, (shape, (width, height)) in enumerate(zip(shapes, sizes, strict=True)):
+        try:
+            done.append(_one(shape, width, height, origin, repair))
+        except (ValueError, shapely.errors.GEOSException) as error:  # noqa: PERF203 - all reasons at once
+            reasons[n] = str(error)
+    if reasons:
+        raise InvalidGeometry(reasons)
+    return done
+
+
+def _one(shape: Any, width: int, height: int, origin: Origin, repair: bool) -> BaseGeometry:
+    if not isinstance(shape, BaseGeometry) or shape.is_empty:
+        raise ValueError("there is no geometry")
+    if not np.isfinite(shapely.get_coordinates(shape)).all():
+        raise ValueError("a coordinate is not a number")
+    shape = shapely.force_2d(shape)
+    shape = _valid(to_cytomine(shape, height) if origin == "top-left" else shape, repair)
+    frame = shapely.box(0, 0, width, height)
+    if not frame.covers(shape):
+        shape = _of_dimension(shape.intersection(frame), shapely.get_dimensions(shape))
+        if shape.is_empty:
+            raise ValueError(f"it is outside the image, which has {width} x {height} px")
+    # Rounding may fold a sliver over itself.
+    rounded = shapely.transform(shape, lambda c: np.round(c, DIGITS))
+    return rounded if rounded.is_valid else _valid(rounded, True)
+
+
+def _valid(shape: BaseGeometry, repair: bool) -> BaseGeometry:
+    if shape.is_valid and shape.geom_type in KINDS:
+        return shape
+    if not repair:
+        raise ValueError(
+            explain_validity(shape).lower()
+            if not shape.is_valid
+            else f"{shape.geom_type} cannot be an annotation"
+        )
+    made = _of_dimension(shapely.make_valid(shape), shapely.get_dimensions(shape))
+    if made.is_empty:
+        raise ValueError("nothing is left of it after the repair")
+    return made
+
+
+def _of_dimension(shape: BaseGeometry, dimension: int) -> BaseGeometry:
+    """Without the points and lines that cutting and repairing leave beside polygons."""
+    if shape.geom_type in KINDS and shapely.get_dimensions(shape) == dimension:
+        return shape
+    parts = [p for p in shapely.get_parts(shape) if shapely.get_dimensions(p) == dimension and not p.is_empty]
+    parts = [q for p in parts for q in shapely.get_parts(p)]
+    if not parts:
+        return shapely.Point()
+    return (
+        parts[0]
+        if len(parts) == 1
+        else shapely.union_all(parts)
+        if dimension == 2
+        else _multi(parts, dimension)
+    )
+
+
+def _multi(parts: list[Any], dimension: int) -> BaseGeometry:
+    return shapely.multipoints(parts) if dimension == 0 else shapely.multilinestrings(parts)
+
+
+def keys(shapes: Iterable[BaseGeometry]) -> list[bytes]:
+    """What two geometries have in common that are the same, whatever their rings start with."""
+    array = np.asarray(list(shapes), dtype=object)
+    if not len(array):
+        return []
+    rounded = shapely.transform(array, lambda c: np.round(c, SAME) + 0.0)
+    return list(shapely.to_wkb(shapely.normalize(rounded)))
+
+
+class Stored:
+    """Annotations that Cytomine has, to find those of ours among them; each is given out once."""
+
+    def __init__(self, entries: Sequence[dict[str, Any]]) -> None:
+        self.ids = [int(e["id"]) for e in entries]
+        self._terms = [frozenset(int(t) for t in e.get("term") or ()) for e in entries]
+        self._loss = np.array([float(e.get("geometryCompression") or 0) for e in entries])
+        shapes = np.asarray(shapely.from_wkt([e["location"] for e in entries]), dtype=object).reshape(-1)
+        self._bounds: NDArray[Any] = shapely.bounds(shapes).reshape(-1, 4)
+        self._area = shapely.area(shapes)
+        self._kind = shapely.get_type_id(shapes)
+        self._free = set(range(len(entries)))
+        self._by_key: dict[bytes, list[int]] = defaultdict(list)
+        for n, key in enumerate(keys(shapes)):
+            self._by_key[key].append(n)
+
+    def take(self, items: Sequence[Item]) -> dict[int, int]:
+        """The ids of the items that are here, by the items' place in the list; what is found is taken."""
+        found: dict[int, int] = {}
+        left = []
+        for n, (item, key) in enumerate(zip(items, keys(i.shape for i in items), strict=True)):
+            wanted = frozenset(item.terms)
+            here = [c for c in self._by_key.get(key, ()) if c in self._free and wanted <= self._terms[c]]
+            if here:
+                self._give(found, n, min(here, key=lambda c: (self._terms[c] != wanted, self.ids[c])))
+            else:
+                left.append(n)
+        if self._free:
+            for n in left:
+                self._similar(found, n, items[n])
+        return found
+
+    def _give(self, found: dict[int, int], n: int, candidate: int) -> None:
+        self._free.discard(candidate)
+        found[n] = self.ids[candidate]
+
+    def _similar(self, found: dict[int, int], n: int, item: Item) -> None:
+        # Cytomine may have left out points: its loss, in px, says how far the outline may have moved.
+        free = np.fromiter(self._free, dtype=int)
+        if not len(free):
+            return
+        tolerance = 0.05 + 2 * self._loss[free]
+        near = (np.abs(self._bounds[free] - item.shape.bounds) <= tolerance[:, None]).all(axis=1)
+        near &= self._kind[free] == shapely.get_type_id(item.shape)
+        near &= np.abs(self._area[free] - item.shape.area) <= tolerance * max(1.0, item.shape.length)
+        wanted = frozenset(item.terms)
+        candidates = [int(c) for c in free[near] if self._terms[c] == wanted]
+        if candidates:
+            self._give(found, n, min(candidates, key=lambda c: self.ids[c]))
