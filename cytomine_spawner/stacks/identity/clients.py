@@ -22,6 +22,7 @@ NOT_PAGES = (
     "ws",
 )
 _ODD = re.compile(r"[\x00-\x20\x7f-\uffff\\<>\"'`{}|^]|%(?![0-9A-Fa-f]{2})")
+LONGEST = 2000
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -69,16 +70,11 @@ def origin(url: str) -> str:
 
 
 def is_page(uri: str, stack_url: str) -> bool:
-    """Whether an address is one of the user interface's pages, on exactly the stack's origin, written plainly."""
-    if _ODD.search(uri) or "#" in uri or len(uri) > 2000:
+    """Whether an address is one of the user interface's pages, below exactly the stack's address, written plainly."""
+    rest = uri.removeprefix(stack_url)
+    if rest == uri or rest[:1] not in ("", "/", "?") or _ODD.search(uri) or "#" in uri or len(uri) > LONGEST:
         return False
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return False
-    if "@" in parts.netloc or not origin(stack_url) or origin(uri) != origin(stack_url):
-        return False
-    path = unquote(parts.path)
+    path = unquote(rest.partition("?")[0])
     if "%" in path or "\\" in path or "//" in path or ";" in path:
         return False  # encoded twice, or read differently by different readers
     segments = path.lower().split("/")[1:]
