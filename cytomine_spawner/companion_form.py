@@ -94,7 +94,7 @@ def cytomine_block(
         return CytomineBlock(offer, refusal=refusal, **shown)
     chosen = _attempted(attempt.form) if attempt else _stored(previous)
     wish = chosen or {}
-    names = {part.name for part in offer.sizes}
+    names = [part.name for part in offer.sizes]
     kept = stack.spec if stack else None
     # A form that was refused, then the stack as it is, then the last start.
     sources = [wish] if attempt else []
