@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dev import cluster, host, proc, venv
+from dev import cluster, host, oauth2proxy, proc, venv
 from dev.cache import ROOT
 from dev.console import Console, Problem
 from dev.demo import install
@@ -151,7 +151,10 @@ def _prepare_local(console: Console, rings: list[str]) -> dict[str, str]:
         return {}
     ensure_postgis(console)
     with console.step("nginx, for the gateway's tests") as step:
-        return {"NGINX_PROGRAM": str(host.unpacked("nginx", step.detail) / "usr/sbin/nginx")}
+        modules = host.unpacked("libnginx-mod-http-js", step.detail) / "usr/lib/nginx/modules"
+        nginx = host.unpacked("nginx", step.detail) / "usr/sbin/nginx"
+    login = oauth2proxy.program(console)
+    return {"NGINX_PROGRAM": str(nginx), "NGINX_MODULES": str(modules), "OAUTH2_PROXY_PROGRAM": str(login)}
 
 
 def _lint(console: Console, python: Path) -> int:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
-from . import model
+from . import model, policies, variables
 from .model import Extra, Stack
 from .override import merge
 from .quantity import cores, gib, to_bytes
@@ -32,6 +31,8 @@ EXTRAS = {
     Extra.SAM: ("sam",),
     Extra.APP_ENGINE: ("app-engine-db", "registry", "app-engine"),
 }
+# In the gateway's pod: an image and a size of its own, but no component.
+LOGIN = "oauth2-proxy"
 ALL = BASE + tuple(name for names in EXTRAS.values() for name in names)
 TITLES = {
     "postgis": "Database",
@@ -55,7 +56,6 @@ WORKLOADS = ("Deployment", "StatefulSet")
 CREATE_ONCE = ("Secret", "PersistentVolumeClaim")
 DIGEST_OF_CONFIG = f"{model.GROUP}/config"
 
-_PLACEHOLDER = re.compile(r"\$\{([a-z_]+)\}")
 _POD_SECURITY = {
     "runAsNonRoot": True,
     "seccompProfile": {"type": "RuntimeDefault"},
@@ -67,7 +67,6 @@ _CONTAINER_SECURITY = {
     "runAsNonRoot": True,
     "capabilities": {"drop": ["ALL"]},
 }
-_WAIT_RESOURCES = {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
 
 
 class Invalid(ValueError):
@@ -117,7 +116,8 @@ def cost(spec: model.StackSpec, settings: StackSettings) -> Cost:
     Raises:
         Invalid: the size or a component is not offered.
     """
-    parts = [_resources(spec.size, name, settings) for name in components(spec, settings)]
+    names = [*components(spec, settings), *([LOGIN] if settings.public_access == "login" else [])]
+    parts = [_resources(spec.size, name, settings) for name in names]
     return Cost(
         cpu=sum(cores(part["cpu"][0]) for part in parts),
         memory=sum(to_bytes(part["memory"][0]) for part in parts),
@@ -132,16 +132,7 @@ def render(stack: Stack, settings: StackSettings) -> list[dict[str, Any]]:
         Invalid: the size or a component is not offered.
     """
     names = components(stack.spec, settings)
-    common = _variables(stack, settings, names)
-    objects = []
-    for name in ("base", *names, *(["ingress"] if settings.ingress_enabled else [])):
-        variables = common
-        if name in names:
-            variables = {**common, **_component_variables(stack, settings, name)}
-        component = "gateway" if name == "ingress" else name
-        for template in _load(name):
-            obj = _fill(copy.deepcopy(template), variables)
-            objects.append((component, _prune(obj)))
+    objects = [(component, variables.prune(obj)) for component, obj in _filled(stack, settings, names)]
     for component, obj in objects:
         _environment(obj, settings.values.env.get(component) or {})
     for patch in settings.values.overrides:
@@ -152,6 +143,28 @@ def render(stack: Stack, settings: StackSettings) -> list[dict[str, Any]]:
         _finish(obj, component, stack, settings)
     _roll_on_config_change([obj for _, obj in objects])
     return [obj for _, obj in sorted(objects, key=lambda pair: pair[1]["kind"] in WORKLOADS)]
+
+
+def _filled(
+    stack: Stack, settings: StackSettings, names: tuple[str, ...]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    common = variables.common(stack, settings, names, ALL)
+    login = _resources(stack.spec.size, LOGIN, settings) if settings.public_access == "login" else None
+    for name in ("base", *names):
+        own = {}
+        if name in names:
+            own = variables.component(stack, settings, name, _resources(stack.spec.size, name, settings))
+        if name != "gateway":
+            yield from ((name, obj) for obj in _load(name, {**common, **own}))
+            continue
+        own |= variables.gateway(stack, settings, login)
+        objects = [*_load("gateway-config", {**common, **own}), *_load(name, {**common, **own})]
+        for patch in _load("gateway-login", {**common, **own}) if login else ():
+            target = next(obj for obj in objects if obj["kind"] == patch["kind"])
+            merge(target, patch)
+        if settings.ingress_enabled:
+            objects += _load("ingress", common)
+        yield from ((name, obj) for obj in objects)
 
 
 def secret(stack: Stack, data: dict[str, str]) -> dict[str, Any]:
@@ -195,8 +208,12 @@ def check(settings: StackSettings) -> None:
             raise ValueError(msg)
 
 
+def _load(name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [variables.fill(template, values) for template in _templates(name)]
+
+
 @cache
-def _load(name: str) -> list[dict[str, Any]]:
+def _templates(name: str) -> list[dict[str, Any]]:
     text = resources.files(__package__).joinpath(f"manifests/{name}.yaml").read_text()
     return list(yaml.safe_load_all(text))
 
@@ -209,137 +226,6 @@ def _resources(size: str, component: str, settings: StackSettings) -> dict[str, 
         return dict(sizes[size]["components"][component])
     except KeyError:
         raise Invalid(f"The size {size} says nothing of {component}: an administrator must add it.") from None
-
-
-def _variables(stack: Stack, settings: StackSettings, names: tuple[str, ...]) -> dict[str, Any]:
-    url = settings.url(stack.name)
-    issuer_base = f"{settings.service_url.rstrip('/')}/{stack.name}"
-    internal_base = f"{settings.service_internal_url.rstrip('/')}/{stack.name}"
-    realm = "/iam/realms/cytomine"
-    service = {
-        "namespaceSelector": _namespace(settings.service_namespace or stack.namespace),
-        "podSelector": {"matchLabels": dict(settings.service_labels)},
-    }
-    return {
-        "stack": stack.name,
-        "namespace": stack.namespace,
-        "secrets": model.component_name(stack.name, "secrets"),
-        "replicas": 0 if stack.spec.desired_state is model.Desired.HIBERNATED else 1,
-        "url": url,
-        "scheme": urlsplit(url).scheme,
-        "host": settings.host(stack.name),
-        "internal_url": model.internal_url(stack.name, stack.namespace),
-        "issuer_base": issuer_base,
-        "issuer_internal_base": internal_base,
-        "issuer": issuer_base + realm,
-        "jwks_url": f"{internal_base}{realm}/protocol/openid-connect/certs",
-        "admin_email": settings.admin_email,
-        "cbir_host": model.component_name(stack.name, "cbir" if "cbir" in names else "gateway"),
-        "app_engine_enabled": str("app-engine" in names).lower(),
-        "app_engine_namespace": settings.app_engine_namespace,
-        "app_engine_token_secret": settings.app_engine_token_secret,
-        "app_engine_registry": settings.app_engine_registry,
-        "pims_cache_enabled": str("pims-cache" in names).lower(),
-        "pims_workers": str(settings.values.sizes.get(stack.spec.size, {}).get("pims_workers", 1)),
-        "wait_image": settings.values.images["wait"],
-        "wait_resources": _WAIT_RESOURCES,
-        "images_access_mode": settings.images_access_mode,
-        "ingress_class": settings.ingress_class or None,
-        "ingress_annotations": dict(settings.ingress_annotations),
-        "ingress_tls": [{"hosts": [settings.host(stack.name)], "secretName": settings.tls_secret}]
-        if settings.tls_secret
-        else None,
-        "public_gate": ""
-        if settings.public_access == "open"
-        else 'return 403 "This Cytomine is not open to browsers: no login stands before it yet.\\n";',
-        "all_pods": {
-            "matchLabels": {
-                "app.kubernetes.io/instance": stack.name,
-                "app.kubernetes.io/managed-by": model.MANAGED_BY,
-            }
-        },
-        "dns_peers": list(settings.dns_peers),
-        "service_peers": [service],
-        "service_port": settings.service_port,
-        "gateway_ingress": _gateway_ingress(stack, settings, service),
-        **{f"pods_of_{name.replace('-', '_')}": _pods(stack.name, name) for name in ALL},
-    }
-
-
-def _component_variables(stack: Stack, settings: StackSettings, name: str) -> dict[str, Any]:
-    part = _resources(stack.spec.size, name, settings)
-    (cpu, cpu_limit), (memory, memory_limit) = part["cpu"], part["memory"]
-    classes = settings.storage_classes
-    return {
-        "image": settings.values.images[name],
-        "resources": {
-            "requests": {"cpu": str(cpu), "memory": memory},
-            "limits": {"cpu": str(cpu_limit), "memory": memory_limit},
-        },
-        "volume": part.get("volume"),
-        "storage_class": classes.get(name) or classes.get("default"),
-        "pods": _pods(stack.name, name),
-        # Redis needs room beside its data.
-        "redis_memory": str(to_bytes(memory) * 3 // 4),
-    }
-
-
-def _pods(stack: str, component: str) -> dict[str, Any]:
-    labels = {
-        "app.kubernetes.io/instance": stack,
-        "app.kubernetes.io/component": component,
-        "app.kubernetes.io/managed-by": model.MANAGED_BY,
-    }
-    return {"matchLabels": labels}
-
-
-def _namespace(name: str) -> dict[str, Any]:
-    return {"matchLabels": {"kubernetes.io/metadata.name": name}}
-
-
-def _gateway_ingress(stack: Stack, settings: StackSettings, service: dict[str, Any]) -> list[dict[str, Any]]:
-    notebooks = _namespace(settings.notebook_namespace or stack.namespace)
-    users = sorted({model.user_label(user) for user in (stack.spec.owner, *stack.spec.members.users)})
-    selectors: list[dict[str, Any]] = [
-        {"matchExpressions": [{"key": model.LABEL_NOTEBOOK_USER, "operator": "In", "values": users}]}
-    ]
-    selectors += [
-        {"matchLabels": {model.group_label(group): "member"}} for group in stack.spec.members.groups
-    ]
-    for selector in selectors:
-        selector.setdefault("matchLabels", {})["app.kubernetes.io/component"] = "singleuser-server"
-    rules: list[dict[str, Any]] = [
-        {
-            "from": [{"namespaceSelector": notebooks, "podSelector": s} for s in selectors] + [service],
-            "ports": [{"port": "internal"}],
-        },
-        {"from": [{"podSelector": _pods(stack.name, "core")}], "ports": [{"port": "cbir"}]},
-    ]
-    if settings.ingress_peers:  # an empty list of peers would mean everybody
-        rules.insert(0, {"from": list(settings.ingress_peers), "ports": [{"port": "public"}]})
-    return rules
-
-
-def _fill(node: Any, variables: dict[str, Any]) -> Any:
-    if isinstance(node, dict):
-        return {key: _fill(value, variables) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_fill(item, variables) for item in node]
-    if not isinstance(node, str):
-        return node
-    whole = _PLACEHOLDER.fullmatch(node)
-    if whole:
-        return copy.deepcopy(variables[whole[1]])
-    return _PLACEHOLDER.sub(lambda match: str(variables[match[1]]), node)
-
-
-def _prune(node: Any) -> Any:
-    """Without the keys whose variable was None: the API server's default is meant."""
-    if isinstance(node, dict):
-        return {key: _prune(value) for key, value in node.items() if value is not None}
-    if isinstance(node, list):
-        return [_prune(item) for item in node]
-    return node
 
 
 def _matches(patch: dict[str, Any], stack: str, obj: dict[str, Any]) -> bool:
@@ -386,7 +272,7 @@ def _meta(obj: dict[str, Any], component: str, stack: Stack) -> None:
 
 def _finish(obj: dict[str, Any], component: str, stack: Stack, settings: StackSettings) -> None:
     _meta(obj, component, stack)
-    selector = _pods(stack.name, component)
+    selector = policies.pods(stack.name, component)
     if obj["kind"] == "Service":
         obj["spec"]["selector"] = selector["matchLabels"]
     if obj["kind"] not in WORKLOADS:

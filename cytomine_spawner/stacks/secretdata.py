@@ -18,4 +18,7 @@ def generate() -> dict[str, str]:
         "jwt-secret": base64.b64encode(secrets.token_bytes(64)).decode(),
         "meilisearch-key": secrets.token_hex(24),
         "app-engine-db-password": secrets.token_hex(24),
+        "oidc-client-secret": secrets.token_hex(32),
+        # oauth2-proxy takes 16, 24 or 32 bytes
+        "oauth2-cookie-secret": secrets.token_hex(16),
     }

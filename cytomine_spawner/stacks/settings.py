@@ -143,10 +143,22 @@ class StackSettings(LoggingConfigurable):
         help="Where the cluster's DNS runs, as peers of a NetworkPolicy; add an ipBlock for a node-local cache.",
     ).tag(config=True)
     public_access = Enum(
-        ["closed", "open"],
-        "closed",
-        help="""``open`` lets browsers in without a login before the stack. Core serves images to whoever asks: for
-        trials with public data only.""",
+        ["login", "closed", "open"],
+        "login",
+        help="""How browsers reach a stack: ``login`` for its owner and members, with a session that oauth2-proxy keeps;
+        ``closed`` not at all. ``open`` lets everybody in. Core serves images to whoever asks: for trials with public
+        data only.""",
+    ).tag(config=True)
+    session_refresh = Integer(
+        240,
+        min=30,
+        help="""Seconds after which a browser's session asks anew whether its user may still use the stack. Must be less
+        than the life of an access token (five minutes).""",
+    ).tag(config=True)
+    session_expire = Integer(
+        24 * 3600,
+        min=300,
+        help="Seconds after its last refresh that a browser's session ends; the user then logs in again.",
     ).tag(config=True)
 
     admin_email = Unicode("admin@example.org", help="Address of Cytomine's technical user.").tag(config=True)

@@ -409,6 +409,8 @@ def test_every_secret_that_a_manifest_names_is_made_and_each_time_a_new_one():
 
     def walk(node):
         if isinstance(node, dict):
+            if node.get("secretName") == "cm-ada-secrets":
+                found.update(item["key"] for item in node["items"])
             if node.get("name") == "cm-ada-secrets":
                 found.add(node["key"])
             [walk(v) for v in node.values()]

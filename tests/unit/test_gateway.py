@@ -1,151 +1,51 @@
-"""The gateway's nginx configuration, run by a real nginx on loopback ports."""
+"""The gateway's ways, run by a real nginx on loopback ports."""
 
-import contextlib
 import http.client
 import json
-import os
-import shutil
 import socket
-import subprocess
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
-from cytomine_spawner.stacks import model, render
-from cytomine_spawner.stacks.model import StackSpec
-from cytomine_spawner.stacks.settings import StackSettings
+from tests.support import recordings
+from tests.support.gateway import GOOD, INTERNAL, MISSING, REASON, SIGNED, URL, resident, running, say
 
-NGINX = os.environ.get("NGINX_PROGRAM") or shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-pytestmark = pytest.mark.skipif(
-    not NGINX, reason="nginx is not installed (Debian's package nginx, or set NGINX_PROGRAM)"
-)
-PUBLIC = "https://cm-ada.stacks.example.org"
-INTERNAL = "http://cm-ada-gateway.ns.svc"
-
-
-class Backend(BaseHTTPRequestHandler):
-    """Says who it is and what it got; speaks as core, pims or the web interface."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        length, got = int(self.headers.get("content-length", 0)), 0
-        while got < length:
-            got += len(self.rfile.read1(min(65536, length - got)))
-            self.server.started.set()
-        answer = {
-            "who": self.server.who,
-            "path": self.path,
-            "host": self.headers["host"],
-            "proto": self.headers["x-forwarded-proto"],
-            "upgrade": self.headers["upgrade"],
-            "date": self.headers["date"],
-            "length": got,
-            "thumb": f"{PUBLIC}/api/thumb.png",
-        }
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    do_POST = do_GET  # noqa: N815 - http.server chooses the name
-
-    def log_message(self, *args):
-        pass
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-@contextlib.contextmanager
-def gateway(folder: Path, access: str):
-    """Run the rendered configuration with its neighbours' and its own ports moved to loopback."""
-    stack = model.new_stack("ns", StackSpec(owner="ada"))
-    objs = render.render(stack, StackSettings(namespace="ns", public_access=access))
-    files = next(
-        o["data"] for o in objs if o["kind"] == "ConfigMap" and o["metadata"]["name"] == "cm-ada-gateway"
-    )
-    servers, ports = {}, {8080: free_port(), 8081: free_port(), 6000: free_port()}
-    text = files["nginx.conf"]
-    for who, name in (
-        ("core", "cm-ada-core:8080"),
-        ("pims", "cm-ada-pims:5000"),
-        ("web-ui", "cm-ada-web-ui:9090"),
-    ):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-        server.who, server.started = who, threading.Event()
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers[who] = server
-        assert name in text
-        text = text.replace(name, f"127.0.0.1:{server.server_port}")
-    for port, own in ports.items():
-        assert f"listen {port};" in text
-        text = text.replace(f"listen {port};", f"listen 127.0.0.1:{own};")
-    text = text.replace("/tmp/", f"{folder}/").replace("/etc/gateway/", f"{folder}/")
-    (folder / "nginx.conf").write_text(text)
-    (folder / "routes.conf").write_text(files["routes.conf"])
-    folder.chmod(0o755)
-    command = [
-        NGINX,
-        "-e",
-        "stderr",
-        "-c",
-        str(folder / "nginx.conf"),
-        "-g",
-        "daemon off; master_process off;",
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", ports[6000]), 0.2).close()
-                break
-            except OSError:
-                assert process.poll() is None, process.stderr.read().decode()
-                assert time.monotonic() < deadline
-                threading.Event().wait(0.05)
-        yield ports, servers
-    finally:
-        process.terminate()
-        process.wait(10)
-        for server in servers.values():
-            server.shutdown()
-            server.server_close()
+pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory):
-    with gateway(tmp_path_factory.mktemp("open"), "open") as running:
-        yield running
+def gateway(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("gateway")) as found:
+        yield found
 
 
-def ask(port, path, method="GET", body=None, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, path, body, headers)
-    response = connection.getresponse()
-    data = response.read()
-    connection.close()
-    return response.status, json.loads(data) if data[:1] == b"{" else data.decode()
+@pytest.fixture
+def door(gateway):
+    gateway.forget()
+    return gateway
 
 
-@pytest.mark.parametrize("port", [8080, 8081])
+def recorded_links():
+    """Real answers of core that have addresses in them."""
+    bodies = [e.data["answer"]["json"] for e in recordings.load() if "json" in e.data.get("answer", {})]
+    return [json.dumps(b).replace("<HOST>", URL) for b in bodies if '"<HOST>/' in json.dumps(b)]
+
+
+@pytest.mark.parametrize("side", ["public", "internal"])
 @pytest.mark.parametrize(
     ("path", "who", "seen"),
     [
         ("/api/user/current.json", "core", "/api/user/current.json"),
         ("/api/a?x=1&y=%2F", "core", "/api/a?x=1&y=%2F"),
+        (
+            "/api/imageinstance/1/window-0-0-9-9.png?x=a+b",
+            "core",
+            "/api/imageinstance/1/window-0-0-9-9.png?x=a+b",
+        ),
+        ("/api/user/current/keys", "core", "/api/user/current/keys"),
         ("/server/ping", "core", "/server/ping"),
+        ("/server/ping.json", "core", "/server/ping.json"),
         ("/session/admin/open.json", "core", "/session/admin/open.json"),
-        ("/ws/user-position/1", "core", "/ws/user-position/1"),
         ("/upload?idStorage=1&sync=true", "pims", "/ims/upload?idStorage=1&sync=true"),
         ("/import?storage_id=1", "pims", "/ims/import?storage_id=1"),
         ("/ims/upload?a=b", "pims", "/ims/upload?a=b"),
@@ -156,79 +56,75 @@ def ask(port, path, method="GET", body=None, **headers):
         ("/project/1", "web-ui", "/project/1"),
     ],
 )
-def test_each_path_goes_to_its_component(door, port, path, who, seen):
-    ports, _ = door
-    status, answer = ask(ports[port], path)
-    assert status == 200
-    assert (answer["who"], answer["path"]) == (who, seen)
+def test_each_path_goes_to_its_component(door, side, path, who, seen):
+    answer = getattr(door, side)(path)
+    assert answer.status == 200
+    assert (answer.json["who"], answer.json["path"]) == (who, seen)
 
 
 @pytest.mark.parametrize("port", [8080, 8081])
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/ims/image/upload-1/small.png/thumb",
-        "/ims/image/a/export",
-        "/ims",
-        "/ims/",
-        "/ims/upload/../image/x",
-        "//ims/image/x",
-        "/%69ms/image/x",
-        "/x/../ims/image/x",
-        "/ims/upload/x",
-    ],
-)
-def test_pims_other_paths_are_closed(door, port, path):
-    ports, _ = door
-    status, answer = ask(ports[port], path)
-    assert status == 404 or answer["who"] == "web-ui"
-    assert "pims" not in str(answer)
-
-
-def test_an_upload_streams_and_has_no_limit_of_size(door, tmp_path):
-    ports, servers = door
-    servers["pims"].started.clear()
-    size = 64 * 1024 * 1024
-    with socket.create_connection(("127.0.0.1", ports[8080]), 10) as sock:
-        head = f"POST /upload HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
-        sock.sendall(head.encode() + b"x" * 100_000)
+def test_an_upload_streams_has_no_limit_of_size_and_takes_no_memory(door, port):
+    size = 96 * 1024 * 1024
+    before = resident(door.pid)
+    with socket.create_connection(("127.0.0.1", door.ports[port]), 10) as sock:
+        head = [
+            "POST /upload HTTP/1.1",
+            "Host: h",
+            f"Origin: {URL}",
+            f"Authorization: {SIGNED}",
+            f"X-Forwarded-Access-Token: {GOOD}",
+            "Content-Type: multipart/form-data; boundary=b",
+            "Connection: close",
+            f"Content-Length: {size}",
+            "",
+            "",
+        ]
+        sock.sendall("\r\n".join(head).encode() + b"x" * 100_000)
         # the image server reads while most of the slide is still to come
-        assert servers["pims"].started.wait(10)
+        assert door.servers["pims"].started.wait(10)
         block = b"x" * 65536
         left = size - 100_000
+        most = 0
         while left:
             left -= sock.send(block[: min(left, len(block))])
+            most = max(most, resident(door.pid))
         answer = b""
         while data := sock.recv(65536):
             answer += data
     assert answer.startswith(b"HTTP/1.1 200")
-    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["length"] == size
+    assert door.servers["pims"].seen[0]["length"] == size
+    assert most - before < 16 * 1024 * 1024
 
 
-def test_links_in_answers_work_where_the_answers_go(door):
-    ports, _ = door
-    assert ask(ports[8080], "/api/x")[1]["thumb"] == f"{PUBLIC}/api/thumb.png"
-    assert ask(ports[8081], "/api/x")[1]["thumb"] == f"{INTERNAL}/api/thumb.png"
+def test_links_in_cores_real_answers_work_where_the_answers_go(door):
+    texts = recorded_links()
+    assert len(texts) > 50
+    for text in texts:
+        door.servers["core"].reply = say(text.encode())
+        assert door.public("/api/x").text == text
+        assert door.internal("/api/x").text == text.replace(f'"{URL}/', f'"{INTERNAL}/')
+        assert f"{URL}/" not in door.internal("/api/x").text
 
 
 def test_the_signed_headers_arrive_untouched(door):
-    ports, _ = door
-    _, answer = ask(ports[8081], "/api/x", date="Tue, 24 Nov 2026 08:00:00 +0000", host="h")
-    assert answer["date"] == "Tue, 24 Nov 2026 08:00:00 +0000"
-    assert answer["host"] == "h"
-    assert ask(ports[8080], "/api/x")[1]["proto"] == "https"
+    date = "Tue, 24 Nov 2026 08:00:00 +0000"
+    got = door.internal("/api/x", "POST", "{}", date=date, Content_Type="application/json").json["headers"]
+    assert (got["date"], got["content-type"], got["authorization"]) == (date, "application/json", SIGNED)
+    parts = "multipart/form-data; boundary=0123"
+    got = door.internal("/upload", "POST", "x", date=date, Content_Type=parts, dateFull=date).json["headers"]
+    assert (got["content-type"], got["datefull"], got["authorization"]) == (parts, date, SIGNED)
+    assert "content-type" not in door.internal("/api/x").json["headers"]
 
 
-def test_websockets_are_passed_on(door):
-    ports, _ = door
-    assert ask(ports[8080], "/ws/x", upgrade="websocket", connection="upgrade")[1]["upgrade"] == "websocket"
+def test_an_upload_from_the_page_is_signed_by_the_page(door):
+    got = door.public("/upload", "POST", "x", Authorization=SIGNED).json["headers"]
+    assert got["authorization"] == SIGNED
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_something_answers_core_in_the_place_of_cbir(door, method):
-    ports, _ = door
     chunks = (part for part in [b"crop" * 5000, b"end"])
-    connection = http.client.HTTPConnection("127.0.0.1", ports[6000], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", door.ports[6000], timeout=10)
     for _ in range(2):  # twice on one connection: the chunked body was read to its end
         if method == "POST":
             connection.request(method, "/cbir/images?storage=1&index=annotation", chunks, encode_chunked=True)
@@ -241,10 +137,103 @@ def test_something_answers_core_in_the_place_of_cbir(door, method):
         chunks = (part for part in [b"more"])
 
 
-def test_browsers_stay_outside_until_a_login_stands_before_the_stack(tmp_path):
-    with gateway(tmp_path, "closed") as (ports, _):
+def test_a_closed_stack_takes_nobody_from_outside(tmp_path):
+    with running(tmp_path, "closed") as door:
         for path in ("/", "/api/imageinstance/1/thumb.png", "/upload", "/healthz"):
-            status, answer = ask(ports[8080], path)
-            assert status == 403
-            assert "no login stands before it" in answer
-        assert ask(ports[8081], "/api/x")[0] == 200
+            answer = door.public(path)
+            assert answer.status == 403
+            assert "not open to browsers" in answer.text
+        assert door.internal("/api/x").status == 200
+
+
+def test_an_open_stack_checks_the_tokens_that_it_is_given(tmp_path):
+    with running(tmp_path, "open") as door:
+        assert door.ask(8080, "/").status == 200
+        assert door.ask(8080, "/api/x", Authorization=f"Bearer {GOOD}").status == 200
+        assert door.ask(8080, "/api/x", Authorization="Bearer forged").status == 401
+        # nobody stands before it who could have set this
+        assert door.ask(8080, "/api/x", X_Forwarded_Access_Token=GOOD).status == 401
+
+
+# --- activity
+
+
+def activity(door):
+    return door.ask(8082, "/activity").json["last"]
+
+
+@pytest.fixture
+def quiet(tmp_path):
+    with running(tmp_path) as found:
+        yield found
+
+
+def test_nobody_has_done_anything_in_a_new_stack(quiet):
+    answer = quiet.ask(8082, "/activity")
+    assert (answer.status, answer.json) == (200, {"last": None})
+    assert quiet.ask(8082, "/api/x").status == 404
+
+
+def test_what_an_open_page_asks_for_by_itself_is_no_activity(quiet):
+    for path in (
+        "/api/annotation.json?image=1",
+        "/api/user/current.json",
+        "/api/project/1/online/user.json",
+        "/api/imageinstance/1/positions.json",
+        "/api/storage.json",
+        "/api/uploadedfile.json",
+        "/server/ping",
+        "/configuration.json",
+        "/assets/index.js",
+        "/healthz",
+    ):
+        assert quiet.public(path).status == 200
+    for path in ("/server/ping", "/api/imageinstance/1/position.json", "/api/project/1/userconnection.json"):
+        assert quiet.public(path, "POST", "{}").status == 200
+    for path in ("/server/ping", "/api/user/current.json", "/healthz"):
+        assert quiet.internal(path).status == 200
+    assert activity(quiet) is None
+
+
+@pytest.mark.parametrize(
+    ("side", "method", "path"),
+    [
+        ("public", "GET", "/api/sliceinstance/1/normalized-tile/zoom/1/tx/0/ty/0.webp"),
+        ("public", "POST", "/api/annotation.json"),
+        ("public", "DELETE", "/api/annotation/5.json"),
+        ("public", "POST", "/upload"),
+        ("internal", "GET", "/api/project.json"),
+        ("internal", "POST", "/ims/import"),
+    ],
+)
+def test_what_someone_does_is_activity(quiet, side, method, path):
+    start = int(time.time())
+    assert getattr(quiet, side)(path, method, None if method == "GET" else "x").status == 200
+    deadline = time.monotonic() + 5
+    while activity(quiet) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert start <= activity(quiet) <= time.time()
+
+
+def test_opening_the_page_is_activity_and_being_refused_is_none(quiet):
+    assert quiet.internal("/api/x", Authorization="").status == 401
+    assert quiet.public("/api/annotation.json", "POST", "{}", Origin="https://evil.example").status == 403
+    assert activity(quiet) is None
+    assert quiet.public("/", Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="document").status == 200
+    assert activity(quiet)
+
+
+def test_a_long_upload_is_activity_from_its_start(quiet):
+    with socket.create_connection(("127.0.0.1", quiet.ports[8081]), 10) as sock:
+        head = (
+            f"POST /upload HTTP/1.1\r\nHost: h\r\nAuthorization: {SIGNED}\r\nContent-Length: 1000000\r\n\r\n"
+        )
+        sock.sendall(head.encode() + b"x" * 10)
+        assert quiet.servers["pims"].started.wait(10)
+        assert activity(quiet)
+
+
+def test_a_busy_stack_does_not_fill_the_disk_with_marks(quiet):
+    for _ in range(50):
+        quiet.internal("/api/project.json")
+    assert (quiet.folder / "activity").stat().st_size < 20

@@ -110,8 +110,9 @@ def test_the_cost_is_what_the_pods_request(make, extras, size):
     spec = StackSpec(owner="ada", size=size, components=extras)
     cost = render.cost(spec, settings)
     main = [
-        pod["containers"][0]["resources"]["requests"]
+        container["resources"]["requests"]
         for pod in pods(render.render(stack(**dict(spec)), settings))
+        for container in pod["containers"]
     ]
     assert cost.memory == sum(to_bytes(r["memory"]) for r in main)
     assert cost.cpu == pytest.approx(sum(cores(r["cpu"]) for r in main))
@@ -521,8 +522,11 @@ def test_what_may_be_received_may_also_be_sent():
 
 
 def gateway_rules(settings=None, **spec):
-    rules = policies(objects(settings, **spec))["gateway"]["ingress"]
-    return {rule["ports"][0]["port"]: rule["from"] for rule in rules}
+    found = {}
+    for rule in policies(objects(settings, **spec))["gateway"]["ingress"]:
+        for port in rule["ports"]:
+            found.setdefault(port["port"], []).extend(rule["from"])
+    return found
 
 
 def test_the_gateway_lets_in_the_ingress_the_owners_and_the_members_notebooks_and_the_service():
@@ -541,7 +545,64 @@ def test_the_gateway_lets_in_the_ingress_the_owners_and_the_members_notebooks_an
     for peer in (users, group):
         assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "singleuser-server"
     assert service["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "hub"}}
+    assert rules["activity"] == [service]
     assert [p["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for p in rules["cbir"]] == ["core"]
+    assert set(rules) == {"public", "internal", "activity", "cbir"}
+
+
+def login_container(settings=None):
+    containers = find(objects(settings), "Deployment", "gateway")["spec"]["template"]["spec"]["containers"]
+    return next((c for c in containers if c["name"] == "login"), None)
+
+
+def test_a_login_stands_before_every_stack_unless_the_settings_say_otherwise():
+    pod = find(objects(), "Deployment", "gateway")["spec"]["template"]["spec"]
+    ports = {
+        port["name"]: (c["name"], port["containerPort"]) for c in pod["containers"] for port in c["ports"]
+    }
+    assert ports["public"] == ("login", 4180)
+    assert find(objects(), "Service", "gateway")["spec"]["ports"][0]["targetPort"] == "public"
+    for other in ("open", "closed"):
+        assert login_container(everything(public_access=other)) is None
+    assert "public" not in gateway_rules(everything(public_access="closed"))
+
+
+def test_the_login_knows_the_issuer_by_both_of_its_addresses_and_its_secrets_as_files_only():
+    container = login_container()
+    values = dict(arg.lstrip("-").split("=", 1) for arg in container["args"] if "=" in arg)
+    assert values["redirect-url"] == "https://cm-ada.stacks.example.org/oauth2/callback"
+    realm = "services/cytomine/cm-ada/iam/realms/cytomine"
+    assert values["oidc-issuer-url"] == f"https://hub.example.org/{realm}"
+    assert values["login-url"] == f"https://hub.example.org/{realm}/protocol/openid-connect/auth"
+    for name in ("redeem-url", "oidc-jwks-url"):
+        assert values[name].startswith(f"http://stacks:8000/{realm}/protocol/openid-connect/")
+    assert not {"client-secret", "cookie-secret", "skip-auth-route", "trusted-ip", "cookie-domain"} & set(
+        values
+    )
+    mounted = {m["mountPath"] for m in container["volumeMounts"]}
+    assert all(
+        values[name].rsplit("/", 1)[0] in mounted for name in ("client-secret-file", "cookie-secret-file")
+    )
+    assert [e["name"] for e in container["env"]] == ["GOMEMLIMIT"]
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "secure"),
+    [
+        ("https://{stack}.stacks.example.org", "__Host-cytomine-session", "true"),
+        ("http://{stack}.stacks.localhost:8000", "cytomine-session", "false"),
+    ],
+)
+def test_the_sessions_cookie_is_bound_to_the_stacks_own_host(url, name, secure):
+    args = login_container(everything(stack_url=url))["args"]
+    assert f"--cookie-name={name}" in args
+    assert f"--cookie-secure={secure}" in args
+    assert "--cookie-samesite=lax" in args
+
+
+def test_a_session_is_refreshed_before_its_token_ends():
+    assert "--cookie-refresh=240s" in login_container()["args"]
+    assert "--cookie-expire=600s" in login_container(everything(session_expire=600))["args"]
 
 
 def test_without_an_ingress_controller_in_a_pod_no_pod_reaches_the_public_port():

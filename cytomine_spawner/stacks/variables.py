@@ -1,0 +1,165 @@
+"""The values that a stack's manifests are filled with, and the filling."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from . import model, policies
+from .model import Stack
+from .quantity import to_bytes
+from .settings import StackSettings
+
+_PLACEHOLDER = re.compile(r"\$\{([a-z_]+)\}")
+_WAIT_RESOURCES = {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
+_CLOSED = 'return 403 "This Cytomine is not open to browsers.\\n";'
+
+
+def common(
+    stack: Stack, settings: StackSettings, names: tuple[str, ...], everything: tuple[str, ...]
+) -> dict[str, Any]:
+    """What all manifests of a stack may name.
+
+    Args:
+        stack: the stack.
+        settings: the administrator's settings.
+        names: the components that it has.
+        everything: all components that a stack can have.
+    """
+    url = settings.url(stack.name)
+    issuer_base = f"{settings.service_url.rstrip('/')}/{stack.name}"
+    internal_base = f"{settings.service_internal_url.rstrip('/')}/{stack.name}"
+    realm = "/iam/realms/cytomine"
+    service = policies.service(stack, settings)
+    return {
+        "stack": stack.name,
+        "namespace": stack.namespace,
+        "secrets": model.component_name(stack.name, "secrets"),
+        "replicas": 0 if stack.spec.desired_state is model.Desired.HIBERNATED else 1,
+        "url": url,
+        "scheme": urlsplit(url).scheme,
+        "host": settings.host(stack.name),
+        "internal_url": model.internal_url(stack.name, stack.namespace),
+        "issuer_base": issuer_base,
+        "issuer_internal_base": internal_base,
+        "issuer": issuer_base + realm,
+        "issuer_internal": internal_base + realm,
+        "jwks_url": f"{internal_base}{realm}/protocol/openid-connect/certs",
+        "admin_email": settings.admin_email,
+        "cbir_host": model.component_name(stack.name, "cbir" if "cbir" in names else "gateway"),
+        "app_engine_enabled": str("app-engine" in names).lower(),
+        "app_engine_namespace": settings.app_engine_namespace,
+        "app_engine_token_secret": settings.app_engine_token_secret,
+        "app_engine_registry": settings.app_engine_registry,
+        "pims_cache_enabled": str("pims-cache" in names).lower(),
+        "pims_workers": str(settings.values.sizes.get(stack.spec.size, {}).get("pims_workers", 1)),
+        "wait_image": settings.values.images["wait"],
+        "wait_resources": _WAIT_RESOURCES,
+        "images_access_mode": settings.images_access_mode,
+        "ingress_class": settings.ingress_class or None,
+        "ingress_annotations": dict(settings.ingress_annotations),
+        "ingress_tls": [{"hosts": [settings.host(stack.name)], "secretName": settings.tls_secret}]
+        if settings.tls_secret
+        else None,
+        "all_pods": policies.family(stack.name),
+        "dns_peers": list(settings.dns_peers),
+        "service_peers": [service],
+        "service_port": settings.service_port,
+        "gateway_ingress": policies.gateway_ingress(stack, settings),
+        **{f"pods_of_{name.replace('-', '_')}": policies.pods(stack.name, name) for name in everything},
+    }
+
+
+def gateway(stack: Stack, settings: StackSettings, login: dict[str, Any] | None) -> dict[str, Any]:
+    """What the gateway's manifests name besides.
+
+    Args:
+        stack: the stack.
+        settings: the administrator's settings.
+        login: what the login may use of processor and memory, or None where none stands before the stack.
+    """
+    url = urlsplit(settings.url(stack.name))
+    secure = url.scheme == "https"
+    internal = settings.service_internal_url.rstrip("/")
+    values: dict[str, Any] = {
+        "netloc": url.netloc,
+        "origin": f"{url.scheme}://{url.netloc}",
+        "websocket_origin": f"{'wss' if secure else 'ws'}://{url.netloc}",
+        "issuer_origin": "{0.scheme}://{0.netloc}".format(urlsplit(settings.service_url)),
+        "internal_host": urlsplit(model.internal_url(stack.name, stack.namespace)).netloc,
+        "verify_url": f"{internal}/{stack.name}/verify",
+        "cookie_flags": "secure httponly samesite=lax" if secure else "httponly samesite=lax",
+        # Behind the login only the login can come here, from the same pod.
+        "public_listen": "127.0.0.1:8080" if login else "8080",
+        "public_trust": "session" if login else "client",
+        "public_check": "" if login else "auth_request /_check;",
+        "public_gate": _CLOSED if settings.public_access == "closed" else "",
+    }
+    if login:
+        values |= {
+            "login_image": settings.values.images["oauth2-proxy"],
+            "login_resources": resources(login),
+            # Go frees memory in time only when told of the limit.
+            "login_memory": str(to_bytes(login["memory"][1]) * 4 // 5),
+            # The prefix makes browsers refuse the cookie from any other host; they know it for https alone.
+            "cookie_name": "__Host-cytomine-session" if secure else "cytomine-session",
+            "cookie_secure": str(secure).lower(),
+            "cookie_refresh": f"{settings.session_refresh}s",
+            "cookie_expire": f"{settings.session_expire}s",
+        }
+    return values
+
+
+def component(stack: Stack, settings: StackSettings, name: str, part: dict[str, Any]) -> dict[str, Any]:
+    """What one component's manifest names besides.
+
+    Args:
+        stack: the stack.
+        settings: the administrator's settings.
+        name: the component.
+        part: its processor, memory and volume in the stack's size.
+    """
+    classes = settings.storage_classes
+    return {
+        "image": settings.values.images[name],
+        "resources": resources(part),
+        "volume": part.get("volume"),
+        "storage_class": classes.get(name) or classes.get("default"),
+        "pods": policies.pods(stack.name, name),
+        # Redis needs room beside its data.
+        "redis_memory": str(to_bytes(part["memory"][0]) * 3 // 4),
+    }
+
+
+def resources(part: dict[str, Any]) -> dict[str, Any]:
+    """A size's pair of numbers as Kubernetes writes requests and limits."""
+    (cpu, cpu_limit), (memory, memory_limit) = part["cpu"], part["memory"]
+    return {
+        "requests": {"cpu": str(cpu), "memory": memory},
+        "limits": {"cpu": str(cpu_limit), "memory": memory_limit},
+    }
+
+
+def fill(node: Any, variables: dict[str, Any]) -> Any:
+    """A manifest with its variables' values."""
+    if isinstance(node, dict):
+        return {key: fill(value, variables) for key, value in node.items()}
+    if isinstance(node, list):
+        return [fill(item, variables) for item in node]
+    if not isinstance(node, str):
+        return node
+    whole = _PLACEHOLDER.fullmatch(node)
+    if whole:
+        return copy.deepcopy(variables[whole[1]])
+    return _PLACEHOLDER.sub(lambda match: str(variables[match[1]]), node)
+
+
+def prune(node: Any) -> Any:
+    """Without the keys whose variable was None: the API server's default is meant."""
+    if isinstance(node, dict):
+        return {key: prune(value) for key, value in node.items() if value is not None}
+    if isinstance(node, list):
+        return [prune(item) for item in node]
+    return node

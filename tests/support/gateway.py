@@ -1,0 +1,281 @@
+"""A stack's gateway on loopback: the rendered configuration in a real nginx, with recording neighbours.
+
+``nginx`` comes from ``NGINX_PROGRAM`` and ``NGINX_MODULES`` (a folder) or the machine's own package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cytomine_spawner.stacks import model, render
+from cytomine_spawner.stacks.model import StackSpec
+from cytomine_spawner.stacks.settings import StackSettings
+
+NGINX = os.environ.get("NGINX_PROGRAM") or shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+MODULES = os.environ.get("NGINX_MODULES", "/usr/lib/nginx/modules")
+MISSING = not NGINX or not (Path(MODULES) / "ngx_http_js_module.so").exists()
+REASON = "nginx or its JavaScript module is not installed (Debian: nginx, libnginx-mod-http-js)"
+URL = "https://cm-ada.stacks.example.org"
+INTERNAL = "http://cm-ada-gateway.ns.svc"
+NEIGHBOURS = {"core": "cm-ada-core:8080", "pims": "cm-ada-pims:5000", "web-ui": "cm-ada-web-ui:9090"}
+# A token that the identity knows, and one that it does not.
+GOOD, BAD = "aaaa.good.token", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ."
+SIGNED = "CYTOMINE 8f5c:c2lnbmVk"
+
+
+class Neighbour(BaseHTTPRequestHandler):
+    """Tells what it got; takes WebSockets and sends back what comes."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        server: Any = self.server
+        if self.headers["upgrade"] == "websocket":
+            self.echo()
+            return
+        got = self._read()
+        seen = {
+            "who": server.who,
+            "method": self.command,
+            "path": self.path,
+            "length": got,
+            "headers": {k.lower(): v for k, v in self.headers.items()},
+            "names": [k.lower() for k in self.headers.keys()],  # noqa: SIM118 - one may come twice
+        }
+        server.seen.append(seen)
+        status, kind, data, more = server.reply(seen)
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in more:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer  # noqa: N815 - http.server's names
+
+    def _read(self) -> int:
+        server: Any = self.server
+        got = 0
+        if self.headers.get("transfer-encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                got += len(self.rfile.read(size))
+                self.rfile.readline()
+                server.started.set()
+            self.rfile.readline()
+        length = int(self.headers.get("content-length", 0))
+        while got < length:
+            got += len(self.rfile.read1(min(65536, length - got)))
+            server.started.set()
+        return got
+
+    def echo(self) -> None:
+        server: Any = self.server
+        server.seen.append({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}})
+        self.wfile.write(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
+        while data := self.rfile.read1(65536):
+            self.wfile.write(data)
+        self.close_connection = True
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """A neighbour of the gateway. Set ``reply`` to have it answer something else than what it got."""
+
+    daemon_threads = True
+
+    def __init__(self, who: str) -> None:
+        super().__init__(("127.0.0.1", 0), Neighbour)
+        self.who = who
+        self.seen: list[dict[str, Any]] = []
+        self.started = threading.Event()
+        self.reply: Callable[[dict[str, Any]], Any] = tell
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def tell(seen: dict[str, Any]) -> tuple[int, str, bytes, list[tuple[str, str]]]:
+    """The usual reply: what was seen."""
+    return 200, "application/json", json.dumps(seen).encode(), []
+
+
+def say(value: Any, status: int = 200, *more: tuple[str, str]) -> Callable[[dict[str, Any]], Any]:
+    """A reply with this JSON (or text, or bytes)."""
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return lambda _: (status, "application/json", data, list(more))
+
+
+def _verify(seen: dict[str, Any]) -> tuple[int, str, bytes, list[tuple[str, str]]]:
+    good = (
+        seen["path"].endswith("/cm-ada/verify") and seen["headers"].get("authorization") == f"Bearer {GOOD}"
+    )
+    return (204 if good else 401), "text/plain", b"", []
+
+
+@dataclass
+class Door:
+    """A running gateway.
+
+    Attributes:
+        ports: the container's ports and where they are on loopback.
+        servers: the neighbours; ``identity`` checks tokens.
+        folder: nginx's files, among them ``activity``.
+        pid: of nginx.
+    """
+
+    ports: dict[int, int]
+    servers: dict[str, Server]
+    folder: Path
+    pid: int = 0
+    objects: list[dict[str, Any]] = field(default_factory=list)
+
+    def ask(self, port: int, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
+        """Ask the gateway; underscores in names of headers are dashes."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=10)
+        names = {k.replace("_", "-"): v for k, v in headers.items()}
+        connection.putrequest(method, path, skip_host="Host" in names, skip_accept_encoding=True)
+        data = body.encode() if isinstance(body, str) else body
+        if data is not None:
+            connection.putheader("Content-Length", str(len(data)))
+        for name, value in names.items():
+            connection.putheader(name, value)
+        connection.endheaders(data)
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, content)
+
+    def public(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
+        """Ask as the login does for a session in the stack's own page."""
+        sure = (
+            {"X_Forwarded_Access_Token": GOOD, "Origin": URL}
+            if method not in ("GET", "HEAD")
+            else {"X_Forwarded_Access_Token": GOOD}
+        )
+        return self.ask(8080, path, method, body, **{**sure, **headers})
+
+    def internal(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
+        """Ask as a notebook's client does, signed."""
+        return self.ask(8081, path, method, body, **{"Authorization": SIGNED, **headers})
+
+    def forget(self) -> None:
+        """Forget what was seen, and reply as usual again."""
+        for server in self.servers.values():
+            server.seen.clear()
+            server.started.clear()
+            server.reply = _verify if server.who == "identity" else tell
+
+    def reached(self) -> list[tuple[str, str]]:
+        """Which component saw which path."""
+        return [(s.who, e["path"]) for s in self.servers.values() for e in s.seen if s.who != "identity"]
+
+
+@dataclass
+class Answer:
+    """What the gateway answered."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+    @property
+    def text(self) -> str:
+        return self.content.decode()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(folder: Path, access: str = "login", url: str = URL, **settings: Any) -> Iterator[Door]:
+    """Run the rendered configuration with its neighbours' and its own ports moved to loopback."""
+    servers = {who: Server(who) for who in (*NEIGHBOURS, "identity")}
+    service = f"http://127.0.0.1:{servers['identity'].server_port}/services/cytomine"
+    given = {"service_internal_url": service, "stack_url": url.replace("cm-ada", "{stack}"), **settings}
+    stack = model.new_stack("ns", StackSpec(owner="ada"))
+    objects = render.render(stack, StackSettings(namespace="ns", public_access=access, **given))
+    files = next(
+        o["data"] for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"] == "cm-ada-gateway"
+    )
+    ports = {port: free_port() for port in (8080, 8081, 8082, 6000)}
+    for name, text in files.items():
+        for who, address in NEIGHBOURS.items():
+            text = text.replace(f"server {address};", f"server 127.0.0.1:{servers[who].server_port};")
+        for port, own in ports.items():
+            for listen in (f"listen {port};", f"listen 127.0.0.1:{port};"):
+                text = text.replace(listen, f"listen 127.0.0.1:{own};")
+        text = text.replace("/tmp/", f"{folder}/").replace("/etc/gateway/", f"{folder}/")
+        (folder / name).write_text(text.replace("/usr/lib/nginx/modules", MODULES))
+    folder.chmod(0o755)
+    configuration = str(folder / "nginx.conf")
+    command = [str(NGINX), "-e", "stderr", "-c", configuration, "-g", "daemon off; master_process off;"]
+    log = folder / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stderr=out)
+    door = Door(ports, servers, folder, process.pid, objects)
+    door.forget()
+    try:
+        wait_for(ports[6000], process, log)
+        yield door
+    finally:
+        process.terminate()
+        process.wait(10)
+        for server in servers.values():
+            server.shutdown()
+            server.server_close()
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a program listens."""
+    deadline = time.monotonic() + 10
+    while not _listens(port):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        threading.Event().wait(0.05)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.settimeout(0.2)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def websocket(port: int, path: str, **headers: str) -> tuple[int, socket.socket]:
+    """Ask for a WebSocket; the status and the connection, which carries bytes after 101."""
+    sock = socket.create_connection(("127.0.0.1", port), 10)
+    lines = [f"GET {path} HTTP/1.1", "Host: h", "Upgrade: websocket", "Connection: Upgrade"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    lines += [f"{k.replace('_', '-')}: {v}" for k, v in headers.items()]
+    sock.sendall("\r\n".join([*lines, "", ""]).encode())
+    head = b""
+    while b"\r\n\r\n" not in head and (data := sock.recv(1)):
+        head += data
+    return int(head.split(b" ")[1]), sock
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory of a process."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
