@@ -101,3 +101,6 @@ c.CytomineSpawner.notebook_sizes = [
     {"name": "full", "display_name": "Full", "cpu_limit": 4, "mem_limit": "16G"},
     {"name": "huge", "display_name": "Huge", "mem_limit": "64G", "groups": ["pathology"]},
 ]
+# Stacks, on a cluster that does not answer.
+c.CytomineSpawner.cytomine_enabled = "TEST_HUB_CYTOMINE" in os.environ
+c.CytomineSpawner.k8s_api_request_retry_timeout = 1
