@@ -33,9 +33,10 @@ class FakeVault:
         self.secrets: dict[str, tuple[dict[str, str], int]] = {}
         self.owners: dict[str, Stack | None] = {}
         self.silent = False
-        self.writes = 0
+        self.writes = self.asked = 0
 
     def _answer(self) -> None:
+        self.asked += 1
         if self.silent:
             raise KubeError(0, "TimeoutError", "The API server does not answer")
 
