@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import subprocess
@@ -9,11 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 import httpx
 import pytest
 from bs4 import BeautifulSoup
 
+from cytomine_spawner.stacks import members
 from tests.support.hub import free_port
 from tests.support.stacks import PREFIX, Service, a_stack, serving, xsrf
 
@@ -35,6 +38,9 @@ c.JupyterHub.proxy_class = NoProxy
 c.JupyterHub.spawner_class = "simple"
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
+# Servers are known to the hub, and can be shared, though none of them starts.
+c.Spawner.cmd = ["false"]
+c.Spawner.consecutive_failure_limit = 0
 c.Authenticator.admin_users = {"root"}
 c.JupyterHub.hub_bind_url = c.JupyterHub.bind_url = os.environ["TEST_HUB"]
 c.JupyterHub.custom_scopes = {"custom:cytomine-stacks:admin": {"description": "All stacks"}}
@@ -52,7 +58,20 @@ c.JupyterHub.services = [
 ]
 c.JupyterHub.load_roles = [
     {"name": "user", "scopes": ["self", "access:services!service=cytomine"]},
-    {"name": "tests", "scopes": ["admin:users", "tokens"], "services": ["tests"]},
+    {
+        "name": "tests",
+        "scopes": ["admin:users", "admin:groups", "tokens", "servers", "shares", "list:users"],
+        "services": ["tests"],
+    },
+    # What the service needs to know people: see the class Hub of its members.
+    {
+        "name": "stacks",
+        "scopes": [
+            "read:users:name", "read:users:groups", "read:groups:name", "read:shares",
+            "read:users:shares", "read:groups:shares", "users:activity",
+        ],
+        "services": ["cytomine"],
+    },
     {"name": "monitor", "scopes": ["access:services!service=cytomine"], "services": ["ada"]},
 ]
 """
@@ -189,3 +208,53 @@ def test_a_callback_with_a_foreign_state_logs_nobody_in(both: tuple[Hub, Service
     assert answer.status_code == 403
     assert "Try logging in again" in answer.text
     assert not [name for name in client.cookies if name == "service-cytomine"]
+
+
+def test_users_groups_and_shares_of_a_real_hub_make_members(both: tuple[Hub, Service]) -> None:
+    hub, service = both
+    api = httpx.Client(base_url=f"{hub.url}/hub/api", headers={"Authorization": f"token {hub.admin}"})
+    tokens = {name: hub.token(name) for name in ("ada", "dora", "gil", "sam@lifescience-ri.eu", "stan")}
+    for group, user in (("lab", "gil"), ("partners", "stan")):
+        assert api.post(f"/groups/{group}").status_code == 201
+        assert api.post(f"/groups/{group}/users", json={"users": [user]}).status_code == 200
+    api.post("/users/ada/server", timeout=60)
+    for share in ({"user": "sam@lifescience-ri.eu"}, {"group": "partners"}):
+        answer = api.post("/shares/ada/", json=share)
+        assert answer.status_code == 200, answer.text
+
+    def ask(who: str, method: str = "GET", path: str = "") -> httpx.Response:
+        headers = {"Authorization": f"token {tokens[who]}"}
+        return service.client().request(method, f"{PREFIX}api/stacks/cm-ada{path}", headers=headers)
+
+    assert ask("ada", "PUT", "/members/users/dora").status_code == 200
+    assert ask("ada", "PUT", "/members/groups/lab").json()["groups"] == ["lab"]
+    assert ask("ada", "PUT", "/members/users/nobody").status_code == 400
+    shown = ask("ada", "GET", "/members").json()
+    assert shown["message"] == ""
+    assert {(s["kind"], s["name"]) for s in shown["shares"]} == {
+        ("user", "sam@lifescience-ri.eu"),
+        ("group", "partners"),
+    }
+    roles = {who: ask(who).json().get("role") for who in tokens}
+    assert roles == {
+        "ada": "owner",
+        "dora": "user",
+        "gil": "group",
+        "sam@lifescience-ri.eu": "share",
+        "stan": "share",
+    }
+    stack = service.store.view.get("cm-ada")
+    assert stack
+
+    now = datetime.now(timezone.utc)
+
+    async def outside() -> list[object]:
+        known = members.Hub(service.site_hub._url, service.site_hub._token)
+        found = [await known.role(stack, who) for who in (*tokens, "nobody")]
+        return [*found, await known.active(stack, now), await known.active(a_stack("nobody"), now)]
+
+    *found, active, strange = asyncio.run(outside())
+    assert [role and role.value for role in found] == [*roles.values(), None]
+    assert (active, strange) == (True, False)
+    told = api.get("/users/ada?include_stopped_servers", timeout=10).json()
+    assert told["servers"][""]["last_activity"].startswith(now.strftime("%Y-%m-%dT%H:%M:%S"))
