@@ -72,7 +72,9 @@ def nuclei(image: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 def outlines(image: NDArray[np.uint8]) -> list[Any]:
     """The tissue's polygons, in pixels of the slide."""
-    return geo.outline(tissue(image), 4, 2, 6400)
+    # A quarter of the size is rounded up.
+    whole = geo.rectangle(0, 0, image.shape[1], image.shape[0])
+    return [p.intersection(whole) for p in geo.outline(tissue(image), 4, 2, 6400)]
 
 
 def write(image: NDArray[np.uint8], folder: Path, name: str) -> list[Path]:
