@@ -363,7 +363,7 @@ def serving(
             "cache_max_age": 1,
         }
         hub_auth = login(
-            **{**usual, **real_hub, "oauth_redirect_uri": f"http://127.0.0.1:{port}{PREFIX}oauth_callback"}
+            **{**usual, "oauth_redirect_uri": f"http://127.0.0.1:{port}{PREFIX}oauth_callback", **real_hub}
         )
         hub.service_token = hub_auth.api_token
         site_hub = Hub(hub_auth.api_url, lambda: hub_auth.api_token)

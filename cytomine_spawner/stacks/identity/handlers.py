@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from jupyterhub.services.auth import UserNotAllowed
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import RequestHandler
 
 from .. import auth
 from ..auth import Handler, Refusal, Site, not_synced, refusal
@@ -18,8 +16,6 @@ from ..pages import Page
 from . import frames
 from .people import HubSilent
 from .provider import ENDPOINTS, REALM, Answer, BadRequest, Provider
-
-log = logging.getLogger(__name__)
 
 # A stack's name and nothing else, so that no other address of the service is hidden.
 NAME = r"(cm-[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"
@@ -240,10 +236,54 @@ class Status(Program):
         self.set_status(204 if good else 403)
 
 
-class Login(_Common, Page):
-    """The login: the hub's, without a page of its own."""
+class _Silently(Exception):
+    """A refusal that a silent login gets as an error, and everybody else as a page."""
 
-    public = True  # asks the hub itself, after it knows where errors go
+    def __init__(self, error: str, sentence: str, status: int = 401) -> None:
+        super().__init__(sentence)
+        self.error, self.sentence, self.status = error, sentence, status
+
+
+class _Browser(_Common, Page):
+    """Answers people's browsers, and asks the hub itself who it is: first it must be known where errors go."""
+
+    public = True
+
+    async def who(self) -> dict[str, Any] | None:
+        """The hub's model of the user who is logged in there at this moment; None if nobody is.
+
+        Raises:
+            _Silently: if they may not use the service, or if the hub is silent.
+        """
+        try:
+            model = await self._ask_hub()
+        except Refusal as error:
+            raise _Silently("temporarily_unavailable", error.sentence, error.status_code) from error
+        if model is None:
+            return None
+        try:
+            self.check_hub_user(model)
+        except UserNotAllowed as error:
+            raise _Silently(
+                "access_denied",
+                f"{model['name']} may not use this service; an administrator of the hub can allow it.",
+                403,
+            ) from error
+        if model.get("kind", "user") != "user":
+            raise _Silently("access_denied", "Only users of the hub can open a stack, services cannot.", 403)
+        try:
+            # HubOAuth remembers an answer for a minute: a code for somebody who logged out would fail later.
+            fresh = await self.provider.logins.user(self.hub_auth.get_token(self), model["name"])
+        except HubSilent as error:
+            raise _Silently("temporarily_unavailable", auth.HUB_SILENT, 503) from error
+        if fresh:
+            self._hub_auth_user_cache = self.current_user = fresh
+            self.person = auth.Person.from_model(fresh)
+        return fresh
+
+
+class Login(_Browser):
+    """The login: the hub's, without a page of its own."""
 
     async def get(self, name: str) -> None:
         """Send a browser on: to the hub's login, or back to the stack with a code.
@@ -258,32 +298,17 @@ class Login(_Common, Page):
             raise Refusal(400, str(error)) from error
         silent = "none" in asked.get("prompt", "").split()
         try:
-            model = await self._ask_hub()
-            if model is None:
-                if silent:
-                    raise _Silently("login_required", "Nobody is logged in at the hub.")
+            model = await self.who()
+            if model is None and not silent:
                 self.redirect(self.get_login_url())
                 return
-            await self._send_back(stack, asked, self._admit(model))
+            if model is None:
+                raise _Silently("login_required", "Nobody is logged in at the hub.")
+            await self._send_back(stack, asked, model)
         except _Silently as refused:
             if not silent:
                 raise Refusal(refused.status, refused.sentence) from refused
             self._go(self.provider.refuse(name, asked, refused.error, refused.sentence))
-
-    def _admit(self, model: dict[str, Any]) -> dict[str, Any]:
-        try:
-            model = self.check_hub_user(model)
-        except UserNotAllowed as error:
-            raise _Silently(
-                "access_denied",
-                f"{model['name']} may not use this service; an administrator of the hub can allow it.",
-                403,
-            ) from error
-        self._hub_auth_user_cache = self.current_user = model
-        self.person = auth.Person.from_model(model)
-        if self.person.kind != "user":
-            raise _Silently("access_denied", "Only users of the hub can open a stack, services cannot.", 403)
-        return model
 
     async def _send_back(self, stack: Stack, asked: dict[str, str], model: dict[str, Any]) -> None:
         try:
@@ -291,14 +316,11 @@ class Login(_Common, Page):
             if person is None:
                 raise _Silently(
                     "access_denied",
-                    f"This Cytomine belongs to somebody else, and {self.person.name} is not among its members. "
+                    f"This Cytomine belongs to somebody else, and {model['name']} is not among its members. "
                     "Its owner can let you in: ask them to add you on their page of stacks.",
                     403,
                 )
-            token = self.hub_auth.get_token(self)
-            if not isinstance(token, str) or not token:
-                raise _Silently("login_required", "Nobody is logged in at the hub.", 401)
-            self._go(await self.provider.authorize(stack, asked, person, token))
+            self._go(await self.provider.authorize(stack, asked, person, self.hub_auth.get_token(self)))
         except BadRequest as error:
             raise Refusal(400, str(error)) from error
         except HubSilent as error:
@@ -314,22 +336,12 @@ class Login(_Common, Page):
         self.redirect(address)
 
 
-class _Silently(Exception):
-    """A refusal that a silent login gets as an error, and everybody else as a page."""
-
-    def __init__(self, error: str, sentence: str, status: int = 401) -> None:
-        super().__init__(sentence)
-        self.error, self.sentence, self.status = error, sentence, status
-
-
-class Logout(_Common, Page):
+class Logout(_Browser):
     """The end of a login to a stack.
 
     Whoever still is logged in at the hub would be logged in again by the stack's next page. So they get a page that
     says so and leads to the hub's logout; only the others are sent on at once.
     """
-
-    public = True
 
     async def get(self, name: str) -> None:
         """End the sessions.
@@ -360,8 +372,8 @@ class Logout(_Common, Page):
             name, self.get_argument("post_logout_redirect_uri", ""), self.get_argument("state", "")
         )
         try:
-            model = await self._ask_hub()
-        except (Refusal, HTTPError, asyncio.TimeoutError):
+            model = await self.who()
+        except _Silently:
             model = None
         if model is None and onward:
             self.redirect(onward)
