@@ -160,7 +160,9 @@ class _Upload:
         self.client, self.user = current(), user_id()
         self.images = sorted({i.image for i in items})
         self.before: set[int] = set()
-        self.cut: set[int] = set()
+        self.doubtful: list[Item] = []
+        self.cut = False
+        self.again: set[int] = set()
         self.slowest = 0.5
 
     def run(self, bar: Any) -> None:
@@ -171,10 +173,19 @@ class _Upload:
         if self.reuse:
             self._claim(there, self.items, bar)
         chunk, pause, last = self.chunk, 0.2, time.monotonic()
-        while todo := [i for i in self.items if i.id is None and not i.reason]:
+        while True:
             before = bar.n
             try:
-                self._round(todo, chunk, bar)
+                # What is in doubt is looked up before anything is sent again.
+                self._settle(bar)
+                todo = self._todo()
+                if not todo:
+                    break
+                self._send(todo, chunk, bar)
+            except RequestFailed as failure:
+                if not failure.uncertain:
+                    raise
+                LOG.info("%s", failure)
             except CytomineUnreachable as error:
                 LOG.info("%s", error)
             if bar.n > before:
@@ -185,13 +196,14 @@ class _Upload:
                 time.sleep(pause)
                 pause = min(5.0, 2 * pause)
             # Of several in one part that Cytomine does not take, it does not say which.
-            chunk = max(1, min(self.chunk, len(todo) // 2))
-        self._verify()
+            chunk = max(1, min(self.chunk, len(self._todo()) // 2))
+        self._verify(bar)
 
-    def _round(self, todo: list[Item], chunk: int, bar: Any) -> None:
-        """Send what is missing once, and find out about the parts that are in doubt."""
-        doubtful: list[Item] = []
-        cut = False
+    def _todo(self) -> list[Item]:
+        return [i for i in self.items if i.id is None and not i.reason]
+
+    def _send(self, todo: list[Item], chunk: int, bar: Any) -> None:
+        """Send what is missing once."""
         parts = [p for i in self.images for p in _parts([t for t in todo if t.image == i], chunk)]
         with ThreadPoolExecutor(self.workers) as pool:
             futures = {pool.submit(self._post, part): part for part in parts}
@@ -199,8 +211,8 @@ class _Upload:
                 for future in as_completed(futures):
                     outcome = future.result()
                     if isinstance(outcome, str):
-                        doubtful += futures[future]
-                        cut = cut or outcome == "cut"
+                        self.doubtful += futures[future]
+                        self.cut = self.cut or outcome == "cut"
                         continue
                     for item, number in zip(futures[future], outcome, strict=False):
                         item.id = number
@@ -208,9 +220,6 @@ class _Upload:
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        if doubtful:
-            self.cut |= {i.row for i in doubtful}
-            self._settle(doubtful, cut, bar)
 
     def _post(self, part: list[Item]) -> list[int] | Literal["cut", "part"]:
         """The new ids, none where certainly nothing was stored; ``cut`` or ``part`` where that is not known."""
@@ -242,19 +251,25 @@ class _Upload:
             part[0].reason = "Cytomine takes this geometry for invalid."
         return "part"
 
-    def _settle(self, doubtful: list[Item], cut: bool, bar: Any) -> None:
-        """Find what was stored all the same; where the answer was lost, Cytomine may still be at work on it."""
-        end = time.monotonic() + (min(60.0, 2 * self.slowest) if cut else 0.0)
+    def _settle(self, bar: Any) -> None:
+        """Find what was stored all the same; where an answer was lost, Cytomine may still be at work on it."""
+        if not self.doubtful:
+            return
+        self.again |= {i.row for i in self.doubtful}
+        end = time.monotonic() + (min(60.0, 2 * self.slowest) if self.cut else 0.0)
         pause = 0.2
         while True:
-            waiting = [i for i in doubtful if i.id is None]
-            claimed = {i.id for i in self.items}
-            new = [e for e in self._listed() if e["id"] not in self.before and e["id"] not in claimed]
-            self._claim(new, waiting, bar)
-            if not any(i.id is None for i in doubtful) or time.monotonic() > end:
+            self._claim(self._unclaimed(), [i for i in self.doubtful if i.id is None], bar)
+            if all(i.id is not None for i in self.doubtful) or time.monotonic() > end:
+                self.doubtful, self.cut = [], False
                 return
             time.sleep(pause)
             pause = min(2.0, pause * 1.5)
+
+    def _unclaimed(self) -> list[dict[str, Any]]:
+        """What is new since the start and has no row yet."""
+        claimed = {i.id for i in self.items}
+        return [e for e in self._listed() if e["id"] not in self.before and e["id"] not in claimed]
 
     def _claim(self, entries: list[dict[str, Any]], items: list[Item], bar: Any) -> None:
         for image in self.images:
@@ -264,22 +279,22 @@ class _Upload:
                 part[n].id, part[n].reason = number, ""
                 bar.update()
 
-    def _verify(self) -> None:
+    def _verify(self, bar: Any) -> None:
         """Every id is there, and nothing twice."""
         there = self._listed()
         ids = {int(e["id"]) for e in there}
         for item in self.items:
             if item.id is not None and item.id not in ids:
                 item.id, item.reason = None, "It was stored, and someone deleted it again."
-        again = [i for i in self.items if i.row in self.cut]
+        again = [i for i in self.items if i.row in self.again | {d.row for d in self.doubtful}]
         if not again:
             return
-        claimed = {i.id for i in self.items}
-        new = [e for e in there if e["id"] not in self.before and e["id"] not in claimed]
+        self._claim(self._unclaimed(), [i for i in again if i.id is None], bar)
+        extra = self._unclaimed()
         for image in self.images:
-            extra = Stored([e for e in new if e["image"] == image])
+            stored = Stored([e for e in extra if e["image"] == image])
             part = [i for i in again if i.image == image]
-            while doubles := extra.take(part):
+            while doubles := stored.take(part):
                 for number in doubles.values():
                     LOG.info("annotation %d was stored twice, deleting it", number)
                     delete_annotation(number)
