@@ -258,6 +258,6 @@ class Companion:
             self._settled.set_result(sentence)
 
     def _say(self, sentence: str) -> None:
-        if sentence != self._last:
+        if sentence and sentence != self._last:
             self._last = sentence
             self._tell(sentence)

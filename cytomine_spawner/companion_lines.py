@@ -27,6 +27,9 @@ def line(stack: Stack, before: Stack | None = None) -> str:
     Args:
         stack: the stack as it is.
         before: as it was at the last line, so that this one tells what changed.
+
+    Returns:
+        The line; "" when nothing changed that is worth one.
     """
     status = stack.status
     if stack.deleting or status.phase is Phase.DELETING:
@@ -38,7 +41,10 @@ def line(stack: Stack, before: Stack | None = None) -> str:
     if status.phase is Phase.READY:
         return "Cytomine is ready."
     if status.phase is Phase.STARTING:
-        return f"Cytomine: {_components(stack, before) or 'its parts are starting'}{_counts(stack)}"
+        doing = _components(stack, before)
+        if not doing and before and before.status.components and _counts(before) == _counts(stack):
+            return ""
+        return f"Cytomine: {doing or 'its parts are starting'}{_counts(stack)}"
     failed = [c for c in status.components if c.state is State.FAILED and c.message]
     message = status.message or (failed[0].message if failed else "")
     if status.phase in (Phase.FAILED, Phase.DEGRADED):

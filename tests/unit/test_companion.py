@@ -129,6 +129,10 @@ def test_a_line_names_the_components_that_changed_and_the_slowest():
         "Cytomine: Core is starting, Database and Activity database are ready "
         "(2 of 3 parts ready; slowest: Core)"
     )
+    # the first event of a watch is the object as it is, and no news
+    assert line(second, second) == ""
+    later = with_components(second, *second.status.components, message="Still at it.")
+    assert line(later, second) == ""
 
 
 @pytest.mark.parametrize(
