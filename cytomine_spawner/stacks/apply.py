@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from . import model, render, secretdata
+from . import model, observe, render, secretdata
 from .children import Children
 from .kube import Kube
 from .model import ANNOTATION_DIGEST, ANNOTATION_KEPT, Stack
 from .observe import Child
 from .settings import StackSettings
+
+log = logging.getLogger(__name__)
+
+# Stacks whose objects are sent at the same time. The API server takes no more at a time anyway, and so each stack
+# is there as a whole early on, not all of them in pieces until the last moment.
+TURNS = 4
+# Somebody who changes the same object again and again is answered only this often.
+CORRECTION_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,9 @@ class Applier:
     def __init__(self, kube: Kube, children: Children, settings: StackSettings) -> None:
         self._kube, self._children, self._settings = kube, children, settings
         self._plans: dict[str, tuple[tuple[Any, ...], list[Planned]]] = {}
+        self._seen: dict[str, dict[tuple[str, str], tuple[str, int]]] = {}
+        self._corrected: dict[str, dict[tuple[str, str], datetime]] = {}
+        self._turns = asyncio.Semaphore(TURNS)
 
     def plan(self, stack: Stack) -> list[Planned]:
         """What should be there, with digests; remembered until the spec changes.
@@ -53,16 +65,18 @@ class Applier:
     def forget(self, name: str) -> None:
         """Drop the plan of a stack that is gone."""
         self._plans.pop(name, None)
+        self._seen.pop(name, None)
+        self._corrected.pop(name, None)
 
-    async def apply(self, stack: Stack, *, anew: bool = False) -> int:
-        """Bring all objects to what they should be.
+    async def apply(self, stack: Stack, *, anew: bool = False) -> datetime | None:
+        """Bring all objects to what they should be, also what others changed by hand.
 
         Args:
             stack: the stack.
             anew: send everything, even what seems to be in place.
 
         Returns:
-            How many objects were sent.
+            When to come again, if something was left for later.
 
         Raises:
             Blocked: children of a former stack of this name are still there.
@@ -74,10 +88,16 @@ class Applier:
         await self._clear_way(stack)
         secret = model.component_name(stack.name, "secrets")
         due = [p for p in plan if anew or self._differs(p, family.children.get((p.kind, p.name)))]
-        sent = 0
+        strayed, later = self._strayed(stack.name, [p for p in plan if p not in due])
+        due += strayed
         if due or ("Secret", secret) not in family.children:
-            await self._make_secret(stack)
-            sent += 1
+            async with self._turns:
+                await self._send_all(stack, due)
+        await self._remove_others(stack, plan)
+        return later
+
+    async def _send_all(self, stack: Stack, due: list[Planned]) -> None:
+        await self._make_secret(stack)
         if due:
             wanted = {(p.kind, p.name): p.digest for p in due}
             objects = [
@@ -91,10 +111,7 @@ class Applier:
             # Workloads last: their pods look their neighbours' names up at once.
             for workloads in (False, True):
                 batch = [o for o in objects if (o["kind"] in render.WORKLOADS) is workloads]
-                await _all(*(self._send(obj) for obj in batch))
-            sent += len(objects)
-        sent += await self._remove_others(stack, plan)
-        return sent
+                await _all(*(self._send(stack.name, obj) for obj in batch))
 
     def _differs(self, planned: Planned, child: Child | None) -> bool:
         if child is None:
@@ -103,10 +120,44 @@ class Applier:
             return child.kept
         return child.digest != planned.digest
 
-    async def _send(self, obj: dict[str, Any]) -> None:
+    def _strayed(self, stack: str, plan: list[Planned]) -> tuple[list[Planned], datetime | None]:
+        """Objects that others changed since we sent them, and when to come again for those that must wait."""
+        family, time = self._children.family(stack), datetime.now(timezone.utc)
+        seen, corrected = self._seen.setdefault(stack, {}), self._corrected.setdefault(stack, {})
+        found, later = [], []
+        for planned in plan:
+            key = (planned.kind, planned.name)
+            child = family.children.get(key)
+            if child is None or planned.kind in render.CREATE_ONCE:
+                continue
+            uid, revision = seen.get(key, ("", 0))
+            if uid != child.uid:
+                # The first sight after a start of the service.
+                if not child.touched:
+                    seen[key] = (child.uid, child.revision)
+                    continue
+            elif child.revision <= revision:
+                continue
+            due = corrected.get(key, observe.EPOCH) + timedelta(seconds=CORRECTION_SECONDS)
+            if due > time:
+                later.append(due)
+                continue
+            corrected[key] = time
+            found.append(planned)
+        if found:
+            log.warning(
+                "Others changed %s; it is set back to what the settings say",
+                ", ".join(f"{p.kind} {p.name}" for p in found),
+            )
+        return found, min(later, default=None)
+
+    async def _send(self, stack: str, obj: dict[str, Any]) -> None:
         kind, name = obj["kind"], obj["metadata"]["name"]
         if kind not in render.CREATE_ONCE:
-            self._children.put(kind, await self._kube.apply(obj))
+            made = await self._kube.apply(obj)
+            child = observe.child(kind, made)
+            self._seen.setdefault(stack, {})[kind, name] = (child.uid, child.revision)
+            self._children.put(kind, made)
         elif not await self._kube.create(obj):
             # A volume that was kept comes back to use.
             body = {"metadata": {"annotations": {ANNOTATION_KEPT: None}}}
@@ -139,7 +190,7 @@ class Applier:
         if strange or ending:
             raise Blocked("Waits until the former stack of this name is gone.")
 
-    async def _remove_others(self, stack: Stack, plan: list[Planned]) -> int:
+    async def _remove_others(self, stack: Stack, plan: list[Planned]) -> None:
         """Remove what the spec no longer asks for; volumes stay until the stack is deleted."""
         wanted = {(p.kind, p.name) for p in plan}
         family = self._children.family(stack.name)
@@ -149,7 +200,6 @@ class Applier:
             if key not in wanted and c.kind not in render.CREATE_ONCE and not c.deleting
         ]
         await _all(*(self._kube.delete(c.kind, c.name, uid=c.uid) for c in others))
-        return len(others)
 
     async def remove(self, name: str, *, keep_data: bool, now: datetime) -> None:
         """Ask for the removal of all children, the volumes included unless they are to be kept."""

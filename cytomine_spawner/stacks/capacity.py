@@ -45,6 +45,28 @@ def missing(wanted: dict[str, str], nodes: Iterable[dict[str, Any]], pods: Itera
     return " and ".join(parts)
 
 
+def of_node(node: dict[str, Any]) -> dict[str, Any]:
+    """As much of a Node object as counts here: a cluster may have thousands."""
+    status = node["status"]
+    ready = [c for c in status.get("conditions") or [] if c["type"] == "Ready"]
+    return {
+        "metadata": {"name": node["metadata"]["name"]},
+        "spec": {"unschedulable": (node.get("spec") or {}).get("unschedulable")},
+        "status": {"allocatable": status.get("allocatable"), "conditions": ready},
+    }
+
+
+def of_pod(pod: dict[str, Any]) -> dict[str, Any]:
+    """As much of a Pod object as counts here."""
+    spec = pod["spec"]
+    lists = {
+        key: [{"resources": c.get("resources")} for c in spec.get(key) or []]
+        for key in ("containers", "initContainers")
+    }
+    phase = (pod.get("status") or {}).get("phase")
+    return {"spec": {"nodeName": spec.get("nodeName"), **lists}, "status": {"phase": phase}}
+
+
 def pod_requests(spec: dict[str, Any]) -> dict[str, float]:
     """What a pod reserves: the sum of its containers, or its largest first container if that is more."""
     total = {}

@@ -51,8 +51,8 @@ class Children:
 
     async def _watch(self, kind: str) -> None:
         async for event, obj in self._kube.watch(kind, labels=LABEL, metadata_only=kind in METADATA):
-            if event == "LIST":
-                self._replace(kind, obj["items"])
+            if event == "LISTED":
+                self._keep_only(kind, obj["names"])
                 self._listed.add(kind)
                 if self._listed >= set(KINDS):
                     self.synced.set()
@@ -64,20 +64,18 @@ class Children:
     async def _watch_warnings(self) -> None:
         async for event, obj in self._kube.watch("Event", fields="type=Warning"):
             # An event's own deletion, an hour later, says nothing of what it was about.
-            for item in obj["items"] if event == "LIST" else [obj] if event != "DELETED" else []:
-                found = observe.warning(item)
-                self.warnings.add(found)
-                stack = self._stack_of.get((found.kind, found.name))
-                if stack:
-                    self._changed(stack)
+            if event in ("LISTED", "DELETED"):
+                continue
+            found = observe.warning(obj)
+            self.warnings.add(found)
+            stack = self._stack_of.get((found.kind, found.name))
+            if stack:
+                self._changed(stack)
 
-    def _replace(self, kind: str, items: list[dict[str, Any]]) -> None:
-        there = {item["metadata"]["name"] for item in items}
+    def _keep_only(self, kind: str, names: set[str]) -> None:
         for known, name in list(self._stack_of):
-            if known == kind and name not in there:
+            if known == kind and name not in names:
                 self.remove(kind, name)
-        for item in items:
-            self.put(kind, item)
 
     def put(self, kind: str, obj: dict[str, Any]) -> None:
         """Remember an object as it is now."""
@@ -94,7 +92,11 @@ class Children:
             old, family.pods[new.name] = family.pods.get(new.name), new
         else:
             new = observe.child(kind, obj)
-            old, family.children[kind, new.name] = family.children.get((kind, new.name)), new
+            old = family.children.get((kind, new.name))
+            if old and old.uid == new.uid and old.version > new.version:
+                # The watch is behind the answer to our own apply.
+                return
+            family.children[kind, new.name] = new
         if new != old:
             self._changed(stack)
 

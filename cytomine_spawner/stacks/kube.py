@@ -6,7 +6,9 @@ import asyncio
 import json
 import logging
 import random
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -36,8 +38,13 @@ RESOURCES = {
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata{list};g=meta.k8s.io;v=v1"
 _RETRIED = {429, 500, 502, 503, 504}
 _ATTEMPTS = 5
-_PAGE = 500
+# Small pages: a whole pod is fifty times its text in memory until it is reduced to what is remembered of it.
+_PAGE = 200
 _WATCH_SECONDS = 540
+# The API server says a word a minute on an idle watch; after this time without one the connection is dead.
+_SILENCE_SECONDS = 90
+# Kinds that the API server does not cache: their watches are silent while nothing happens.
+_SILENT = {"Event"}
 
 
 class KubeError(Exception):
@@ -141,6 +148,28 @@ class Kube:
 
     # -- many objects -------------------------------------------------------------------------------------
 
+    async def pages(
+        self,
+        kind: str,
+        *,
+        labels: str = "",
+        fields: str = "",
+        namespace: str | None = None,
+        everywhere: bool = False,
+        metadata_only: bool = False,
+    ) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+        """The objects of a kind page by page, and the version from which a watch goes on."""
+        path = self._path(kind, namespace, everywhere=everywhere)
+        query = {"limit": str(_PAGE), **_selectors(labels, fields)}
+        while True:
+            page = await self._call("GET", path, query, accept=_accept(metadata_only, "List"))
+            meta = page["metadata"]
+            yield page.get("items") or [], meta["resourceVersion"]
+            del page  # not two pages at a time
+            if not meta.get("continue"):
+                return
+            query["continue"] = meta["continue"]
+
     async def list(
         self,
         kind: str,
@@ -151,40 +180,53 @@ class Kube:
         everywhere: bool = False,
         metadata_only: bool = False,
     ) -> tuple[list[dict[str, Any]], str]:
-        """The objects of a kind, and the version from which a watch goes on."""
-        path = self._path(kind, namespace, everywhere=everywhere)
-        query = {"limit": str(_PAGE), **_selectors(labels, fields)}
+        """As :meth:`pages`, all at once: where there are few."""
         items: list[dict[str, Any]] = []
-        while True:
-            page = await self._call("GET", path, query, accept=_accept(metadata_only, "List"))
-            items += page.get("items") or []
-            meta = page["metadata"]
-            if not meta.get("continue"):
-                return items, meta["resourceVersion"]
-            query["continue"] = meta["continue"]
+        version = ""
+        async for page, at in self.pages(
+            kind,
+            labels=labels,
+            fields=fields,
+            namespace=namespace,
+            everywhere=everywhere,
+            metadata_only=metadata_only,
+        ):
+            items += page
+            version = at
+        return items, version
 
     async def watch(
         self, kind: str, *, labels: str = "", fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """What is there and what happens, for ever: ``("LIST", {"items": [...]})``, then single changes.
+        """What is there and what happens, for ever.
 
-        A LIST comes again, with everything, whenever changes may have been missed. Never raises but when
+        First ``("ITEM", obj)`` for each object that is there, then ``("LISTED", {"names": {...}})``, then single
+        changes. ITEMs and LISTED come again whenever changes may have been missed. Never raises but when
         cancelled; pauses between attempts grow to half a minute.
         """
         failures = 0
         while True:
             try:
-                items, version = await self.list(
+                names: set[str] = set()
+                version = ""
+                async for page, at in self.pages(
                     kind, labels=labels, fields=fields, metadata_only=metadata_only
-                )
-                yield "LIST", {"items": items}
+                ):
+                    version = at
+                    for item in page:
+                        names.add(item["metadata"]["name"])
+                        yield "ITEM", item
+                    page.clear()  # not kept for as long as the watch lasts
+                yield "LISTED", {"names": names}
                 while True:
+                    began = time.monotonic()
                     async for event, obj in self._stream(kind, version, labels, fields, metadata_only):
                         failures = 0
                         version = obj["metadata"]["resourceVersion"]
                         if event != "BOOKMARK":
                             yield event, obj
-                    await asyncio.sleep(0.05)
+                    # Usually minutes later; what ends each watch at once must not make a storm of them.
+                    await asyncio.sleep(0.05 if time.monotonic() - began > 5 else 1)
             except KubeError as error:
                 if error.status != 410:
                     failures += 1
@@ -206,7 +248,8 @@ class Kube:
             "timeoutSeconds": str(random.randint(_WATCH_SECONDS // 2, _WATCH_SECONDS)),  # noqa: S311
             **_selectors(labels, fields),
         }
-        timeout = aiohttp.ClientTimeout(sock_connect=self.timeout, sock_read=_WATCH_SECONDS + 30)
+        silence = _WATCH_SECONDS + 30 if kind in _SILENT else _SILENCE_SECONDS
+        timeout = aiohttp.ClientTimeout(sock_connect=self.timeout, sock_read=silence)
         response = await self._send(
             "GET",
             self._path(kind, None),
@@ -219,6 +262,7 @@ class Kube:
         try:
             if response.status != 200:
                 raise await _error(response)
+            _keep_alive(response)
             async for line in response.content:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
@@ -291,6 +335,19 @@ class Kube:
             method, url, headers=headers, body=body, _preload_content=False, _request_timeout=timeout
         )
         return response
+
+
+def _keep_alive(response: aiohttp.ClientResponse) -> None:
+    """Have the system notice within a minute that the other end is gone: a watch only listens."""
+    transport = response.connection.transport if response.connection else None
+    raw = transport.get_extra_info("socket") if transport else None
+    if raw is None:
+        return
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Linux' names; elsewhere the system's own time holds.
+    for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

@@ -10,6 +10,8 @@ from typing import Any
 from . import model
 from .model import parse_time
 
+# Made once and left alone.
+UNCOMPARED = ("PersistentVolumeClaim", "Secret")
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _TEXT = 1000
 
@@ -73,6 +75,12 @@ class Child:
     claim_phase: str = ""
     trouble: str = ""
     created: datetime = EPOCH
+    # Grows when the content changes, by whom ever; statuses do not count.
+    revision: int = 0
+    # Somebody else changed its content after us.
+    touched: bool = False
+    # Of two states of one object the newer; no difference by itself.
+    version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,26 @@ def child(kind: str, obj: dict[str, Any]) -> Child:
         claim_phase=status.get("phase", "") if kind == "PersistentVolumeClaim" else "",
         trouble=str(failure.get("message", ""))[:_TEXT],
         created=parse_time(meta.get("creationTimestamp")) or EPOCH,
+        revision=0 if kind in UNCOMPARED else meta.get("generation") or _version(meta),
+        version=_version(meta),
+        touched=_touched(meta.get("managedFields") or []),
+    )
+
+
+def _version(meta: dict[str, Any]) -> int:
+    # Opaque by the older letter of the API, numbers that grow in every API server there is.
+    text = str(meta.get("resourceVersion", ""))
+    return int(text) if text.isdigit() else 0
+
+
+def _touched(entries: list[dict[str, Any]]) -> bool:
+    ours = max((e.get("time", "") for e in entries if e["manager"] == model.MANAGED_BY), default="")
+    return any(
+        e.get("time", "") >= ours
+        and e["manager"] != model.MANAGED_BY
+        and e.get("subresource") != "status"
+        and set(e.get("fieldsV1") or {}) - {"f:metadata", "f:status"}
+        for e in entries
     )
 
 

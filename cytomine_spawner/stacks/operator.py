@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -27,13 +29,14 @@ log = logging.getLogger(__name__)
 
 FINALIZER = f"{model.GROUP}/stack"
 ANNOTATION_ORPHANED = f"{model.GROUP}/orphaned-since"
-# Changes come in swarms: one look for those of this time.
+# Changes come in swarms: one look for those of this time, and looks at one stack are this far apart.
 SETTLE_SECONDS = 0.1
+PACE_SECONDS = 0.5
 BACKOFF_SECONDS = (1, 2, 5, 10, 30)
 REMOVAL_SECONDS = 45
 # After this time a pod whose node does not answer no longer holds the deletion up.
 PATIENCE_SECONDS = 600
-SWEEP_DELAY_SECONDS = 60
+SWEEP_DELAY_SECONDS = 10
 
 
 class Operator:
@@ -54,6 +57,8 @@ class Operator:
         self._locks: dict[str, asyncio.Lock] = {}
         self._removing: set[str] = set()
         self._sweep_due = asyncio.Event()
+        # Seconds until a volume without a stack has been kept for its time.
+        self._sweep_in = float(SECONDS_PER_DAY)
 
     @property
     def ready(self) -> bool:
@@ -69,23 +74,27 @@ class Operator:
         await self._adopt()
         watching = asyncio.create_task(self.children.run())
         sweeping = asyncio.create_task(self._sweep_when_due())
+        started = asyncio.Event()
         tending = asyncio.create_task(
             kopf.operator(
                 registry=self._registry(),
                 settings=_kopf_settings(),
                 namespaces=[self.kube.namespace],
                 standalone=True,
+                ready_flag=started,
                 stop_flag=stop,
             )
         )
+        signals = asyncio.create_task(_take_signals(started, stop))
         try:
             done, _ = await asyncio.wait({watching, tending}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (watching, sweeping, tending):
+            tasks = (watching, sweeping, tending, signals)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(watching, sweeping, tending, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self, name: str) -> None:
         """Have a stack looked at."""
@@ -146,6 +155,7 @@ class Operator:
         failures = 0
         try:
             while not stopped:
+                began = time.monotonic()
                 dirty.clear()
                 try:
                     again = await self._look(name, uid)
@@ -164,7 +174,7 @@ class Operator:
                 )
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(dirty.wait(), pause)
-                await asyncio.sleep(SETTLE_SECONDS)
+                await asyncio.sleep(max(SETTLE_SECONDS, began + PACE_SECONDS - time.monotonic()))
         finally:
             if self._dirty.get(name) is dirty:
                 del self._dirty[name]
@@ -227,11 +237,11 @@ class Operator:
 
     async def _adopt(self) -> None:
         """Count what ran before, so that limits hold over a restart."""
-        items, _ = await self.kube.list(model.KIND)
         found = []
-        for item in items:
-            with contextlib.suppress(ValidationError):
-                found.append(Stack.from_object(item))
+        async for page, _ in self.kube.pages(model.KIND):
+            for item in page:
+                with contextlib.suppress(ValidationError):
+                    found.append(Stack.from_object(item))
         self.stacks.update({s.name: s for s in found if s.name not in self.stacks})
         self.reconciler.adopt(found)
         self._sweep_due.set()
@@ -243,11 +253,11 @@ class Operator:
             self._sweep_due.set()
 
     async def _sweep_when_due(self) -> None:
-        """Remove orphans some time after one was seen, and once a day."""
+        """Remove orphans some time after one was seen, when a volume's time is over, and once a day."""
         await self.children.synced.wait()
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._sweep_due.wait(), SECONDS_PER_DAY)
+                await asyncio.wait_for(self._sweep_due.wait(), self._sweep_in)
             await asyncio.sleep(SWEEP_DELAY_SECONDS)
             self._sweep_due.clear()
             try:
@@ -266,12 +276,14 @@ class Operator:
         items, _ = await self.kube.list(model.KIND, metadata_only=True)
         there = {item["metadata"]["name"] for item in items}
         removed = []
+        self._sweep_in = float(SECONDS_PER_DAY)
         for name in with_children:
             if name in there:
                 continue
             for child in list(self.children.family(name).children.values()):
-                if child.kind == "PersistentVolumeClaim" and (
-                    child.kept or not await self._overdue(child.name)
+                if child.deleting or (
+                    child.kind == "PersistentVolumeClaim"
+                    and (child.kept or not await self._overdue(child.name))
                 ):
                     continue
                 await self.kube.delete(child.kind, child.name, uid=child.uid)
@@ -289,7 +301,10 @@ class Operator:
             since = now()
             body = {"metadata": {"annotations": {ANNOTATION_ORPHANED: model.format_time(since)}}}
             await self.kube.patch("PersistentVolumeClaim", claim, body)
-        return (now() - since).total_seconds() >= self.settings.orphan_volume_grace
+        left = self.settings.orphan_volume_grace - (now() - since).total_seconds()
+        if left > 0:
+            self._sweep_in = min(self._sweep_in, left)
+        return left <= 0
 
     # -- below --------------------------------------------------------------------------------------------
 
@@ -305,6 +320,24 @@ class Operator:
         kopf.event(obj, type=kind, reason=reason, message=text[:1000])
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """No handler asks what changed in a spec: kopf need not write the last one down, a patch for each change."""
+
+    def fetch(self, *, body: Any) -> None:
+        """Nothing is known."""
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        """Nothing is kept."""
+
+
+async def _take_signals(started: asyncio.Event, stop: asyncio.Event) -> None:
+    """Take back the process's signals: with kopf's own handlers it ends only after five seconds of waiting for ``stop``."""
+    await started.wait()
+    if threading.current_thread() is threading.main_thread():
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+
+
 def _login(**kwargs: Any) -> Any:
     found = kopf.login_with_service_account(**kwargs)
     return found or kopf.login_with_kubeconfig(**kwargs)
@@ -314,7 +347,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.persistence.finalizer = FINALIZER
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{model.GROUP}")
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"kopf.{model.GROUP}")
+    settings.persistence.diffbase_storage = _NoDiffs()
     # Rights in one namespace only: no watching of namespaces and resource definitions.
     settings.scanning.disabled = True
     settings.posting.level = logging.CRITICAL
@@ -323,4 +356,5 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 540
+    settings.watching.chunk_size = 100
     return settings

@@ -6,6 +6,7 @@ next look ends in the same state. All looks at one stack follow each other; diff
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class Reconciler:
         self._memories: dict[str, _Memory] = {}
         self._places: set[str] = set()
         self._nodes: tuple[datetime, list[dict[str, Any]], list[dict[str, Any]]] | None = None
+        self._listing_nodes = asyncio.Lock()
         self._patience = Patience(
             unschedulable=timedelta(seconds=settings.unschedulable_grace),
             probe=timedelta(seconds=settings.probe_grace),
@@ -123,7 +125,7 @@ class Reconciler:
             await self._end_late_pods(stack)
             memory.missing = None
             status = status.replace(started_at=time, ready_at=None)
-        await self.applier.apply(stack, anew=retry)
+        later = await self.applier.apply(stack, anew=retry)
         memory.failures = 0
         names = render.components(stack.spec, self._settings)
         diagnosis = self._diagnose(stack, names, status, memory, time)
@@ -138,7 +140,7 @@ class Reconciler:
         status = status.replace(
             last_activity=again.active, hibernates_at=again.hibernates, expires_at=again.expires
         )
-        times = [t for t in (diagnosis.again, again.hibernates, again.expires) if t]
+        times = [t for t in (later, diagnosis.again, again.hibernates, again.expires) if t]
         return status, min(times, default=None)
 
     # -- places -------------------------------------------------------------------------------------------
@@ -198,16 +200,25 @@ class Reconciler:
     async def _missing(self, stack: Stack, component: str) -> str:
         """How much is missing; "" where the service may not see the nodes, or if it is not a matter of size."""
         try:
-            if not self._nodes or (now() - self._nodes[0]).total_seconds() > NODES_SECONDS:
-                nodes, _ = await self._kube.list("Node")
-                pods, _ = await self._kube.list("Pod", everywhere=True, fields="status.phase!=Succeeded")
-                self._nodes = (now(), nodes, pods)
+            async with self._listing_nodes:
+                if not self._nodes or (now() - self._nodes[0]).total_seconds() > NODES_SECONDS:
+                    self._nodes = (now(), *await self._list_nodes())
         except KubeError as error:
             log.debug("Nodes cannot be read, sentences say less: %s", error)
             return ""
         part = self._settings.values.sizes[stack.spec.size]["components"][component]
         wanted = {"cpu": part["cpu"][0], "memory": part["memory"][0]}
         return capacity.missing(wanted, self._nodes[1], self._nodes[2])
+
+    async def _list_nodes(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        nodes: list[dict[str, Any]] = []
+        async for page, _ in self._kube.pages("Node"):
+            nodes += [capacity.of_node(node) for node in page]
+        pods: list[dict[str, Any]] = []
+        placed = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+        async for page, _ in self._kube.pages("Pod", everywhere=True, fields=placed):
+            pods += [capacity.of_pod(pod) for pod in page]
+        return nodes, pods
 
     async def _end_late_pods(self, stack: Stack) -> None:
         for pod in list(self._children.family(stack.name).pods.values()):

@@ -1,0 +1,225 @@
+"""Each cause of a failure is named within 15 seconds after Kubernetes knows of it.
+
+Statuses and events are written as the kubelet, the scheduler and the controllers write them.
+"""
+
+import time
+from datetime import datetime, timezone
+
+import pytest
+
+from cytomine_spawner.stacks import model
+from tests.support.stackservice import until
+
+pytest_plugins = ["tests.support.stackserver"]
+pytestmark = pytest.mark.hub_independent
+
+# After Kubernetes knows.
+SECONDS = 15
+
+
+def quota(objects, **hard):
+    objects.create("ResourceQuota", {"metadata": {"name": "limits"}, "spec": {"hard": hard}})
+
+
+def test_a_pod_that_fits_on_no_node_is_named_with_what_is_missing(service):
+    huge = {"S": {"components": {"core": {"cpu": ["100m", "1"], "memory": ["300Gi", "300Gi"]}}}}
+    objects = service(sizes=huge).objects
+    stack = objects.wait_phase(objects.new_stack(), "Failed", SECONDS)
+    assert stack.status.reason is model.Reason.UNSCHEDULABLE
+    assert stack.status.slowest == "core"
+    assert "Core fits on no node: it needs 300 GiB of memory, the emptiest node has" in stack.status.message
+    assert "are missing" in stack.status.message
+    assert stack.status.condition("Failed").status == "True"
+
+
+def test_a_used_up_quota_is_named_and_the_stack_starts_when_there_is_room_again(service):
+    running = service()
+    objects = running.objects
+    quota(
+        objects,
+        **{"requests.memory": "1Gi", "limits.memory": "100Gi", "requests.cpu": "8", "limits.cpu": "99"},
+    )
+    name = objects.new_stack()
+    stack = objects.wait_phase(name, "Failed", SECONDS)
+    assert stack.status.reason is model.Reason.QUOTA
+    assert "quota is used up" in stack.status.message
+    assert "of requests.memory=1Gi" in stack.status.message
+    assert stack.status.condition("QuotaExceeded").status == "True"
+    objects.delete("ResourceQuota", "limits")
+    objects.change(name, retry=1)
+    objects.wait_phase(name, "Ready", 120)
+
+
+def test_an_object_that_the_quota_forbids_is_named(service):
+    objects = service().objects
+    quota(objects, persistentvolumeclaims="1")
+    stack = objects.wait_phase(objects.new_stack(), "Failed", SECONDS)
+    assert stack.status.reason is model.Reason.QUOTA
+    assert "exceeded quota" in stack.status.message
+
+
+def test_a_volume_whose_class_does_not_exist_is_named(service):
+    objects = service(storage_classes={"default": "nowhere"}).objects
+    stack = objects.wait_phase(objects.new_stack(), "Failed", SECONDS)
+    assert stack.status.reason is model.Reason.VOLUME
+    assert "disk" in stack.status.message
+    assert "nowhere" in stack.status.message
+
+
+# -- a pod's statuses, as its kubelet writes them -------------------------------------------------------------
+
+
+def pod_of(objects, name, component):
+    selector = f"app.kubernetes.io/instance={name},app.kubernetes.io/component={component}"
+    return objects.list("Pod", selector)[0]
+
+
+def now():
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def set_container(objects, name, component, state, **more):
+    pod = pod_of(objects, name, component)
+    image = pod["spec"]["containers"][0]["image"]
+    container = {
+        "name": component, "image": image, "imageID": "", "ready": False, "started": False,
+        "restartCount": 0, "state": state, **more,
+    }  # fmt: skip
+    # A kubelet clears the states that no longer hold.
+    for key in ("waiting", "running", "terminated"):
+        container["state"].setdefault(key, None)
+    status = {
+        "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": now()}],
+        "containerStatuses": [container],
+    }
+    objects.patch("Pod", pod["metadata"]["name"], {"status": status}, "status", how="strategic-merge")
+    return pod
+
+
+def warn(objects, pod, reason, message):
+    """An event of the kubelet's about a pod."""
+    meta = pod["metadata"]
+    body = {
+        "metadata": {"generateName": f"{meta['name']}."},
+        "involvedObject": {
+            "apiVersion": "v1", "kind": "Pod", "name": meta["name"],
+            "namespace": objects.namespace, "uid": meta["uid"],
+        },
+        "reason": reason, "message": message, "type": "Warning",
+        "firstTimestamp": now(), "lastTimestamp": now(), "count": 1,
+        "source": {"component": "kubelet", "host": "fake-0"},
+    }  # fmt: skip
+    objects.create("Event", body)
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "reason", "sentence"),
+    [
+        (
+            {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x": not found'}},
+            {},
+            "ImagePullFailed",
+            "Core cannot start: its image cytomine/core:ba695c809 cannot be fetched (not found).",
+        ),
+        (
+            {"waiting": {"reason": "CrashLoopBackOff"}},
+            {
+                "restartCount": 3,
+                "lastState": {
+                    "terminated": {"exitCode": 1, "reason": "Error", "message": "a\nno database here\n"}
+                },
+            },
+            "CrashLoop",
+            "Core ends at once with code 1 and is started anew (3 times). Its last words: no database here.",
+        ),
+        (
+            {"terminated": {"exitCode": 1, "reason": "Error", "message": "no licence\n"}},
+            {},
+            "CrashLoop",
+            "Core ends at once with code 1. Its last words: no licence.",
+        ),
+        (
+            {"waiting": {"reason": "CrashLoopBackOff"}},
+            {"restartCount": 2, "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}},
+            "OutOfMemory",
+            "Core was ended because it needs more memory than it may have",
+        ),
+        (
+            {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "x" not found'}},
+            {},
+            "ConfigInvalid",
+            'Core cannot start: secret "x" not found.',
+        ),
+        (
+            {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+            {"restartCount": 1, "lastState": {"terminated": {"exitCode": 143, "reason": "Error"}}},
+            "ProbeFailing",
+            "Core did not answer its health check in time and is started anew (once). Look at its log.",
+        ),
+    ],
+)
+def test_a_broken_container_shows_its_sentence(shared, owner, state, more, reason, sentence):
+    objects = shared.objects
+    name = objects.new_stack(owner)
+    objects.wait_phase(name, "Ready")
+    set_container(objects, name, "core", dict(state), **more)
+    stack = objects.wait_phase(name, "Degraded", SECONDS)
+    core = next(c for c in stack.status.components if c.name == "core")
+    assert core.state is model.State.FAILED
+    assert core.reason.value == stack.status.reason.value == reason
+    assert sentence in core.message
+    assert stack.status.slowest == "core"
+    objects.change(name, retry=1)
+    stack = objects.wait_phase(name, "Ready")
+    assert stack.status.observed_retry == 1
+
+
+def test_a_program_that_lives_but_never_answers_is_named_when_its_time_is_over(service):
+    objects = service(probe_grace=10).objects
+    name = objects.new_stack()
+    objects.wait_phase(name, "Ready")
+    pod = set_container(objects, name, "core", {"running": {"startedAt": now()}})
+    warn(objects, pod, "Unhealthy", "Startup probe failed: HTTP probe failed with statuscode: 503")
+    began = time.monotonic()
+    stack = objects.wait_phase(name, "Degraded", 10 + SECONDS)
+    until(
+        lambda: objects.stack(name).status.reason is model.Reason.PROBE,
+        max(1.0, 10 + SECONDS - (time.monotonic() - began)),
+        "the health check to be named",
+    )
+    stack = objects.stack(name)
+    assert stack.status.slowest == "core"
+    assert "503" in stack.status.message
+
+
+def test_a_volume_that_cannot_be_attached_is_named(shared, owner):
+    objects = shared.objects
+    name = objects.new_stack(owner)
+    objects.wait_phase(name, "Ready")
+    waiting = {"waiting": {"reason": "ContainerCreating"}}
+    pod = set_container(objects, name, "postgis", waiting)
+    status = {"conditions": [{"type": "PodReadyToStartContainers", "status": "False"}]}
+    objects.patch("Pod", pod["metadata"]["name"], {"status": status}, "status", how="strategic-merge")
+    warn(objects, pod, "FailedAttachVolume", "Multi-Attach error for volume pv-1")
+    until(lambda: objects.stack(name).status.reason is model.Reason.MOUNT, SECONDS, "the volume to be named")
+    assert "Multi-Attach error" in objects.stack(name).status.message
+
+
+def test_a_pod_that_its_node_ended_is_named(shared, owner):
+    objects = shared.objects
+    name = objects.new_stack(owner)
+    objects.wait_phase(name, "Ready")
+    pod = pod_of(objects, name, "core")["metadata"]["name"]
+    # The Deployment makes another one: what is named must have been seen meanwhile.
+    objects.patch("Pod", pod, {"status": {"phase": "Failed", "reason": "Evicted"}}, "status")
+    reasons = set()
+
+    def evicted():
+        stack = objects.stack(name)
+        reasons.update(c.reason for c in stack.status.components)
+        told = [e["reason"] for e in objects.list("Event") if e["involvedObject"].get("name") == name]
+        return model.Reason.EVICTED in reasons or "Evicted" in told or stack.status.phase.value == "Degraded"
+
+    until(evicted, SECONDS, "the eviction to be seen")
+    objects.wait_phase(name, "Ready")
