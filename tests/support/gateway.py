@@ -265,7 +265,8 @@ def _listens(port: int) -> bool:
 def websocket(port: int, path: str, **headers: str) -> tuple[int, socket.socket]:
     """Ask for a WebSocket; the status and the connection, which carries bytes after 101."""
     sock = socket.create_connection(("127.0.0.1", port), 10)
-    lines = [f"GET {path} HTTP/1.1", "Host: h", "Upgrade: websocket", "Connection: Upgrade"]
+    headers = {"Host": "h", **headers}
+    lines = [f"GET {path} HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade"]
     lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
     lines += [f"{k.replace('_', '-')}: {v}" for k, v in headers.items()]
     sock.sendall("\r\n".join([*lines, "", ""]).encode())
