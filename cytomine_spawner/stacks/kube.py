@@ -41,7 +41,7 @@ _ATTEMPTS = 5
 # Small pages: a whole pod is fifty times its text in memory until it is reduced to what is remembered of it.
 _PAGE = 200
 _WATCH_SECONDS = 540
-# The API server says a word a minute on an idle watch; after this time without one the connection is dead.
+# The API server says a word a minute on an idle watch; after this time without one the connection may be dead.
 _SILENCE_SECONDS = 90
 # Kinds that the API server does not cache: their watches are silent while nothing happens.
 _SILENT = {"Event"}
@@ -220,11 +220,15 @@ class Kube:
                 yield "LISTED", {"names": names}
                 while True:
                     began = time.monotonic()
-                    async for event, obj in self._stream(kind, version, labels, fields, metadata_only):
-                        failures = 0
-                        version = obj["metadata"]["resourceVersion"]
-                        if event != "BOOKMARK":
-                            yield event, obj
+                    try:
+                        async for event, obj in self._stream(kind, version, labels, fields, metadata_only):
+                            failures = 0
+                            version = obj["metadata"]["resourceVersion"]
+                            if event != "BOOKMARK":
+                                yield event, obj
+                    except aiohttp.SocketTimeoutError:
+                        # Taken up where it fell silent: nothing is missed, and nothing need be listed.
+                        log.debug("The watch of %ss was silent and is started anew", kind)
                     # Usually minutes later; what ends each watch at once must not make a storm of them.
                     await asyncio.sleep(0.05 if time.monotonic() - began > 5 else 1)
             except KubeError as error:

@@ -56,6 +56,7 @@ class Operator:
         self._dirty: dict[str, asyncio.Event] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._removing: set[str] = set()
+        metrics.API_CALLS.set_function(lambda: kube.calls)
         self._sweep_due = asyncio.Event()
         # Seconds until a volume without a stack has been kept for its time.
         self._sweep_in = float(SECONDS_PER_DAY)
@@ -198,7 +199,6 @@ class Operator:
                 return await self.reconciler.look(stack)
             finally:
                 metrics.RECONCILE_SECONDS.observe(time.perf_counter() - began)
-                metrics.API_CALLS.set(self.kube.calls)
 
     async def _on_delete(self, body: Any, name: str, uid: str, **_: Any) -> None:
         """Remove all that belongs to a stack; kopf lets the object go when this returns."""
