@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .connection import connect, environment, stacks, token
+from .connection_service import StackInfo
 from .errors import (
     CytomineError,
     CytomineUnreachable,
@@ -21,5 +23,10 @@ __all__ = [
     "ServiceUnreachable",
     "StackFailed",
     "StackHibernated",
+    "StackInfo",
     "StackNotReady",
+    "connect",
+    "environment",
+    "stacks",
+    "token",
 ]
