@@ -69,8 +69,8 @@ def upload(
     All geometries and terms are checked before anything is sent. What reaches over the image's border is cut there.
 
     Args:
-        data: rows with ``geometry`` (px), and optionally ``term`` (list of ids) or ``term_name`` (list of names), and
-            ``image`` (id) where ``image`` is not given.
+        data: rows with ``geometry`` (px), and optionally ``term_name`` (list of names) or, without that column, ``term``
+            (list of ids), and ``image`` (id) where ``image`` is not given.
         image: the image or its id, for all rows.
         terms: terms (ids or names) for all rows, in the place of the columns.
         origin: ``top-left`` or ``bottom-left``; if not given, what the frame remembers, else ``top-left``.
@@ -131,7 +131,7 @@ def _items(
 def _wanted(data: geopandas.GeoDataFrame, terms: Sequence[int | str] | None) -> list[list[int | str]]:
     if terms is not None:
         return [list(terms)] * len(data)
-    for column in ("term", "term_name"):
+    for column in ("term_name", "term"):
         if column in data:
             # Nothing, a single term, or several.
             return [
