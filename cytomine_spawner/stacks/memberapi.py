@@ -198,7 +198,7 @@ async def known(hub: Hub, stack: Stack, kind: str, member: str) -> str:
     if found is None:
         raise Refusal(
             400,
-            f"The hub knows no {field} called {member}. Ask them how the hub calls them: its pages say so at the top."
+            f"The hub knows no {field} called {member}. Ask them for the name at the top of their own page of stacks."
             if kind == "users"
             else f"The hub knows no group called {member}.",
             field,

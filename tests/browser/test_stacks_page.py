@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cytomine_spawner.stacks.model import ComponentStatus, Phase, State
+from cytomine_spawner.stacks.model import ComponentStatus, Members, Phase, State
 from cytomine_spawner.stacks.store import LogSource
 from tests.support.stacks import NAMES, PREFIX, Service, a_stack, serving
 
@@ -151,6 +151,32 @@ def test_a_stack_is_deleted_after_its_name_was_typed(window: Window, service: Se
     assert "done=" not in page.url, "a reload would say it again"
 
 
+def test_members_are_invited_and_removed_by_keyboard(window: Window, service: Service) -> None:
+    service.hub.people.update(ada=(), bob=())
+    page = window.page
+    page.locator(f"#{ADA}-members").press("Enter")
+    page.get_by_label("called").fill("bob")
+    page.keyboard.press("Enter")
+    expect(page.locator("#notice")).to_contain_text("They may use the stack now")
+    assert service.store.view.get(ADA).spec.members.users == ("bob",)  # type: ignore[union-attr]
+    page.get_by_role("button", name="Remove the user bob").press("Enter")
+    expect(page.locator("#notice")).to_contain_text("may not use the stack any more")
+    assert service.store.view.get(ADA).spec.members.users == ()  # type: ignore[union-attr]
+
+
+def test_a_card_goes_from_the_page_of_somebody_who_is_a_member_no_longer(
+    browser: Browser, service: Service
+) -> None:
+    service.put(a_stack("ada", members=Members(users=("bob",))))
+    window = Window(browser, service, "bob")
+    expect(window.page.locator("#live")).to_have_text("This page updates by itself.")
+    expect(window.page.locator(f"#{ADA}-leave")).to_be_visible()
+    service.put(a_stack("ada", generation=2))
+    expect(window.page.locator(f"#{ADA}")).to_have_count(0)
+    assert window.faults == []
+    window.context.close()
+
+
 def test_a_log_is_followed(window: Window, service: Service) -> None:
     service.store.sources, service.store.lines = [LogSource(f"{ADA}-core-0", "core", "running")], ["old line"]
     service.store.coming = service.do(asyncio.Queue)
@@ -177,10 +203,11 @@ def test_without_scripts_every_action_is_a_form(browser: Browser, service: Servi
 @pytest.mark.parametrize("width", [320, 360, 768, 1400])
 def test_nothing_sticks_out_of_a_narrow_window(browser: Browser, service: Service, width: int) -> None:
     name = "28f7bc3a2d32a4a0f1c99b7e0a5d0c1f2e3d4c5b@lifescience-ri.eu"
-    service.put(starting(), a_stack(name, "a-long-server-name", display_name="W" * 200))
+    members = Members(users=(name.replace("28", "29"), "bob"), groups=("g" * 60,))
+    service.put(starting(), a_stack(name, "a-long-server-name", display_name="W" * 200, members=members))
     window = Window(browser, service, "root", admin=True, viewport={"width": width, "height": 700})
     at = f"{service.url}{PREFIX}stacks/{a_stack(name, 'a-long-server-name').name}"
-    for address in (service.url + PREFIX, at, f"{at}/delete", f"{at}/logs/core"):
+    for address in (service.url + PREFIX, at, f"{at}/delete", f"{at}/members", f"{at}/logs/core"):
         window.page.goto(address)
         assert window.page.evaluate("document.documentElement.scrollWidth") <= width, address
     window.context.close()
@@ -223,10 +250,12 @@ CONTRAST = """() => {
 def test_all_text_has_enough_contrast(browser: Browser, service: Service, scheme: str) -> None:
     for number, phase in enumerate(Phase):
         service.put(a_stack("ada", f"s{number}", phase))
-    service.put(starting())
+    service.put(starting(members=Members(users=("bob",), groups=("lab",)), generation=2))
+    service.hub.shared["ada", ""] = [("user", "eve")]
     service.do(service.store.view.lost)
     window = Window(browser, service, color_scheme=scheme)
-    for path in (f"?done=hibernate&stack={ADA}", f"stacks/{ADA}/delete", f"stacks/{ADA}/logs/core", "none"):
+    paths = ("delete", "logs/core", "members", "members?done=added")
+    for path in (f"?done=hibernate&stack={ADA}", *(f"stacks/{ADA}/{p}" for p in paths), "none"):
         window.page.goto(service.url + PREFIX + path)
         assert window.page.evaluate(CONTRAST) == [], path
     window.context.close()
