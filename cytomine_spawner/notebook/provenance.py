@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 
 from . import safe, upload
 from .errors import CytomineError
-from .transport import RequestFailed, current, get_json
+from .transport import RequestFailed, current
 
 LOG = logging.getLogger(__name__)
 ANNOTATION_CLASS = "be.cytomine.domain.ontology.UserAnnotation"
