@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from cytomine.models import ImageInstance
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from .errors import CytomineError
 from .transport import current, get_bytes, get_json
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Pixels: TypeAlias = NDArray[np.uint8]
+Pixels: TypeAlias = NDArray[np.uint8]
 
 # A slide is larger than what Pillow takes for an attack; its pieces come one by one.
 Pillow.MAX_IMAGE_PIXELS = None

@@ -11,17 +11,14 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from cytomine.models import ImageInstance
 from tqdm.auto import tqdm
 
-from .images import decode, image_id, image_of, reference, slices
+from .images import Pixels, decode, image_id, image_of, reference, slices
 from .transport import current, get_bytes
-
-if TYPE_CHECKING:
-    from .images import Pixels
 
 TILE = 256
 # The image server refuses pictures with a longer side.
