@@ -174,7 +174,7 @@ def _ask(service: Service, name: str, timeout: float, progress: bool, resume: bo
                 if "connect" in info.actions:
                     keys = service.keys(name, renew=renewed)
                     try:
-                        _prove(keys, info)
+                        _prove(keys)
                     except KeysRefused:
                         if renewed:
                             raise
@@ -262,7 +262,7 @@ def _signed(keys: Keys, path: str) -> requests.Response:
     )
 
 
-def _prove(keys: Keys, info: StackInfo | None = None) -> None:
+def _prove(keys: Keys) -> None:
     """Ask Cytomine who one is.
 
     Raises:
@@ -270,10 +270,6 @@ def _prove(keys: Keys, info: StackInfo | None = None) -> None:
         KeysRefused: it does not know the keys.
     """
     hint = "See on the hub's page of stacks whether it is running."
-    if info and info.role == "group":
-        hint = "If you came into the group after your server started, stop and start your server."
-    elif info and info.role == "share":
-        hint = f"A share of the server opens Cytomine in the browser; for notebooks ask {info.owner} to invite you."
     try:
         answer = _signed(keys, "/api/user/current.json")
     except requests.RequestException as error:

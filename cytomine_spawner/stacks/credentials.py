@@ -13,7 +13,7 @@ from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 
-from . import model
+from . import model, policies
 from .model import Stack
 from .store import Unavailable
 
@@ -133,33 +133,63 @@ def secret(stack: Stack, name: str, user: str, run: str, connection: Connection 
             "public-key": connection.public_key,
             "private-key": connection.private_key,
         }
+    metadata = _metadata(stack, name, user)
+    metadata["annotations"][ANNOTATION_RUN] = run
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": {
-            "name": name,
-            "namespace": stack.namespace,
-            "labels": {
-                **model.stack_labels(stack.name),
-                "app.kubernetes.io/component": COMPONENT,
-                "app.kubernetes.io/managed-by": MANAGED_BY,
-            },
-            "annotations": {
-                model.ANNOTATION_OWNER: stack.spec.owner,
-                ANNOTATION_USER: user,
-                ANNOTATION_RUN: run,
-            },
-            "ownerReferences": [
-                {
-                    "apiVersion": model.API_VERSION,
-                    "kind": model.KIND,
-                    "name": stack.name,
-                    "uid": stack.uid,
-                }
-            ],
-        },
+        "metadata": metadata,
         "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()},
+    }
+
+
+def way(stack: Stack, name: str, user: str, namespace: str) -> dict[str, Any]:
+    """The NetworkPolicy that lets the notebooks of one person to a stack's gateway, beside the stack's own.
+
+    The stack's own knows whom the owner invited, by name and by the label of a group that a notebook has since its
+    start. It knows nothing of shares of servers, and nothing of who came into a group since.
+
+    Args:
+        stack: the stack.
+        name: the policy's name.
+        user: the person's name at the hub.
+        namespace: where the notebooks are.
+    """
+    notebooks = {
+        "namespaceSelector": policies.namespace(namespace),
+        "podSelector": {
+            "matchLabels": {
+                model.LABEL_NOTEBOOK_USER: model.user_label(user),
+                "app.kubernetes.io/component": "singleuser-server",
+            }
+        },
+    }
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(stack, name, user),
+        "spec": {
+            "podSelector": policies.pods(stack.name, "gateway"),
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [notebooks], "ports": [{"port": "internal"}]}],
+        },
+    }
+
+
+def _metadata(stack: Stack, name: str, user: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "namespace": stack.namespace,
+        "labels": {
+            **model.stack_labels(stack.name),
+            "app.kubernetes.io/component": COMPONENT,
+            "app.kubernetes.io/managed-by": MANAGED_BY,
+        },
+        "annotations": {model.ANNOTATION_OWNER: stack.spec.owner, ANNOTATION_USER: user},
+        "ownerReferences": [
+            {"apiVersion": model.API_VERSION, "kind": model.KIND, "name": stack.name, "uid": stack.uid}
+        ],
     }
 
 

@@ -57,6 +57,7 @@ class Connections:
         kube: the API server.
         identity: mints tokens for core.
         hub: knows who is a member.
+        notebook_namespace: where the notebooks are; that of the stacks if empty.
         address: where a stack is reached; its gateway's internal address.
         changed: called with a stack's name when :meth:`connected` would answer differently.
     """
@@ -68,11 +69,13 @@ class Connections:
         identity: Minter,
         hub: Hub,
         *,
+        notebook_namespace: str = "",
         address: Callable[[Stack], str] = lambda stack: model.internal_url(stack.name, stack.namespace),
         changed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._kube, self._identity, self._hub = store, kube, identity, hub
         self._address, self._changed = address, changed
+        self._notebook_namespace = notebook_namespace
         self._core = Core()
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -183,6 +186,7 @@ class Connections:
                 connection = None if renew else await self._kept(stack, user)
                 if connection is None or not await self._core.proves(connection):
                     connection = await self._make(stack, user)
+                await self._open_way(stack, user)
             except KubeError as error:
                 raise Unavailable(_sentence(error)) from error
         if user == stack.spec.owner:
@@ -206,6 +210,8 @@ class Connections:
         async with self._lock(stack, user):
             try:
                 name = _secret(stack, user)
+                # The way first: it does not need core to be ended.
+                await self._kube.delete("NetworkPolicy", name)
                 if not serves(stack):
                     await self._kube.apply(credentials.secret(stack, name, user, "", None))
                     return
@@ -292,6 +298,11 @@ class Connections:
 
     async def _new_keys(self, stack: Stack, user: str, role: Role) -> tuple[str, str]:
         return await self._core.new_keys(self._address(stack), await self._mint(stack, user, role))
+
+    async def _open_way(self, stack: Stack, user: str) -> None:
+        if user not in (stack.spec.owner, *stack.spec.members.users):
+            namespace = self._notebook_namespace or stack.namespace
+            await self._kube.apply(credentials.way(stack, _secret(stack, user), user, namespace))
 
     async def _mint(self, stack: Stack, user: str, role: Role) -> str:
         try:

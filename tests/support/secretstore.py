@@ -1,4 +1,4 @@
-"""The API server as far as Secrets go, in memory."""
+"""The API server as far as Secrets and NetworkPolicies go, in memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from cytomine_spawner.stacks.kube import KubeError
 
 
 class FakeSecrets:
-    """Keeps Secrets by name.
+    """Keeps Secrets by name, and NetworkPolicies.
 
     Attributes:
+        there: the Secrets.
+        policies: the NetworkPolicies.
         refuses: when set, every call fails with this status.
     """
 
     def __init__(self) -> None:
         self.there: dict[str, dict[str, Any]] = {}
+        self.policies: dict[str, dict[str, Any]] = {}
         self.patched: list[tuple[str, str, dict[str, Any]]] = []
         self.refuses = 0
 
@@ -26,7 +29,8 @@ class FakeSecrets:
 
     async def apply(self, obj: dict[str, Any]) -> dict[str, Any]:
         self._check()
-        self.there[obj["metadata"]["name"]] = copy.deepcopy(obj)
+        place = {"Secret": self.there, "NetworkPolicy": self.policies}[obj["kind"]]
+        place[obj["metadata"]["name"]] = copy.deepcopy(obj)
         return obj
 
     async def get(self, kind: str, name: str) -> dict[str, Any] | None:
@@ -36,8 +40,7 @@ class FakeSecrets:
 
     async def delete(self, kind: str, name: str, **_: Any) -> None:
         self._check()
-        assert kind == "Secret"
-        self.there.pop(name, None)
+        {"Secret": self.there, "NetworkPolicy": self.policies}[kind].pop(name, None)
 
     async def list(self, kind: str, *, labels: str) -> tuple[list[dict[str, Any]], str]:
         self._check()

@@ -17,7 +17,7 @@ from cytomine_spawner.stacks import keys
 from cytomine_spawner.stacks.credentials import MANAGED_BY, Connection, signed_headers
 from cytomine_spawner.stacks.keys import Connections
 from cytomine_spawner.stacks.members import HubUser, Role
-from cytomine_spawner.stacks.model import Desired, Members, Phase, Stack
+from cytomine_spawner.stacks.model import Desired, Members, Phase, Stack, user_label
 from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
 from dev.standin.local import Local
 from tests.support.secretstore import FakeSecrets
@@ -69,6 +69,7 @@ class World:
             self.secrets,  # type: ignore[arg-type]
             self,
             self,  # type: ignore[arg-type]
+            notebook_namespace="notebooks",
             address=lambda _: self.address,
             changed=self.told.append,
         )
@@ -290,6 +291,34 @@ async def test_a_member_by_group_or_share_who_is_none_any_more_loses_the_keys_th
     del world.members["bob"]
     await world.until(lambda: BOBS not in world.secrets.there)
     assert not world.core.accepts(bobs)
+
+
+async def test_the_notebooks_of_a_member_by_group_or_share_get_a_way_through_the_network_and_lose_it(
+    world: World,
+) -> None:
+    world.members["bob@lifescience-ri.eu"] = Role.SHARE
+    stack = shared(RUN, "eve")
+    world.store.view.put(stack)
+    for user in ("ada", "eve"):  # whom the stack's own policy knows
+        await world.connections.provide(stack, user)
+    assert world.secrets.policies == {}
+    await world.connections.provide(stack, "bob@lifescience-ri.eu")
+    ((name, policy),) = world.secrets.policies.items()
+    assert policy["metadata"]["ownerReferences"][0]["uid"] == stack.uid
+    assert policy["metadata"]["labels"]["app.kubernetes.io/managed-by"] != "cytomine-stacks"
+    spec = policy["spec"]
+    assert spec["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
+    assert spec["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "cm-ada"
+    ((rule,), (peer,)) = (spec["ingress"], spec["ingress"][0]["from"])
+    assert rule["ports"] == [{"port": "internal"}]
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "notebooks"}
+    assert peer["podSelector"]["matchLabels"] == {
+        "hub.jupyter.org/username": user_label("bob@lifescience-ri.eu"),
+        "app.kubernetes.io/component": "singleuser-server",
+    }
+    world.address = "http://127.0.0.1:9"  # core cannot be asked, and the way closes all the same
+    world.members.clear()
+    await world.until(lambda: name not in world.secrets.policies)
 
 
 async def test_a_silent_hub_takes_nobodys_keys(world: World) -> None:
