@@ -1,0 +1,493 @@
+"""Random kills while stacks start, sleep, wake and go: what is left over, what is there twice, what is lost.
+
+python3 -m benchmarks.chaos                       200 kills, in the demo's installation (namespace cytomine)
+python3 -m benchmarks.chaos --namespace NAME      another installation of the chart
+python3 -m benchmarks.chaos --dry --kills 50      an API server with nodes that run nothing, a service of its own
+
+Killed are the hub, the stack service, pods of the stacks and, in the dry run, all connections to the API server. Each
+stack's owner meanwhile writes rows into its database and reads them back after each sleep and each new start; in the
+dry run, where no database runs, the volumes' identities stand for the rows. Only stacks of owners chaos-N are touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import in_test_environment, keep, table
+
+READY_SECONDS = 300
+GONE_SECONDS = 180
+ROWS = "CREATE TABLE IF NOT EXISTS chaos (n integer)"
+
+
+class Place:
+    """An installation on a real cluster.
+
+    Args:
+        objects: its objects.
+        kubectl: kubectl in its namespace.
+    """
+
+    def __init__(self, objects: Any, kubectl: Callable[..., str]) -> None:
+        self.objects, self._kubectl = objects, kubectl
+
+    def kills(self) -> dict[str, Callable[[], bool]]:
+        """What can be killed, by name; a kill says whether there was something to kill."""
+        return {
+            "hub": lambda: self._one("app.kubernetes.io/component=hub"),
+            "stack service": lambda: self._one("app.kubernetes.io/component=stacks"),
+            "pod of a stack": lambda: kill_pod(self.objects),
+        }
+
+    def _one(self, labels: str) -> bool:
+        pods = self.objects.list("Pod", labels)
+        for pod in pods:
+            self.objects.delete("Pod", pod["metadata"]["name"], gracePeriodSeconds=1)
+        return bool(pods)
+
+    def write(self, stack: str, number: int) -> None:
+        """Add a row to the stack's database; returns when it is written."""
+        self._sql(stack, f"{ROWS}; INSERT INTO chaos VALUES ({number})")
+
+    def read(self, stack: str) -> list[int]:
+        """The rows of the stack's database."""
+        return [
+            int(line) for line in self._sql(stack, f"{ROWS}; SELECT n FROM chaos").split() if line.isdigit()
+        ]
+
+    def _sql(self, stack: str, text: str) -> str:
+        command = (
+            'PGPASSWORD="$POSTGRES_PASSWORD" PGOPTIONS="-c client_min_messages=warning" psql -v ON_ERROR_STOP=1 -qtA '
+            f'-h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" -c "{text}"'
+        )
+        return self._kubectl(
+            "exec", f"{stack}-postgis-0", "-c", "postgis", "--", "bash", "-c", command, timeout=30
+        )
+
+
+class DryPlace(Place):
+    """An API server whose nodes run nothing, and a service of its own behind a way that can be cut.
+
+    Args:
+        service: the service.
+        cutter: its way to the API server.
+    """
+
+    def __init__(self, service: Any, cutter: Any) -> None:
+        self.objects, self._service, self._cutter = service.objects, service, cutter
+        self._volumes: dict[str, dict[str, list[int]]] = {}
+
+    def kills(self) -> dict[str, Callable[[], bool]]:
+        """See :class:`Place`."""
+        return {
+            "stack service": self._restart,
+            "pod of a stack": lambda: kill_pod(self.objects),
+            "connections to the API server": self._interrupt,
+        }
+
+    def _restart(self) -> bool:
+        self._service.end(signal.SIGKILL)
+        self._service.start()
+        return True
+
+    def _interrupt(self) -> bool:
+        if random.random() < 0.5:
+            self._cutter.interrupt()
+        else:
+            self._cutter.cut()
+            time.sleep(random.uniform(0.5, 3))
+            self._cutter.mend()
+        return True
+
+    def _volume(self, stack: str) -> str:
+        claim = self.objects.get("PersistentVolumeClaim", f"{stack}-postgis")
+        if claim is None or claim["metadata"].get("deletionTimestamp"):
+            raise OSError("there is no volume")
+        return str(claim["metadata"]["uid"])
+
+    def write(self, stack: str, number: int) -> None:
+        """Note a row as written on the volume of that identity."""
+        self._volumes.setdefault(stack, {}).setdefault(self._volume(stack), []).append(number)
+
+    def read(self, stack: str) -> list[int]:
+        """The rows that were noted for the volume that is there now."""
+        return self._volumes.get(stack, {}).get(self._volume(stack), [])
+
+
+def kill_pod(objects: Any) -> bool:
+    """Kill any pod of any of our stacks: a second later its processes are killed.
+
+    Not with a grace of 0: that takes the pod out of the records while its processes still run, and a second database
+    would start on the same files.
+    """
+    pods = [p for p in objects.list("Pod", LABEL) if owner_of(p).startswith("chaos-")]
+    if pods:
+        with contextlib.suppress(AssertionError):  # it went by itself meanwhile
+            objects.delete("Pod", random.choice(pods)["metadata"]["name"], gracePeriodSeconds=1)
+    return bool(pods)
+
+
+LABEL = "app.kubernetes.io/managed-by=cytomine-stacks"
+
+
+def owner_of(item: dict[str, Any]) -> str:
+    """The user whose stack an object belongs to."""
+    from cytomine_spawner.stacks import model
+
+    return str((item["metadata"].get("annotations") or {}).get(model.ANNOTATION_OWNER, ""))
+
+
+class Life:
+    """One stack's owner, who does one thing after the other and looks whether all is there.
+
+    Args:
+        place: where.
+        number: of the owner.
+        done: counts what was done, for all owners.
+    """
+
+    def __init__(self, place: Place, number: int, done: Counter[str]) -> None:
+        from cytomine_spawner.stacks import model
+
+        self.place, self.objects, self.owner, self.done = place, place.objects, f"chaos-{number}", done
+        self.name = model.stack_name(self.owner, "")
+        self.written: set[int] = set()
+        self.perhaps: set[int] = set()
+        self.lost: list[str] = []
+        self.stuck: list[str] = []
+        self._next = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Go on until told to stop; then the stack is Ready."""
+        steps = [self.sleep, self.sleep_and_wake_at_once, self.renew, self.anew, self.leave_midway]
+        while not stop.is_set():
+            if self.ready():
+                self.write()
+                self.check()
+            steps[random.randrange(len(steps))]()
+        if self.ready():
+            self.check()
+
+    def ready(self) -> bool:
+        """See to it that the stack is there and Ready."""
+        from cytomine_spawner.stacks import model
+
+        def step() -> bool:
+            found = self.objects.get(model.KIND, self.name)
+            if found is None:
+                self.objects.new_stack(self.owner, idle_timeout=0)
+                return False
+            if found["metadata"].get("deletionTimestamp"):
+                return False
+            if found["spec"].get("desiredState") == "Hibernated":
+                self.objects.change(self.name, desiredState="Running")
+                return False
+            stack = model.Stack.from_object(found)
+            return (
+                stack.status.phase is model.Phase.READY
+                and stack.status.observed_generation == stack.generation
+            )
+
+        return self._until(step, READY_SECONDS, "Ready")
+
+    def write(self) -> None:
+        """Write rows."""
+        for _ in range(3):
+            self._next += 1
+            try:
+                self.place.write(self.name, self._next)
+                self.written.add(self._next)
+                self.done["row written"] += 1
+            except Exception:  # its pod is killed just now: written or not, nobody knows
+                self.perhaps.add(self._next)
+
+    def check(self) -> None:
+        """Compare the rows with what was written."""
+        end = time.monotonic() + 120
+        while True:
+            try:
+                rows = self.place.read(self.name)
+                break
+            except Exception as error:
+                if time.monotonic() > end:
+                    self.stuck.append(f"{self.name}: the database does not answer: {error}")
+                    return
+                time.sleep(1)
+        self.done["rows compared"] += 1
+        missing = self.written - set(rows)
+        if missing:
+            self.lost.append(f"{self.name}: rows {sorted(missing)}")
+            self.written -= missing
+        if len(rows) != len(set(rows)) or set(rows) - self.written - self.perhaps:
+            self.lost.append(f"{self.name}: rows that nobody wrote: {sorted(rows)}")
+
+    def sleep(self) -> None:
+        """Hibernate."""
+        from cytomine_spawner.stacks import model
+
+        def asleep() -> bool:
+            self.objects.change(self.name, desiredState="Hibernated")
+            return self.objects.stack(self.name).status.phase is model.Phase.HIBERNATED
+
+        self._until(asleep, GONE_SECONDS, "asleep")
+        self.done["hibernated"] += 1
+
+    def sleep_and_wake_at_once(self) -> None:
+        """Change one's mind in the middle."""
+        for state in ("Hibernated", "Running"):
+            self._try(lambda state=state: self.objects.change(self.name, desiredState=state))
+            time.sleep(random.uniform(0, 2))
+        self.done["hibernated and resumed at once"] += 1
+
+    def renew(self) -> None:
+        """Delete and keep the data."""
+        self._try(lambda: self.objects.change(self.name, keepData=True))
+        self._go()
+        self.done["deleted, data kept"] += 1
+
+    def anew(self) -> None:
+        """Delete with the data."""
+        kept = self._try(lambda: self.objects.change(self.name, keepData=False))
+        if kept:
+            self._go()
+            self.written.clear()
+            self.perhaps.clear()
+            self.done["deleted with data"] += 1
+
+    def leave_midway(self) -> None:
+        """Begin a start and delete in the middle of it, with the data."""
+        self.anew()
+        if self._try(lambda: self.objects.new_stack(self.owner, idle_timeout=0)):
+            time.sleep(random.uniform(0, 4))
+            self._go()
+            self.done["deleted in the middle of a start"] += 1
+
+    def _go(self) -> None:
+        from cytomine_spawner.stacks import model
+
+        def gone() -> bool:
+            found = self.objects.get(model.KIND, self.name)
+            if found and not found["metadata"].get("deletionTimestamp"):
+                self.objects.delete(model.KIND, self.name)
+            return found is None
+
+        self._until(gone, GONE_SECONDS, "gone")
+
+    def _try(self, do: Callable[[], Any]) -> bool:
+        return self._until(lambda: (do(), True)[1], 60, "changed")
+
+    def _until(self, step: Callable[[], bool], seconds: float, what: str) -> bool:
+        import httpx
+
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with contextlib.suppress(httpx.HTTPError, AssertionError):
+                if step():
+                    return True
+            time.sleep(0.3)
+        self.stuck.append(f"{self.name} is not {what} after {seconds:.0f} s")
+        return False
+
+
+def orphans(objects: Any) -> list[str]:
+    """What has our label, or a chaos stack's, and no stack; volumes that were kept on purpose are none."""
+    from cytomine_spawner.stacks import model
+
+    there = {item["metadata"]["name"] for item in objects.list(model.KIND)}
+    return [
+        f"{item['kind']} {item['metadata']['name']}"
+        for item in objects.everything(LABEL)
+        if (item["metadata"].get("labels") or {}).get("app.kubernetes.io/instance") not in there
+        and model.ANNOTATION_KEPT not in (item["metadata"].get("annotations") or {})
+    ]
+
+
+def duplicates(objects: Any, name: str) -> list[str]:
+    """Components of a Ready stack that have more than one workload or pod, or none."""
+    found = []
+    for component in objects.stack(name).status.components:
+        labels = f"{LABEL},app.kubernetes.io/instance={name},app.kubernetes.io/component={component.name}"
+        pods = [p for p in objects.list("Pod", labels) if not p["metadata"].get("deletionTimestamp")]
+        pods = [p for p in pods if (p.get("status") or {}).get("phase") not in ("Failed", "Succeeded")]
+        workloads = [*objects.list("Deployment", labels), *objects.list("StatefulSet", labels)]
+        if len(pods) != 1 or len(workloads) != 1:
+            found.append(f"{name} {component.name}: {len(pods)} pods, {len(workloads)} workloads")
+    return found
+
+
+def run(place: Place, kills: int, stacks: int, minutes: float) -> dict[str, Any]:
+    """Kill, then look; the numbers."""
+    done: Counter[str] = Counter()
+    killed: Counter[str] = Counter()
+    lives = [Life(place, number, done) for number in range(stacks)]
+    stop = threading.Event()
+    threads = [threading.Thread(target=life.run, args=(stop,), daemon=True) for life in lives]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + minutes * 60
+    ways = place.kills()
+    import httpx
+
+    while sum(killed.values()) < kills and time.monotonic() < end:
+        time.sleep(random.uniform(0.3, 3))
+        name = random.choice(list(ways))
+        with contextlib.suppress(httpx.HTTPError, AssertionError):
+            if ways[name]():
+                killed[name] += 1
+                say(f"{sum(killed.values())} of {kills} kills, {sum(done.values())} things done")
+    say("The stacks come to rest")
+    stop.set()
+    rested = time.monotonic()
+    for thread in threads:
+        thread.join(2 * READY_SECONDS + GONE_SECONDS)
+    rest = time.monotonic() - rested
+    objects = place.objects
+    twice = settle(lambda: [d for life in lives for d in duplicates(objects, life.name)])
+    for number, life in enumerate(lives):
+        # half of them leave their volumes behind: those are no orphans
+        (life.renew if number % 2 else life.anew)()
+    left = settle(lambda: orphans(objects))
+    for item in objects.list("PersistentVolumeClaim", LABEL):
+        if owner_of(item).startswith("chaos-"):
+            objects.delete("PersistentVolumeClaim", item["metadata"]["name"])
+    return {
+        "kills": dict(killed),
+        "done": dict(done),
+        "orphans": left,
+        "duplicates": twice,
+        "lost": [text for life in lives for text in life.lost],
+        "stuck": [text for life in lives for text in life.stuck],
+        "rest_seconds": rest,
+    }
+
+
+def settle(look: Callable[[], list[str]], seconds: float = 120) -> list[str]:
+    """What a look still finds after Kubernetes had its time to clear up."""
+    import httpx
+
+    end = time.monotonic() + seconds
+    found = ["nobody could look"]
+    while time.monotonic() < end:
+        with contextlib.suppress(httpx.HTTPError, AssertionError):
+            found = look()
+            if not found:
+                return found
+        time.sleep(1)
+    return found
+
+
+@contextlib.contextmanager
+def dry() -> Iterator[Place]:
+    """An API server with all that a dry run needs."""
+    from dev import cluster
+    from tests.support.apiserver import Kubectl
+    from tests.support.cutter import Cutter
+    from tests.support.stackserver import CRDS
+    from tests.support.stackservice import Service, server_of
+
+    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        try:
+            kubeconfig = cluster.api_up(folder, nodes=3, controllers=True)
+            kubectl = Kubectl(kubeconfig)
+            kubectl("apply", "-f", str(CRDS))
+            kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            kubectl("create", "namespace", "chaos")
+            cutter = Cutter(server_of(kubeconfig))
+            service = Service(folder / "service", kubeconfig, "chaos", server=cutter.url)
+            try:
+                yield DryPlace(service.start(), cutter)
+            finally:
+                service.close()
+                cutter.close()
+                text = service.text()
+                if "Traceback" in text:
+                    print(f"The service's log has tracebacks:\n{text[text.index('Traceback') :][:3000]}")
+        finally:
+            cluster.api_down(folder)
+
+
+def real(namespace: str) -> Place:
+    """The installation in a namespace of the local cluster, or of KUBECONFIG's."""
+    import os
+
+    from dev import cluster
+    from dev.console import Problem
+    from dev.kube import Kube
+    from tests.support.stackservice import Objects
+
+    foreign = os.environ.get("KUBECONFIG", "")
+    if not foreign and not cluster.healthy():
+        raise Problem("the local cluster does not run", "Start the demo: ./demo")
+    kube = Kube(Path(foreign)) if foreign else Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"))
+    objects = Objects(kube.kubeconfig, namespace)
+    if not objects.list("Pod", "app.kubernetes.io/component=stacks"):
+        raise Problem(f"no stack service runs in the namespace {namespace}", "Start the demo: ./demo")
+
+    def kubectl(*args: str, timeout: float = 60) -> str:
+        return kube.kubectl("-n", namespace, *args, timeout=timeout)
+
+    return Place(objects, kubectl)
+
+
+def say(text: str) -> None:
+    """Progress, in place on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif text and ("0 of" in text or not text[0].isdigit()):
+        print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Run and print; 1 if something was left over, twice there, lost or stuck."""
+    in_test_environment([str(Path(__file__).resolve()), *sys.argv[1:]])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--stacks", type=int, default=3, help="how many stacks live meanwhile (default 3)")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="end the kills after this time (default 60)"
+    )
+    parser.add_argument("--namespace", default="cytomine", help="where the chart is installed")
+    parser.add_argument("--seed", type=int, default=None, help="of the chance")
+    parser.add_argument("--dry", action="store_true", help="without containers, on an API server of its own")
+    args = parser.parse_args()
+    seed = args.seed if args.seed is not None else random.randrange(10**6)
+    random.seed(seed)
+    from dev.console import Problem
+
+    try:
+        with dry() if args.dry else contextlib.nullcontext(real(args.namespace)) as place:
+            found = run(place, args.kills, args.stacks, args.minutes)
+    except Problem as problem:
+        print(problem)
+        return 1
+    say("")
+    rows = [[f"killed: {name}", str(count)] for name, count in found["kills"].items()]
+    rows += [[name, str(count)] for name, count in found["done"].items()]
+    rows.append(["until all stacks were ready again", f"{found['rest_seconds']:.0f} s"])
+    bad = ("orphans", "duplicates", "lost", "stuck")
+    rows += [[name, str(len(found[name]))] for name in bad]
+    title = "a dry run" if args.dry else f"namespace {args.namespace}"
+    table(f"Chaos: {title}, {args.stacks} stacks, seed {seed}", ["what", "count"], rows)
+    for name in bad:
+        for text in found[name]:
+            print(f"{name}: {text}")
+    print(f"\nRaw numbers: {keep('chaos', {**found, 'seed': seed})}")
+    return 1 if any(found[name] for name in bad) or sum(found["kills"].values()) < args.kills else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
