@@ -40,6 +40,7 @@ class Neighbour(BaseHTTPRequestHandler):
     """Tells what it got; takes WebSockets and sends back what comes."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def answer(self) -> None:
         server: Any = self.server
@@ -99,6 +100,7 @@ class Server(ThreadingHTTPServer):
     """A neighbour of the gateway. Set ``reply`` to have it answer something else than what it got."""
 
     daemon_threads = True
+    request_queue_size = 256
 
     def __init__(self, who: str) -> None:
         super().__init__(("127.0.0.1", 0), Neighbour)
