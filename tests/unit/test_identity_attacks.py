@@ -449,6 +449,17 @@ def test_somebody_who_logs_in_without_end_pushes_nobody_else_out(w: World, token
     assert len(json.loads(w.service.do(ledger.dump))) <= 21
 
 
+@pytest.mark.parametrize(("name", "longest"), [("nonce", 128), ("state", 512)])
+def test_nobody_fills_the_stacks_secret_with_long_values(w: World, name: str, longest: int) -> None:
+    browser, challenge = w.service.browser("ada"), Pkce().challenge
+    told = answer(w.ask(browser, ADA, **w.query(ADA, code_challenge=challenge, **{name: "x" * longest})))
+    assert "code" in told
+    told = answer(
+        w.ask(browser, ADA, **w.query(ADA, code_challenge=challenge, **{name: "x" * (longest + 1)}))
+    )
+    assert told["error"] == "invalid_request"
+
+
 def test_nothing_secret_is_logged(w: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     hub_token = w.service.hub.token("ada")
@@ -458,8 +469,12 @@ def test_nothing_secret_is_logged(w: World, caplog: pytest.LogCaptureFixture) ->
     tokens = w.exchange(ADA, code, pkce).json()
     second = w.refresh(ADA, tokens["refresh_token"]).json()
     w.refresh(ADA, tokens["refresh_token"])
-    said = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith(("cytomine", "oauthlib")))
-    for secret in (pkce.verifier, GATEWAY_SECRET, hub_token, tokens["access_token"], second["refresh_token"]):
+    w.service.client().get(w.oidc(ADA, "logout"), params={"id_token_hint": tokens["id_token"]})
+    # All but the test's own client.
+    said = "\n".join(r.getMessage() for r in caplog.records if not r.name.startswith("http"))
+    assert "/protocol/openid-connect/logout" in said
+    hidden = (pkce.verifier, GATEWAY_SECRET, hub_token, second["refresh_token"], code)
+    for secret in (*hidden, tokens["access_token"], tokens["id_token"]):
         assert secret not in said
     assert "PRIVATE KEY" not in said
 

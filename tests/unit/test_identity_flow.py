@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -350,3 +351,22 @@ def test_an_api_server_that_does_not_answer_is_an_outage_and_no_logout(w: World)
     page = w.ask(w.service.browser("ada"), found, **w.query(found, code_challenge=Pkce().challenge))
     assert page.status_code == 503
     assert w.refresh(found, "x").status_code == 503
+
+
+def test_without_its_keys_the_service_says_so_and_recovers_by_itself() -> None:
+    vault = FakeVault()
+    vault.silent = True
+    with world(vault) as made:
+        made.service.put(a_stack("ada"))
+        made.person("ada")
+        for answer in (made.refresh(ADA, "x"), made.service.client().get(made.oidc(ADA, "certs"))):
+            assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+        page = made.service.browser("ada").get(made.oidc(ADA, "auth"))
+        assert page.status_code == 503
+        assert "Tell your administrator" in page.text
+        vault.silent = False
+        deadline = time.monotonic() + 20
+        while made.service.client().get(made.oidc(ADA, "certs")).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert made.log_in(made.service.browser("ada"), ADA)["access_token"]

@@ -49,7 +49,7 @@ def begin(book: Ledger, user: str = "ada", login: str = "a login") -> tuple[Sess
         login=login,
         scopes=["openid"],
         nonce="n",
-        redirect_uri="https://cm-ada.stacks.example.org/",
+        redirect=grants.digest("https://cm-ada.stacks.example.org/"),
         challenge="c" * 43,
     )
 
@@ -150,16 +150,17 @@ def test_even_a_full_stack_fits_into_a_secret(clock: Clock) -> None:
         session, _ = book.begin(
             seal=lambda _: "k" * 43 + "." + "x" * 100,
             client="gateway",
-            user=f"{n:064x}@lifescience-ri.eu",
+            # No name of the hub is longer, and no character longer than this one.
+            user=f"{n:0240d}" + "\N{GRINNING FACE}" * 15,
             login="l" * 64,
             scopes=["openid", "profile", "email"],
-            nonce="n" * 43,
-            redirect_uri="https://cm-ada.stacks.example.org/oauth2/callback",
+            nonce="n" * 128,
+            redirect=grants.digest(""),
             challenge="c" * 43,
         )
         book.advance(session)
     assert len(json.loads(book.dump())) == Limits().per_stack
-    assert len(book.dump()) < 500_000
+    assert len(book.dump().encode()) < 500_000
 
 
 def test_a_logout_ends_what_came_from_the_same_login_only(clock: Clock) -> None:

@@ -57,7 +57,7 @@ class Session:
         scopes: what was granted.
         nonce: the client's, for its tokens.
         code: digest of the code it began with.
-        redirect_uri: where the code was sent.
+        redirect: digest of the address that the code was sent to.
         challenge: PKCE's; empty once the code was used.
         number: of the newest refresh token; 0 before the first.
     """
@@ -73,7 +73,7 @@ class Session:
     scopes: list[str]
     nonce: str
     code: str
-    redirect_uri: str
+    redirect: str
     challenge: str
     number: int = 0
 
@@ -95,7 +95,7 @@ class Limits:
         lifetime: seconds from login to end.
         idle: seconds without a refresh until the end.
         per_user: sessions that one user has in one stack.
-        per_stack: sessions in one stack; some 700 bytes each, and a Secret holds a mebibyte.
+        per_stack: sessions in one stack; up to some 1200 bytes each, and a Secret holds a mebibyte.
     """
 
     lifetime: float = 7 * 86_400
@@ -132,7 +132,7 @@ class Ledger:
 
         Args:
             seal: makes the sealed token of the hub for a session's id.
-            about: client, user, login, scopes, nonce, redirect_uri and challenge.
+            about: client, user, login, scopes, nonce, redirect and challenge.
         """
         now, code, id_ = self._clock(), secrets.token_urlsafe(32), secrets.token_urlsafe(24)
         session = Session(
@@ -141,7 +141,7 @@ class Ledger:
             created=now,
             used=now,
             expires=now + self._limits.lifetime,
-            code=_digest(code),
+            code=digest(code),
             **about,
         )
         self._sessions[id_] = session
@@ -155,9 +155,9 @@ class Ledger:
         Raises:
             Reused: the code was used before; the session has been ended.
         """
-        digest = _digest(code)
+        shown = digest(code)
         for session in self._sessions.values():
-            if hmac.compare_digest(session.code, digest):
+            if hmac.compare_digest(session.code, shown):
                 if not session.pending:
                     self.end(session)
                     raise Reused
@@ -186,7 +186,7 @@ class Ledger:
         """Make the number of the next refresh token the session's, for one that was shown (0: for the code)."""
         now = self._clock()
         if session.pending:
-            session.challenge = session.redirect_uri = ""
+            session.challenge = session.redirect = ""
             self._changed(SOON)
         elif self._in_grace(session, number):
             return
@@ -399,5 +399,6 @@ def _sessions(text: str, name: str) -> list[Session]:
         return []
 
 
-def _digest(code: str) -> str:
-    return hashlib.sha256(code.encode()).hexdigest()
+def digest(text: str) -> str:
+    """What is kept of something that is not to be kept."""
+    return hashlib.sha256(text.encode()).hexdigest()

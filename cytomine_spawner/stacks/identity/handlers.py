@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from jupyterhub.services.auth import UserNotAllowed
+from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
 from .. import auth
@@ -16,6 +18,8 @@ from ..pages import Page
 from . import frames
 from .people import HubSilent
 from .provider import ENDPOINTS, REALM, Answer, BadRequest, Provider
+
+log = logging.getLogger(__name__)
 
 # A stack's name and nothing else, so that no other address of the service is hidden.
 NAME = r"(cm-[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"
@@ -30,11 +34,22 @@ class _Common:
     ready: Callable[[], str]
     site: Site
     settings: dict[str, Any]
+    request: HTTPServerRequest
 
     def initialize(self, site: Site, **shared: Any) -> None:
         """Take over what all share."""
         super().initialize(site)  # type: ignore[misc]
         self.provider, self.ready = shared["provider"], shared["ready"]
+
+    def _request_summary(self) -> str:
+        # tornado's log would have the query, too: it may hold a token.
+        request = self.request
+        return f"{request.method} {request.path} ({request.remote_ip})"
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log what is our own mistake, without the request: it holds codes and tokens."""
+        if refusal(value).status_code >= 500 and not isinstance(value, Refusal):
+            log.error("Uncaught exception: %s", self._request_summary(), exc_info=(typ, value, tb))
 
     def the_stack(self, name: str) -> Stack:
         """The stack of this name, for whoever asks: what is told of it here is no secret."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -19,7 +18,7 @@ from ..model import Stack, component_name
 from . import claims
 from .claims import Person
 from .clients import Client, clients, is_page, origin, without_fragment
-from .grants import Grants, Ledger, Reused, Session
+from .grants import Grants, Ledger, Reused, Session, digest
 from .keyring import InvalidToken, Keyring
 from .people import HubSilent, Logins, People
 from .server import SCOPES, Exchange, Issuing, credentials, server
@@ -153,7 +152,7 @@ class Provider:
                 *("sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "azp", "sid", "session_state"),
                 *("name", "given_name", "family_name", "preferred_username", "email", "resource_access"),
             ],
-            "prompt_values_supported": ["none", "login"],
+            "prompt_values_supported": ["none"],
             "authorization_response_iss_parameter_supported": True,
         }
 
@@ -419,10 +418,10 @@ class _Issuing(Issuing):
             seal=lambda id_: self._provider.keyring.seal(self._hub_token, _context(self._stack, id_)),
             client=request.client.client_id,
             user=self._person.username,
-            login=hashlib.sha256(self._hub_token.encode()).hexdigest(),
+            login=digest(self._hub_token),
             scopes=list(request.scopes),
             nonce=request.nonce or "",
-            redirect_uri=request.redirect_uri,
+            redirect=digest(request.redirect_uri),
             challenge=request.code_challenge,
         )
         return code, session.id

@@ -24,14 +24,14 @@ from oauthlib.openid import RequestValidator
 from oauthlib.openid.connect.core.grant_types import AuthorizationCodeGrant, RefreshTokenGrant
 
 from .clients import Client
-from .grants import Ledger, Session
+from .grants import Ledger, Session, digest
 
 # At the level DEBUG it writes codes and tokens into the log.
 logging.getLogger("oauthlib").setLevel(logging.INFO)
 
 SCOPES = ("openid", "profile", "email")
-# Of the values that come back in tokens or redirects.
-LONGEST = 512
+# Of the values that come back in redirects and tokens. The nonce is kept for each session.
+LONGEST = {"state": 512, "nonce": 128}
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
@@ -121,8 +121,8 @@ def _strict(request: Request) -> dict[str, Any]:
     """Refuse what the specifications leave open: PKCE other than S256, values without end."""
     if request.code_challenge_method != "S256" or not _CHALLENGE.fullmatch(request.code_challenge or ""):
         raise errors.InvalidRequestError("PKCE with S256 is required.", request=request)
-    for name in ("state", "nonce"):
-        if len(getattr(request, name) or "") > LONGEST:
+    for name, longest in LONGEST.items():
+        if len(getattr(request, name) or "") > longest:
             raise errors.InvalidRequestError(f"{name} is too long.", request=request)
     return {}
 
@@ -243,7 +243,7 @@ class _Validator(RequestValidator):  # type: ignore[misc]
     def confirm_redirect_uri(
         self, client_id: str, code: str, redirect_uri: str, client: Client, request: Request, *_: Any
     ) -> bool:
-        right = hmac.compare_digest(redirect_uri.encode(), str(request.session.redirect_uri).encode())
+        right = hmac.compare_digest(digest(redirect_uri), str(request.session.redirect))
         self.exchange.spoilt = not right
         return right
 
