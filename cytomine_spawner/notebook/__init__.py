@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .connection import connect, environment, stacks, token
 from .connection_service import StackInfo
 from .errors import (
@@ -15,18 +18,112 @@ from .errors import (
     StackNotReady,
 )
 
+if TYPE_CHECKING:
+    from .annotations import from_geojson, read_annotations, statistics, to_cytomine, to_geojson, to_image
+    from .figures import figure
+    from .images import crop, preview, slices, thumb
+    from .provenance import Run, run, runs
+    from .regions import Level, Tile, channels, lazy, level_for, levels, region, tiles
+    from .safe import add_term, attach, download, fetch_all, remove_term, review, tag, term_ids, terms
+    from .shapes import InvalidGeometry
+    from .transport import RequestFailed, guard
+    from .uploads import UploadIncomplete, upload
+    from .viewer import Viewer, view
+
 __all__ = [
     "CytomineError",
     "CytomineUnreachable",
+    "InvalidGeometry",
     "KeysRefused",
+    "Level",
     "NoStack",
+    "RequestFailed",
+    "Run",
     "ServiceUnreachable",
     "StackFailed",
     "StackHibernated",
     "StackInfo",
     "StackNotReady",
+    "Tile",
+    "UploadIncomplete",
+    "Viewer",
+    "add_term",
+    "attach",
+    "channels",
     "connect",
+    "crop",
+    "download",
     "environment",
+    "fetch_all",
+    "figure",
+    "from_geojson",
+    "guard",
+    "lazy",
+    "level_for",
+    "levels",
+    "preview",
+    "read_annotations",
+    "region",
+    "remove_term",
+    "review",
+    "run",
+    "runs",
+    "slices",
     "stacks",
+    "statistics",
+    "tag",
+    "term_ids",
+    "terms",
+    "thumb",
+    "tiles",
+    "to_cytomine",
+    "to_geojson",
+    "to_image",
     "token",
+    "upload",
+    "view",
 ]
+
+# Read when they are first used: connect() needs neither GeoPandas nor a widget.
+_MODULES = {
+    "annotations": (
+        "from_geojson",
+        "read_annotations",
+        "statistics",
+        "to_cytomine",
+        "to_geojson",
+        "to_image",
+    ),
+    "figures": ("figure",),
+    "images": ("crop", "preview", "slices", "thumb"),
+    "provenance": ("Run", "run", "runs"),
+    "regions": ("Level", "Tile", "channels", "lazy", "level_for", "levels", "region", "tiles"),
+    "safe": (
+        "add_term",
+        "attach",
+        "download",
+        "fetch_all",
+        "remove_term",
+        "review",
+        "tag",
+        "term_ids",
+        "terms",
+    ),
+    "shapes": ("InvalidGeometry",),
+    "transport": ("RequestFailed", "guard"),
+    "uploads": ("UploadIncomplete", "upload"),
+    "viewer": ("Viewer", "view"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -30,9 +30,11 @@ from cytomine.models import Annotation, AttachedFile, Project, Property, Propert
 from requests import RequestException
 from tqdm.auto import tqdm
 
-from . import safe, upload
+from . import safe
 from .errors import CytomineError
 from .transport import RequestFailed, current
+from .uploads import UploadIncomplete
+from .uploads import upload as upload_all
 
 LOG = logging.getLogger(__name__)
 ANNOTATION_CLASS = "be.cytomine.domain.ontology.UserAnnotation"
@@ -90,13 +92,13 @@ class Run:
         return f"run: {self.name}"
 
     def upload(self, data: geopandas.GeoDataFrame, image: Any = None, **options: Any) -> list[int]:
-        """Store annotations (see `upload.upload`) as results of this run, always as new ones.
+        """Store annotations (see `uploads.upload`) as results of this run, always as new ones.
 
         What was stored is noted also where not everything could be.
         """
         try:
-            ids = upload.upload(data, image, **{"existing": "add", **options})
-        except upload.UploadIncomplete as failure:
+            ids = upload_all(data, image, **{"existing": "add", **options})
+        except UploadIncomplete as failure:
             self.annotations += [i for i in failure.ids if i is not None]
             raise
         self.annotations += ids

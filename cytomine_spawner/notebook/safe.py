@@ -274,7 +274,7 @@ def read_attached(file: AttachedFile | int) -> bytes:
     return get_bytes(f"attachedfile/{_id(file)}/download")
 
 
-def download(image: Any, path: str | Path, token: Token, *, progress: bool = True) -> Path:
+def download(image: Any, path: str | Path, token: Token | None = None, *, progress: bool = True) -> Path:
     """Get the original file of an image; twin of ``ImageInstance.download``.
 
     Cytomine gives originals only to whoever shows a login token (a JWT) in the address; API keys do not do.
@@ -282,7 +282,7 @@ def download(image: Any, path: str | Path, token: Token, *, progress: bool = Tru
     Args:
         image: the image or its id.
         path: where to write; an existing file is replaced when the new one is whole.
-        token: the token, or a function that gives a fresh one.
+        token: the token, or a function that gives a fresh one; the hub's service of the stacks is asked if not given.
         progress: show a progress bar (bytes).
 
     Returns:
@@ -291,6 +291,10 @@ def download(image: Any, path: str | Path, token: Token, *, progress: bool = Tru
     Raises:
         RequestFailed: Cytomine refused, or the file did not come whole after several attempts.
     """
+    if token is None:
+        from .connection import token as from_service
+
+        token = from_service
     place = Path(path)
     partial = place.with_name(place.name + ".part")
     uri = f"imageinstance/{image_id(image)}/download"

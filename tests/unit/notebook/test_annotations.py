@@ -23,7 +23,7 @@ from cytomine_spawner.notebook.annotations import (
     to_geojson,
     to_image,
 )
-from cytomine_spawner.notebook.upload import upload
+from cytomine_spawner.notebook.uploads import upload
 
 from .conftest import HEIGHT, WIDTH, Stack, picture
 

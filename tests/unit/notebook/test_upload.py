@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cytomine_spawner.notebook import safe, shapes
 from cytomine_spawner.notebook.annotations import frame, read_annotations
 from cytomine_spawner.notebook.transport import RequestFailed
-from cytomine_spawner.notebook.upload import UploadIncomplete, upload
+from cytomine_spawner.notebook.uploads import UploadIncomplete, upload
 
 from .conftest import HEIGHT, WIDTH, Stack
 
@@ -175,9 +175,10 @@ def test_a_geometry_that_only_cytomine_refuses_does_not_hold_up_the_others(
 def test_others_annotations_and_images_are_not_taken_for_ones_own(stack: Stack, empty: Any) -> None:
     data = grid(5)
     mine = upload(data, empty, progress=False)
-    other = stack.connect("bob", "ADMIN")
-    project = models.Project().fetch(empty.project)
-    assert project.add_user(other.current_user.id) is not False
+    carol = stack.connect("carol", "USER").current_user.id
+    stack.connect()
+    assert models.Project().fetch(empty.project).add_user(carol) is not False
+    stack.connect("carol", "USER")
     theirs = upload(data, empty, progress=False)
     assert not set(mine) & set(theirs)
     assert len(stored(empty)) == 10
