@@ -24,7 +24,7 @@ TURNS = 4
 CORRECTION_SECONDS = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Planned:
     """One object that should be there."""
 

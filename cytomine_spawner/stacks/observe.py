@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _TEXT = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Container:
     """One container of a pod.
 
@@ -39,7 +40,7 @@ class Container:
     last_text: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod of a component."""
 
@@ -59,7 +60,7 @@ class Pod:
     containers: tuple[Container, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Child:
     """Any other object of a stack; ``trouble`` is what its controller says of a failure."""
 
@@ -83,7 +84,7 @@ class Child:
     version: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Warning:  # noqa: A001 - Kubernetes' word
     """The last warning event of a kind about an object."""
 
@@ -154,11 +155,11 @@ def pod(obj: dict[str, Any]) -> Pod:
     return Pod(
         name=meta["name"],
         uid=meta.get("uid", ""),
-        component=(meta.get("labels") or {}).get("app.kubernetes.io/component", ""),
+        component=_word(meta, "app.kubernetes.io/component"),
         created=parse_time(meta.get("creationTimestamp")) or EPOCH,
-        phase=status.get("phase", ""),
+        phase=sys.intern(status.get("phase", "")),
         reason=status.get("reason", ""),
-        node=spec.get("nodeName", ""),
+        node=sys.intern(spec.get("nodeName", "")),
         deleting=bool(meta.get("deletionTimestamp")),
         ready_since=(parse_time(ready.get("lastTransitionTime")) or EPOCH) if is_ready else None,
         unready_since=None if is_ready else parse_time(ready.get("lastTransitionTime")),
@@ -177,8 +178,8 @@ def _container(status: dict[str, Any], init: bool, images: dict[str, str]) -> Co
     state, last = status.get("state") or {}, (status.get("lastState") or {}).get("terminated") or {}
     waiting, running, ended = (state.get(k) or {} for k in ("waiting", "running", "terminated"))
     return Container(
-        name=status["name"],
-        image=images.get(status["name"], ""),
+        name=sys.intern(status["name"]),
+        image=sys.intern(images.get(status["name"], "")),
         init=init,
         ready=bool(status.get("ready")),
         started=bool(status.get("started")),
@@ -210,8 +211,10 @@ def child(kind: str, obj: dict[str, Any]) -> Child:
         kind=kind,
         name=meta["name"],
         uid=meta.get("uid", ""),
-        component=(meta.get("labels") or {}).get("app.kubernetes.io/component", ""),
-        owner=next((o["uid"] for o in meta.get("ownerReferences") or [] if o["kind"] == model.KIND), ""),
+        component=_word(meta, "app.kubernetes.io/component"),
+        owner=next(
+            (sys.intern(o["uid"]) for o in meta.get("ownerReferences") or [] if o["kind"] == model.KIND), ""
+        ),
         digest=annotations.get(model.ANNOTATION_DIGEST, ""),
         deleting=bool(meta.get("deletionTimestamp")),
         kept=model.ANNOTATION_KEPT in annotations,
@@ -223,6 +226,11 @@ def child(kind: str, obj: dict[str, Any]) -> Child:
         version=_version(meta),
         touched=_touched(meta.get("managedFields") or []),
     )
+
+
+def _word(meta: dict[str, Any], label: str) -> str:
+    # The same few words in thousands of objects: kept once.
+    return sys.intern(str((meta.get("labels") or {}).get(label, "")))
 
 
 def _version(meta: dict[str, Any]) -> int:
