@@ -10,7 +10,7 @@ from kubespawner import KubeSpawner
 from traitlets import Any as AnyTrait
 from traitlets import Dict, List, TraitError, default, validate
 
-from .companion_form import CytomineBlock
+from .companion.form import CytomineBlock
 from .form import Attempt, render_form
 from .options import (
     ImageChoice,

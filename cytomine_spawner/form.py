@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from .options import Offer, OptionsError, flatten, shorten
 
 if TYPE_CHECKING:
-    from .companion_form import CytomineBlock
+    from .companion.form import CytomineBlock
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, f
 from tornado import web
 
 if TYPE_CHECKING:
-    from .companion_options import CytomineOffer
+    from .companion.options import CytomineOffer
 
 MAX_SHOWN = 60
 

@@ -11,7 +11,7 @@ from kubernetes_asyncio.client import ApiException
 from traitlets import Bool, Integer, default
 
 from . import token
-from .companion_spawner import CompanionSpawner
+from .companion.spawner import CompanionSpawner
 from .failures import NotebookFailed, Trouble, denied, diagnose
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from traitlets.config import Config
 
-from cytomine_spawner.companion_form import Standing, cytomine_block
-from cytomine_spawner.companion_options import offer_of, read_datasets, refused, settings_of
+from cytomine_spawner.companion.form import Standing, cytomine_block
+from cytomine_spawner.companion.options import offer_of, read_datasets, refused, settings_of
 from cytomine_spawner.form import Attempt, render_form
 from cytomine_spawner.options import (
     CytomineChoice,

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .companion_lines import is_fresh
-from .companion_options import CytomineOffer, StackPart
-from .form import Attempt
-from .options import FORM_FIELDS, flatten, several, shorten
-from .stacks.model import Phase, Stack
-from .stacks.present import date
+from ..form import Attempt
+from ..options import FORM_FIELDS, flatten, several, shorten
+from ..stacks.model import Phase, Stack
+from ..stacks.present import date
+from .lines import is_fresh
+from .options import CytomineOffer, StackPart
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from kubernetes_asyncio.client import ApiException
 from kubespawner.clients import shared_client
 from pydantic import ValidationError
 
-from .stacks.model import GROUP, PLURAL, VERSION, Stack
+from ..stacks.model import GROUP, PLURAL, VERSION, Stack
 
 WATCH_SECONDS = 300
 

@@ -12,16 +12,16 @@ from jupyterhub.utils import maybe_future
 from kubernetes_asyncio.client import V1SecretVolumeSource, V1Volume, V1VolumeMount
 from traitlets import Bool, Dict, Integer, List, TraitError, Unicode, default, validate
 
-from .choices import ChoicesSpawner
-from .companion import Companion, Wanted, owner_groups
-from .companion_api import StackApi, StackTrouble
-from .companion_form import CytomineBlock, Standing, cytomine_block
-from .companion_options import CytomineOffer, offer_of, read_datasets, refused, settings_of
-from .form import Attempt
-from .lslogin import display_name
-from .options import CytomineChoice, Offer, OptionsError, SpawnOptions
-from .stacks import model, quota
-from .stacks.model import StackSpec
+from ..choices import ChoicesSpawner
+from ..form import Attempt
+from ..lslogin import display_name
+from ..options import CytomineChoice, Offer, OptionsError, SpawnOptions
+from ..stacks import model, quota
+from ..stacks.model import StackSpec
+from .api import StackApi, StackTrouble
+from .form import CytomineBlock, Standing, cytomine_block
+from .launch import Companion, Wanted, owner_groups
+from .options import CytomineOffer, offer_of, read_datasets, refused, settings_of
 
 # A pod may have any number of labels, but each one is carried by every watch of the pods.
 MOST_GROUP_LABELS = 64

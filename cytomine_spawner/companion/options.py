@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from traitlets.config import Config
 
-from .options import CytomineChoice, OptionsError, kind_of, shorten
-from .stacks.model import Extra, StackSpec
-from .stacks.quantity import gib
-from .stacks.render import EXTRAS, TITLES, Cost, Invalid, cost
-from .stacks.settings import StackSettings
+from ..options import CytomineChoice, OptionsError, kind_of, shorten
+from ..stacks.model import Extra, StackSpec
+from ..stacks.quantity import gib
+from ..stacks.render import EXTRAS, TITLES, Cost, Invalid, cost
+from ..stacks.settings import StackSettings
 
 
 @dataclass(frozen=True)

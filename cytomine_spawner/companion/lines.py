@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .stacks.model import ComponentStatus, Phase, Stack, State
-from .stacks.render import TITLES
+from ..stacks.model import ComponentStatus, Phase, Stack, State
+from ..stacks.render import TITLES
 
 # In this order they stand in a line: what went wrong first, what nobody needs to know last.
 _DOING = {

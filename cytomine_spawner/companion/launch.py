@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from .companion_api import StackApi, StackTrouble
-from .companion_lines import line, settled
-from .options import CytomineChoice
-from .stacks import model
-from .stacks.model import Desired, Stack, StackSpec
-from .stacks.present import can_retry
+from ..options import CytomineChoice
+from ..stacks import model
+from ..stacks.model import Desired, Stack, StackSpec
+from ..stacks.present import can_retry
+from .api import StackApi, StackTrouble
+from .lines import line, settled
 
 # Seconds between two looks when the watch does not hold.
 PAUSE = 1.0
