@@ -184,7 +184,7 @@ class Login:
     port: int
     pid: int
     door: Door
-    issuer: Issuer
+    issuer: Any
     log: Path
 
     @property
@@ -198,14 +198,26 @@ class Login:
 @contextlib.contextmanager
 def logging_in(folder: Path, **options: str) -> Iterator[Login]:
     """Run both of the gateway's programs with the rendered options; ``options`` replace some of the login's."""
-    issuer, port = Issuer(), free_port()
-    given = {"service_url": issuer.service, "service_internal_url": issuer.service}
-    url = f"http://cm-ada.stacks.localhost:{port}"
+    issuer = Issuer()
     try:
-        with running(folder, url=url, **given) as door, _program(folder, door, port, options) as process:
-            yield Login(port, process.pid, door, issuer, folder / "login.log")
+        with before(issuer.service, folder, SECRET, issuer, **options) as login:
+            yield login
     finally:
         issuer.close()
+
+
+@contextlib.contextmanager
+def before(
+    service: str, folder: Path, secret: str, issuer: Any = None, port: int = 0, **options: str
+) -> Iterator[Login]:
+    """The gateway before an issuer that runs already."""
+    port = port or free_port()
+    given = {"service_url": service, "service_internal_url": service}
+    url = f"http://cm-ada.stacks.localhost:{port}"
+    (folder / "oidc-client-secret").write_text(secret)
+    (folder / "oauth2-cookie-secret").write_text(os.urandom(16).hex())
+    with running(folder, url=url, **given) as door, _program(folder, door, port, options) as process:
+        yield Login(port, process.pid, door, issuer, folder / "login.log")
 
 
 @contextlib.contextmanager
@@ -219,8 +231,6 @@ def _program(
         for c in o["spec"]["template"]["spec"]["containers"]
         if c["name"] == "login"
     )
-    (folder / "oidc-client-secret").write_text(SECRET)
-    (folder / "oauth2-cookie-secret").write_text(os.urandom(16).hex())
     args = []
     for argument in container["args"]:
         name = argument.lstrip("-").partition("=")[0]
