@@ -111,12 +111,15 @@ class Subscription:
 
     async def wait(self, timeout: float) -> bool:
         """Wait for a change; False if none came within ``timeout`` seconds."""
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
+        waiting = asyncio.ensure_future(self._event.wait())
         try:
-            await asyncio.wait_for(self._event.wait(), timeout)
-        except asyncio.TimeoutError:
-            return False
+            await asyncio.wait({waiting}, timeout=timeout)
+        finally:
+            waiting.cancel()
+        woken = self._event.is_set()
         self._event.clear()
-        return True
+        return woken
 
 
 class View:

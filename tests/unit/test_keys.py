@@ -383,3 +383,15 @@ async def test_a_token_says_when_it_ends(world: World) -> None:
         head = {"Authorization": f"Bearer {token}"}
         answer = await client.get(f"{world.address}/api/user/current.json", headers=head)
     assert answer.json()["username"] == "ada"
+
+
+async def test_the_service_ends_at_once_even_when_something_changes_at_that_moment(core: Core) -> None:
+    for _ in range(20):
+        world = World(core)
+        task = asyncio.create_task(world.connections.run())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        world.store.view.put(running(phase=Phase.STARTING))
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=5)
+        assert done
