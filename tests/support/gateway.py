@@ -211,8 +211,22 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(folder: Path, access: str = "login", url: str = URL, **settings: Any) -> Iterator[Door]:
-    """Run the rendered configuration with its neighbours' and its own ports moved to loopback."""
+def running(
+    folder: Path,
+    access: str = "login",
+    url: str = URL,
+    others: dict[str, int] | None = None,
+    **settings: Any,
+) -> Iterator[Door]:
+    """Run the rendered configuration with its neighbours' and its own ports moved to loopback.
+
+    Args:
+        folder: for nginx's files.
+        access: how browsers reach the stack.
+        url: the stack's own, for browsers.
+        others: ports of real neighbours; with them the internal address is the one on loopback, too.
+        settings: of the stacks.
+    """
     servers = {who: Server(who) for who in (*NEIGHBOURS, "identity")}
     service = f"http://127.0.0.1:{servers['identity'].server_port}/services/cytomine"
     given = {"service_internal_url": service, "stack_url": url.replace("cm-ada", "{stack}"), **settings}
@@ -222,9 +236,12 @@ def running(folder: Path, access: str = "login", url: str = URL, **settings: Any
         o["data"] for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"] == "cm-ada-gateway"
     )
     ports = {port: free_port() for port in (8080, 8081, 8082, 6000)}
+    at = {who: server.server_port for who, server in servers.items()} | (others or {})
     for name, text in files.items():
         for who, address in NEIGHBOURS.items():
-            text = text.replace(f"server {address};", f"server 127.0.0.1:{servers[who].server_port};")
+            text = text.replace(f"server {address};", f"server 127.0.0.1:{at[who]};")
+        if others:
+            text = text.replace(INTERNAL, f"http://127.0.0.1:{ports[8081]}")
         for port, own in ports.items():
             for listen in (f"listen {port};", f"listen 127.0.0.1:{port};"):
                 text = text.replace(listen, f"listen 127.0.0.1:{own};")

@@ -212,7 +212,7 @@ def test_what_someone_does_is_activity(quiet, side, method, path):
     deadline = time.monotonic() + 5
     while activity(quiet) is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert start <= activity(quiet) <= time.time()
+    assert start - 1 <= activity(quiet) <= time.time()  # files have a coarse clock
 
 
 def test_opening_the_page_is_activity_and_being_refused_is_none(quiet):
