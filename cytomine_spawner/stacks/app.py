@@ -18,7 +18,9 @@ from traitlets.config import Application, catch_config_error
 
 import cytomine_spawner
 
-from . import auth, metrics, render, web
+from . import metrics, render
+from .front import Front
+from .identity import Identity
 from .kube import Kube, KubeError
 from .kubestore import KubeStore
 from .operator import Operator
@@ -60,7 +62,7 @@ class StacksApp(Application):
     description = (
         "Runs Cytomine stacks on Kubernetes: starts, watches, hibernates and removes them, and shows them."
     )
-    classes = List([StackSettings])  # type: ignore[assignment]
+    classes = List([StackSettings, Identity])  # type: ignore[assignment]
     aliases = {
         "config": "StacksApp.config_file",
         "f": "StacksApp.config_file",
@@ -141,32 +143,29 @@ class StacksApp(Application):
         api = await Kube.connect()
         kube = Kube(api, settings.namespace, timeout=self.api_timeout)
         self.operator = Operator(kube, settings)
-        self.store = KubeStore(
-            api, settings.namespace, log=logging.getLogger("cytomine_spawner.stacks.store")
-        )
+        front = self._front(api, kube, settings) if self.pages else None
+        if front:
+            self.operator.reconciler.connected = front.connections.connected
         self.running = asyncio.create_task(self.operator.run(stop))
-        watching = asyncio.create_task(self.store.run()) if self.pages else None
         servers: list[HTTPServer] = []
         stopping = asyncio.create_task(stop.wait())
         try:
             servers.append(self._listen_probes())
-            if self.pages:
-                servers.append(self._listen_pages())
+            if front:
+                servers.append(self._listen_pages(front))
+                await front.start()
             await asyncio.wait([self.running, stopping], return_when=asyncio.FIRST_COMPLETED)
             stop.set()
             await asyncio.wait_for(self.running, SHUTDOWN_SECONDS)
         finally:
             for server in servers:
                 server.stop()
-            for task in (watching, stopping, self.running):
-                if task:
-                    task.cancel()
-            await asyncio.gather(*(t for t in (watching, stopping) if t), return_exceptions=True)
+            if front:
+                await front.stop()
+            for task in (stopping, self.running):
+                task.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
             await api.close()
-
-    def handlers(self) -> list[tuple[str, type[tornado.web.RequestHandler], dict[str, Any]]]:
-        """Further addresses below the service's prefix, as ``web.mount`` takes them."""
-        return []
 
     def not_alive(self) -> str:
         """What is broken for good, so that the process should be started anew."""
@@ -187,17 +186,26 @@ class StacksApp(Application):
         )
         return app.listen(self.probe_port, self.probe_address)
 
-    def _listen_pages(self) -> HTTPServer:
+    def _front(self, api: Any, kube: Kube, settings: StackSettings) -> Front:
         token = (
             Path(self.token_file).read_text().strip()
             if self.token_file
             else os.environ["JUPYTERHUB_API_TOKEN"]
         )
-        hub = auth.login(parent=self, api_token=token)
-        site = web.mount(self.store, hub_auth=hub, ready=self.not_ready, extra=self.handlers())
-        app = tornado.web.Application(site.handlers, **site.settings)
+        log = logging.getLogger("cytomine_spawner.stacks.store")
+        return Front(
+            KubeStore(api, settings.namespace, log=log),
+            kube,
+            settings,
+            token,
+            parent=self,
+            ready=self.not_ready,
+            changed=self.operator.wake,
+        )
+
+    def _listen_pages(self, front: Front) -> HTTPServer:
         # Nothing that is sent here is large; slides go to the stacks themselves.
-        return app.listen(
+        return front.application().listen(
             self.port, self.address, xheaders=True, max_body_size=MAX_BODY, max_buffer_size=MAX_BODY
         )
 

@@ -326,9 +326,10 @@ def _under_way(context: _Context, name: str, pod: Pod) -> Finding:
         since = max(running.running_since, pod.unready_since or running.running_since)
         due = since + context.patience.probe
         if context.now >= due:
-            minutes = int((context.now - since).total_seconds() // 60)
+            waited = int((context.now - since).total_seconds())
+            long = f"{waited} seconds" if waited < 120 else f"{waited // 60} minutes"
             said = f" ({probe_saw(unhealthy.text)})" if unhealthy else ""
-            text = f"{title} has not answered its health check for {minutes} minutes{said}. Look at its log."
+            text = f"{title} has not answered its health check for {long}{said}. Look at its log."
             return _failed(name, Reason.PROBE, text, running.restarts)
         text = (
             f"{title} is busy and does not answer."

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -69,6 +69,8 @@ class Reconciler:
     ) -> None:
         self._kube, self._children, self._settings = kube, children, settings
         self._stacks, self._tell, self._wake = stacks, tell, wake
+        # Says why the owner's keys are not there yet, or nothing; absent where nobody makes keys.
+        self.connected: Callable[[Stack], Awaitable[str]] | None = None
         self.applier = Applier(kube, children, settings)
         self._memories: dict[str, _Memory] = {}
         self._places: set[str] = set()
@@ -131,6 +133,7 @@ class Reconciler:
         diagnosis = self._diagnose(stack, names, status, memory, time)
         if await self._measure(stack, diagnosis, memory):
             diagnosis = self._diagnose(stack, names, status, memory, time)
+        diagnosis = await self._await_keys(stack, status, diagnosis)
         status = self._status(stack, status, diagnosis, time)
         if diagnosis.phase is Phase.HIBERNATED:
             self._leave_place(stack.name)
@@ -165,6 +168,13 @@ class Reconciler:
             self._wake(stack.name)
 
     # -- judging ------------------------------------------------------------------------------------------
+
+    async def _await_keys(self, stack: Stack, status: StackStatus, diagnosis: Diagnosis) -> Diagnosis:
+        """Ready means that the owner's keys work; but a stack that was ready stays so when this process is new."""
+        if self.connected is None or diagnosis.phase is not Phase.READY or status.ready_at is not None:
+            return diagnosis
+        missing = await self.connected(stack.replace(status=status))
+        return replace(diagnosis, phase=Phase.STARTING, message=missing) if missing else diagnosis
 
     def _diagnose(
         self, stack: Stack, names: tuple[str, ...], status: StackStatus, memory: _Memory, time: datetime

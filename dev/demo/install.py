@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dev import cache, cluster, images, lslogin, proc
+from dev import cache, cluster, images, lslogin, oauth2proxy, proc
 from dev.cache import ROOT
 from dev.console import Console, Problem
 from dev.kube import Kube
@@ -25,7 +25,7 @@ from dev.wait import until
 CHART = ROOT / "helm" / "cytomine-hub"
 IMAGES = ["hub", "proxy", "stacks", "singleuser", "lslogin", "standin", "postgis", "nginx"]
 # What a stack consists of here, in the place of Cytomine's own images.
-STACK_IMAGES = ["standin", "postgis", "nginx"]
+STACK_IMAGES = ["standin", "postgis", "nginx", "oauth2-proxy"]
 STACK_VALUES = ROOT / "dev" / "demo" / "stacks.yaml"
 # Where the ingress controller of somebody's own cluster runs is not known.
 ANYWHERE: tuple[dict[str, Any], ...] = ({"namespaceSelector": {}},)
@@ -107,8 +107,8 @@ def prepare(
         built = pool.submit(images.build, console, IMAGES)
         for job in (programs, built):
             job.result()
+    archives = {**built.result(), "oauth2-proxy": oauth2proxy.archive(console)}
     cluster.up(console, port=port)
-    archives = built.result()
     cluster.import_images(console, list(archives.values()))
     kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"), str(cluster.bin() / "helm"))
     return Target(kube, port, {n: a.reference for n, a in archives.items()}, cluster.INGRESS_CLASS)
@@ -141,7 +141,8 @@ def _prepare_foreign(
         context = kube.kubectl("config", "current-context", what="reading KUBECONFIG").strip()
         kube.kubectl("get", "--raw", "/readyz", what=f"asking the cluster of context {context}", timeout=20)
     if prefix:
-        names = {n: f"{prefix.rstrip('/')}/{n}:{images.tag(n)}" for n in IMAGES}
+        tags = {**{n: images.tag(n) for n in IMAGES}, "oauth2-proxy": oauth2proxy.version()}
+        names = {n: f"{prefix.rstrip('/')}/{n}:{tag}" for n, tag in tags.items()}
         return Target(kube, port, names, ingress_class, ANYWHERE)
     loaders = {
         "kind-": ["kind", "load", "image-archive", "--name"],
@@ -153,7 +154,7 @@ def _prepare_foreign(
             f"The images cannot be put into the cluster of context {context} by this command",
             "Build and push them as docs/administrators/images.md says, then run ./demo --image-prefix PREFIX",
         )
-    archives = images.build(console, IMAGES)
+    archives = {**images.build(console, IMAGES), "oauth2-proxy": oauth2proxy.archive(console)}
     with console.step("Loading the images") as step:
         for archive in archives.values():
             step.detail(archive.name)

@@ -11,7 +11,19 @@ SERVICE = "cytomine"
 ACCESS = f"access:services!service={SERVICE}"
 # Who owns and shares stacks, for the checks at each login; and that somebody works, so that the culler leaves their
 # server alone. Nothing here changes a user.
-SCOPES = ["list:users", "read:users", "read:groups", "read:shares", "users:activity"]
+SCOPES = [
+    "list:users",
+    "read:users:name",
+    "read:users:groups",
+    "read:users:activity",
+    "read:users:shares",
+    "read:groups:name",
+    "read:groups:shares",
+    "list:groups",
+    "read:shares",
+    "read:servers",
+    "users:activity",
+]
 
 
 def enabled(values: Values) -> bool:
@@ -23,7 +35,8 @@ def configure(c: Any, values: Values) -> None:
     """Let the spawner offer stacks as the service's own settings have them."""
     if not enabled(values):
         return
-    for name, traits in _settings(values).items():
+    settings = _settings(values)
+    for name, traits in settings.items():
         # The application's own settings are the service's alone.
         if name != "StacksApp":
             c[name].update(traits)
@@ -33,6 +46,8 @@ def configure(c: Any, values: Values) -> None:
     spawner.cytomine_wait = values.get("stacks.wait", bool, False)
     spawner.cytomine_wait_timeout = values.get("stacks.waitTimeout", int, 240)
     # The notebook asks the service for its connection to a stack.
+    address = settings.get("StackSettings", {}).get("service_internal_url", "")
+    c.Spawner.environment = {**c.Spawner.environment, "CYTOMINE_SERVICE_URL": address}
     c.Spawner.server_token_scopes = ["users:activity!user", "access:servers!server", ACCESS]
 
 

@@ -1,0 +1,93 @@
+"""What people and notebooks meet of the service: page, REST API, login, keys and activity, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import tornado.web
+from traitlets.config import Configurable
+
+from . import auth, web
+from .activity import Activity
+from .identity import Identity
+from .keys import Connections
+from .kube import Kube
+from .kubestore import KubeStore
+from .members import Hub
+from .settings import StackSettings
+
+
+class Front:
+    """The parts that need the hub.
+
+    Args:
+        store: the stacks.
+        kube: the API server.
+        settings: the administrator's settings.
+        token: this service's token of the hub.
+        parent: the application, for its config.
+        ready: why the operator is not ready, or nothing.
+        changed: called with a stack's name when its owner's keys came or went.
+    """
+
+    def __init__(
+        self,
+        store: KubeStore,
+        kube: Kube,
+        settings: StackSettings,
+        token: str,
+        *,
+        parent: Configurable,
+        ready: Callable[[], str],
+        changed: Callable[[str], None],
+    ) -> None:
+        self._store, self._ready = store, ready
+        self._hub_auth = auth.login(parent=parent, api_token=token)
+        self._hub = Hub(self._hub_auth.api_url, lambda: token)
+        self.activity = Activity(store, kube, self._hub)
+        self.identity = Identity(
+            parent=parent,
+            store=store,
+            kube=kube,
+            hub_auth=self._hub_auth,
+            hub=self._hub,
+            settings=settings,
+            seen=self.activity.seen,
+        )
+        self.connections = Connections(
+            store,
+            kube,
+            self.identity,
+            self._hub,
+            notebook_namespace=settings.notebook_namespace,
+            changed=changed,
+        )
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def application(self) -> tornado.web.Application:
+        """All addresses below the service's prefix."""
+        site = web.mount(
+            self._store,
+            hub_auth=self._hub_auth,
+            hub=self._hub,
+            connections=self.connections,
+            ready=self._ready,
+            extra=self.identity.handlers(),
+        )
+        return tornado.web.Application(site.handlers, **site.settings)
+
+    async def start(self) -> None:
+        """Follow the stacks and read the keys for logins; in the background until :meth:`stop`."""
+        work = (self._store.run(), self.connections.run(), self.activity.run())
+        self._tasks = [asyncio.create_task(part) for part in work]
+        # Also in the background: nobody waits for the API server here.
+        self._tasks.append(asyncio.create_task(self.identity.start()))
+
+    async def stop(self) -> None:
+        """End all and write what has not been written."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.identity.stop()

@@ -1,0 +1,140 @@
+"""Each way in which a stack may fail, provoked on real pods: its reason is said while the notebook's start goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.demo import install
+from tests.support.person import wait
+from tests.support.stackprocess import Place, service
+
+# Between Kubernetes' knowing and our saying.
+PROMISE = 15
+
+
+def pod_says(place: Place, *texts: str) -> bool:
+    """Whether the pods' own status names the trouble, in any container or condition."""
+    for pod in place.get("pods").get("items", []):
+        status = str(pod["status"])
+        if all(text in status for text in texts):
+            return True
+    return False
+
+
+def event_says(place: Place, reason: str, text: str = "") -> bool:
+    events = place.get("events", "--field-selector", f"reason={reason}").get("items", [])
+    return any(text in e.get("message", "") for e in events)
+
+
+def container(name: str, **changes: Any) -> dict[str, Any]:
+    kind = "StatefulSet" if name == "postgis" else "Deployment"
+    return {
+        "kind": kind,
+        "name": name,
+        "spec": {"template": {"spec": {"containers": [{"name": name, **changes}]}}},
+    }
+
+
+def size(component: str, **resources: Any) -> dict[str, Any]:
+    return {"S": {"components": {component: resources}}}
+
+
+@dataclass
+class Case:
+    """One cause: how to provoke it, when Kubernetes knows, and what must be said."""
+
+    reason: str
+    sentence: str
+    knows: Callable[[Place], bool]
+    settings: dict[str, Any] = field(default_factory=dict)
+    first: tuple[dict[str, Any], ...] = ()
+
+
+CASES = {
+    "an image that is not there": Case(
+        "ImagePullFailed",
+        r"Image server.*image.*cannot be (fetched|pulled).*",
+        lambda p: pod_says(p, "ErrImage") or pod_says(p, "ImagePullBackOff"),
+        {"overrides": [container("pims", image="localhost/cytomine-spawner/no-such-image:1", imagePullPolicy="Never")]},
+    ),
+    "no node with room": Case(
+        "Unschedulable",
+        r"Core fits on no node: it needs 900 GiB of memory, .* are missing",
+        lambda p: pod_says(p, "Unschedulable", "Insufficient memory"),
+        {"sizes": size("core", cpu=["20m", "1"], memory=["900Gi", "900Gi"])},
+    ),
+    "a quota": Case(
+        "QuotaExceeded",
+        r"quota.*in use are",
+        lambda p: event_says(p, "FailedCreate", "exceeded quota"),
+        first=(
+            {
+                "apiVersion": "v1",
+                "kind": "ResourceQuota",
+                "metadata": {"name": "small"},
+                "spec": {"hard": {"requests.memory": "200Mi"}},
+            },
+        ),
+    ),
+    "a volume that nobody makes": Case(
+        "VolumeNotBound",
+        r"(Database|PostGIS).*(volume|storage)",
+        lambda p: pod_says(p, "Unschedulable", "unbound immediate PersistentVolumeClaims") or event_says(p, "ProvisioningFailed"),
+        {"storage_classes": {"postgis": "no-such-class"}},
+    ),
+    "too little memory": Case(
+        "OutOfMemory",
+        r"Core.*memory",
+        lambda p: pod_says(p, "OOMKilled"),
+        {"overrides": [container(
+            "core",
+            command=["python3", "-c", "b = []\nwhile True: b.append(bytearray(8 * 2**20).replace(b'\\0', b'x'))"],
+            resources={"limits": {"memory": "64Mi"}, "requests": {"memory": "32Mi"}},
+        )]},
+    ),
+    "a crash at each start": Case(
+        "CrashLoop",
+        r"Core.*the licence of this build has run out",
+        lambda p: pod_says(p, "'reason': 'Error'", "terminated"),
+        {"overrides": [container(
+            "core", command=["python3", "-c", "import sys; sys.exit('the licence of this build has run out')"]
+        )]},
+    ),
+    "a process that lives on without serving": Case(
+        "ProbeFailing",
+        r"Core.*(health check|answer)",
+        lambda p: event_says(p, "Unhealthy", "Startup probe failed") or event_says(p, "Killing"),
+        {
+            "probe_grace": 45,
+            "overrides": [container("core", command=["python3", "-c", "import time\nwhile True: time.sleep(60)"])],
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", CASES)
+def test_a_failure_says_its_cause_soon_after_kubernetes_knows_it(
+    target: install.Target, tmp_path: Path, cause: str
+) -> None:
+    case = CASES[cause]
+    namespace = "stack-fails-" + re.sub(r"[^a-z]+", "-", case.reason.lower())
+    with service(target, namespace, tmp_path, case.settings, *case.first) as place:
+        place.create()
+        wait(lambda: case.knows(place), f"Kubernetes to know: {cause}", 120)
+
+        def said() -> str:
+            status = place.status()
+            failed = [c for c in status.get("components", []) if c.get("reason") == case.reason]
+            return str(failed[0]["message"]) if failed and status.get("phase") == "Failed" else ""
+
+        sentence = wait(said, f"the stack to say {case.reason}: {place.status()}", PROMISE)
+        assert re.search(case.sentence, sentence, re.IGNORECASE), sentence
+        status = place.status()
+        assert status["reason"] == case.reason
+        assert re.search(case.sentence, status["message"], re.IGNORECASE), status["message"]

@@ -1,0 +1,66 @@
+"""A test user at the tests' hub, without a browser, and waiting for conditions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from dev.demo import install
+from tests.support.browserless import log_in, xsrf
+
+
+def wait(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    """The first true value of ``condition()``."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.3)
+    raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+class Person:
+    """A logged-in test user and what they ask of the hub's REST API."""
+
+    def __init__(self, hub: install.Installed, key: str) -> None:
+        self.hub = hub
+        self.client = log_in(hub.url, key)
+        self.name: str = self.get("user").json()["name"]
+
+    def _url(self, path: str) -> str:
+        return f"{self.hub.url}/hub/api/{path}"
+
+    def get(self, path: str) -> httpx.Response:
+        return self.client.get(self._url(path), headers=self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        return {**xsrf(self.client, self.hub.url), "Referer": f"{self.hub.url}/hub/home"}
+
+    def start(self, options: Any = None) -> httpx.Response:
+        return self.client.post(self._url(f"users/{self.name}/server"), json=options, headers=self._headers())
+
+    def server(self) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.get(f"users/{self.name}").json()["servers"].get("")
+        return found
+
+    def ready(self) -> bool:
+        server = self.server()
+        return bool(server and server["ready"])
+
+    def stop(self) -> None:
+        self.client.delete(self._url(f"users/{self.name}/server"), headers=self._headers())
+        wait(lambda: not self.server(), "the server to stop")
+
+    def pods(self) -> list[dict[str, Any]]:
+        found = self.hub.target.kube.get(
+            "-n", self.hub.place.namespace, "pods", "-l", "component=singleuser-server"
+        )
+        mine = [
+            p
+            for p in (found or {"items": []})["items"]
+            if p["metadata"].get("annotations", {}).get("hub.jupyter.org/username") == self.name
+        ]
+        return [p for p in mine if "deletionTimestamp" not in p["metadata"]]
