@@ -166,7 +166,7 @@ def test_crops_come_from_the_clients_own_address(stack: Stack, image: Any) -> No
     assert stack.way.count["GET"] == 2
 
 
-def test_a_wrong_key_is_told_as_one(stack: Stack, image: Any) -> None:
+def test_a_wrong_key_is_told_as_one(stack: Stack, project: Any) -> None:
     current()._private_key = "wrong"
     with pytest.raises(RequestFailed, match=r"401.*does not accept the keys: connect\(\) again"):
-        images.slices(image)
+        safe.terms(project)
