@@ -226,7 +226,7 @@ def test_a_good_token_does_not_cover_a_bad_one(door, query, header):
     ],
 )
 def test_nobody_reads_images_without_saying_who_asks(door, header):
-    """Core leaves some paths open; a header that neither of the two ways knows is no header."""
+    """A header that neither of the two ways knows is no header."""
     for path in (
         "/api/imageinstance/1/window-0-0-9-9.png",
         "/api/userannotation/1/crop.png",
