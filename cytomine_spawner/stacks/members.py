@@ -109,8 +109,8 @@ def role(
 class Hub:
     """The hub's API, by the service's own token.
 
-    The token needs the scopes ``read:users:name``, ``read:users:groups``, ``read:groups:name``, ``read:shares``,
-    ``read:users:shares``, ``read:groups:shares`` and, for :meth:`active`, ``users:activity``.
+    The token needs the scopes ``read:users:name``, ``read:users:groups``, ``read:groups:name``,
+    ``read:shares``, ``read:users:shares`` and, for :meth:`active`, ``users:activity``.
 
     Args:
         api_url: the hub's API, such as ``http://hub:8081/hub/api``.

@@ -68,7 +68,7 @@ c.JupyterHub.load_roles = [
         "name": "stacks",
         "scopes": [
             "read:users:name", "read:users:groups", "read:groups:name", "read:shares",
-            "read:users:shares", "read:groups:shares", "users:activity",
+            "read:users:shares", "users:activity",
         ],
         "services": ["cytomine"],
     },
