@@ -125,8 +125,10 @@ class StackSettings(LoggingConfigurable):
             "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",
             "nginx.ingress.kubernetes.io/proxy-read-timeout": "3600",
             "nginx.ingress.kubernetes.io/proxy-send-timeout": "3600",
+            "nginx.ingress.kubernetes.io/proxy-buffer-size": "16k",
         },
-        help="Annotations of each Ingress. Uploads have gigabytes: no limit of size, no buffering, long time-outs.",
+        help="""Annotations of each Ingress. Uploads have gigabytes: no limit of size, no buffering, long time-outs. A
+        session's cookies are longer than the usual buffer.""",
     ).tag(config=True)
     tls_secret = Unicode(
         "", help="Secret with a certificate for all stacks' hosts (a wildcard); none if empty."

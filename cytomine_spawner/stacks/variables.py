@@ -88,6 +88,7 @@ def gateway(stack: Stack, settings: StackSettings, login: dict[str, Any] | None)
         "origin": f"{url.scheme}://{url.netloc}",
         "websocket_origin": f"{'wss' if secure else 'ws'}://{url.netloc}",
         "issuer_origin": "{0.scheme}://{0.netloc}".format(urlsplit(settings.service_url)),
+        "cards": f"{settings.service_url.rstrip('/')}/",
         "internal_host": urlsplit(model.internal_url(stack.name, stack.namespace)).netloc,
         "verify_url": f"{internal}/{stack.name}/verify",
         "cookie_flags": "secure httponly samesite=lax" if secure else "httponly samesite=lax",

@@ -8,7 +8,18 @@ import time
 import pytest
 
 from tests.support import recordings
-from tests.support.gateway import GOOD, INTERNAL, MISSING, REASON, SIGNED, URL, resident, running, say
+from tests.support.gateway import (
+    GOOD,
+    INTERNAL,
+    MISSING,
+    REASON,
+    SIGNED,
+    URL,
+    free_port,
+    resident,
+    running,
+    say,
+)
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 
@@ -135,6 +146,7 @@ def test_something_answers_core_in_the_place_of_cbir(door, method):
         assert response.headers["content-type"] == "application/json"
         assert json.loads(response.read()) == {}
         chunks = (part for part in [b"more"])
+    connection.close()
 
 
 def test_a_closed_stack_takes_nobody_from_outside(tmp_path):
@@ -153,6 +165,19 @@ def test_an_open_stack_checks_the_tokens_that_it_is_given(tmp_path):
         assert door.ask(8080, "/api/x", Authorization="Bearer forged").status == 401
         # nobody stands before it who could have set this
         assert door.ask(8080, "/api/x", X_Forwarded_Access_Token=GOOD).status == 401
+
+
+def test_a_part_that_is_not_there_yet_is_told(tmp_path):
+    gone = dict.fromkeys(("core", "pims", "web-ui"), free_port())
+    with running(tmp_path, others=gone) as door:
+        for side in (door.public, door.internal):
+            for path in ("/api/x", "/upload", "/server/ping", "/api/user/5.json"):
+                answer = side(path)
+                assert answer.status == 503
+                assert "may still be starting" in answer.json["errors"]
+        page = door.public("/")
+        assert (page.status, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
+        assert "https://hub.example.org/services/cytomine/" in page.text
 
 
 # --- activity
