@@ -27,7 +27,8 @@ from .grants import Grants, Limits, sessions_secret
 from .handlers import handlers
 from .keyring import Keyring, KeyringError
 from .people import HubSilent, Logins, People
-from .provider import AUDIENCE, Lifetimes, Provider
+from .provider import Lifetimes, Provider
+from .tokens import AUDIENCE
 from .vault import KubeVault, Vault
 
 __all__ = ["HubSilent", "Identity", "Person", "Role", "sessions_secret"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from oauthlib.common import Request, add_params_to_uri
+from oauthlib.common import add_params_to_uri
 from oauthlib.oauth2.rfc6749.errors import FatalClientError
 
 from ..kube import KubeError
@@ -18,18 +18,17 @@ from ..model import Stack, component_name
 from . import claims
 from .claims import Person
 from .clients import Client, clients, is_page, origin, without_fragment
-from .grants import Grants, Ledger, Reused, Session, digest
+from .grants import Grants, Ledger, Reused, Session
 from .keyring import InvalidToken, Keyring
 from .people import HubSilent, Logins, People
-from .server import SCOPES, Exchange, Issuing, credentials, server
+from .server import SCOPES, Exchange, credentials, server
+from .tokens import AUDIENCE, REFRESH, Tokens, context
 from .vault import Vault
 
 log = logging.getLogger(__name__)
 
 REALM = "/iam/realms/cytomine"
 ENDPOINTS = "/protocol/openid-connect"
-# Core is the one that reads access tokens, whichever client they were made for.
-AUDIENCE = "core"
 MOST_FORM = 32_768
 # What is read of a request; oauthlib would take anything for its own attributes.
 ASKED = (
@@ -40,7 +39,6 @@ SENT = (
     *("grant_type", "client_id", "client_secret", "code", "code_verifier", "redirect_uri", "refresh_token"),
     *("scope", "token", "token_type_hint"),
 )
-_REFRESH = "refresh"
 _SECRET_SECONDS = 60
 
 
@@ -199,8 +197,7 @@ class Provider:
             KubeError: the sessions cannot be read.
         """
         ledger = await self.grants.of(stack)
-        issuing = _Issuing(self, stack, ledger, person, hub_token)
-        exchange = Exchange(clients(self.url(stack.name)), issuing, self.issuer(stack.name), ledger)
+        exchange = self._exchange(stack, ledger, person=person, hub_token=hub_token)
         uri = f"{self.issuer(stack.name)}{ENDPOINTS}/auth?{urlencode(dict(asked))}"
         try:
             headers, _, _ = server(exchange, self.lifetimes.access).create_authorization_response(uri)
@@ -236,16 +233,8 @@ class Provider:
             return Answer.error(
                 400, "invalid_grant", "You are logged out, or may not use this stack any more."
             )
-        issuing = _Issuing(self, stack, ledger, person, number=number)
-        exchange = Exchange(
-            clients(self.url(stack.name)),
-            issuing,
-            self.issuer(stack.name),
-            ledger,
-            presented,
-            secret,
-            session,
-        )
+        exchange = self._exchange(stack, ledger, person=person, number=number)
+        exchange.presented, exchange.secret, exchange.session = presented, secret, session
         given, text, status = server(exchange, self.lifetimes.access).create_token_response(
             f"{self.issuer(stack.name)}{ENDPOINTS}/token", "POST", urlencode(form), {}
         )
@@ -267,17 +256,9 @@ class Provider:
             return Answer.error(400, "invalid_request", str(error))
         except KubeError:
             return NOT_NOW
-        issuing = _Issuing(self, stack, ledger)
-        session = self._of_any_token(stack, ledger, form.get("token", ""))
-        exchange = Exchange(
-            clients(self.url(stack.name)),
-            issuing,
-            self.issuer(stack.name),
-            ledger,
-            presented,
-            secret,
-            session,
-        )
+        exchange = self._exchange(stack, ledger)
+        exchange.presented, exchange.secret = presented, secret
+        exchange.session = self._of_any_token(stack, ledger, form.get("token", ""))
         _, text, status = server(exchange, self.lifetimes.access).create_revocation_response(
             f"{self.issuer(stack.name)}{ENDPOINTS}/revoke", "POST", urlencode(form), {}
         )
@@ -329,6 +310,11 @@ class Provider:
 
     # -- below --------------------------------------------------------------------------------------------
 
+    def _exchange(self, stack: Stack, ledger: Ledger, **about: Any) -> Exchange:
+        issuer, seconds = self.issuer(stack.name), self.lifetimes.access
+        tokens = Tokens(self.keyring, issuer, stack.uid, ledger, seconds, clock=self.clock, **about)
+        return Exchange(clients(self.url(stack.name)), tokens, issuer, ledger)
+
     def _form(self, body: str, headers: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, str]]:
         if len(body) > MOST_FORM:
             raise BadRequest("The form is too long.")
@@ -356,7 +342,7 @@ class Provider:
 
     def _of_refresh_token(self, stack: Stack, ledger: Ledger, token: str) -> tuple[Session | None, int]:
         try:
-            found = self.keyring.verify_private(token, _REFRESH, issuer=self.issuer(stack.name))
+            found = self.keyring.verify_private(token, REFRESH, issuer=self.issuer(stack.name))
         except InvalidToken:
             return None, 0
         session = ledger.get(str(found.get("sid")))
@@ -377,7 +363,7 @@ class Provider:
 
     async def _may_go_on(self, stack: Stack, ledger: Ledger, session: Session) -> Person | None:
         """Whether the login at the hub still stands and the person still may; the session ends if not."""
-        token = self.keyring.unseal(session.hub_token, _context(stack, session.id))
+        token = self.keyring.unseal(session.hub_token, context(stack.uid, session.id))
         model = await self.logins.user(token, session.user) if token else None
         person = await self.people.allowed(stack, model) if model else None
         if person is None:
@@ -395,87 +381,6 @@ class Provider:
             if len(self._secrets) > 2000:
                 self._secrets.pop(next(iter(self._secrets)))
         return known
-
-
-class _Issuing(Issuing):
-    """Makes the tokens of one request."""
-
-    def __init__(
-        self,
-        provider: Provider,
-        stack: Stack,
-        ledger: Ledger,
-        person: Person | None = None,
-        hub_token: str = "",
-        number: int = 0,
-    ) -> None:
-        self._provider, self._stack, self._ledger = provider, stack, ledger
-        self._person, self._hub_token, self._number = person, hub_token, number
-
-    def begin(self, request: Request) -> tuple[str, str]:
-        assert self._person is not None  # noqa: S101 - for the type checker
-        session, code = self._ledger.begin(
-            seal=lambda id_: self._provider.keyring.seal(self._hub_token, _context(self._stack, id_)),
-            client=request.client.client_id,
-            user=self._person.username,
-            login=digest(self._hub_token),
-            scopes=list(request.scopes),
-            nonce=request.nonce or "",
-            redirect=digest(request.redirect_uri),
-            challenge=request.code_challenge,
-        )
-        return code, session.id
-
-    def _common(self, session: Session, seconds: float) -> dict[str, Any]:
-        now = int(self._provider.clock())
-        found = {
-            "iss": self._provider.issuer(self._stack.name),
-            "azp": session.client,
-            "iat": now,
-            "exp": now + int(seconds),
-            "sid": session.id,
-            "session_state": session.id,
-        }
-        return {**found, "nonce": session.nonce} if session.nonce else found
-
-    def access_token(self, session: Session) -> str:
-        assert self._person is not None  # noqa: S101 - for the type checker
-        token = {
-            **self._common(session, self._provider.lifetimes.access),
-            **claims.about(self._person),
-            **claims.access(self._person),
-            "aud": AUDIENCE,
-            "scope": " ".join(session.scopes),
-        }
-        return self._provider.keyring.sign(token)
-
-    def id_token(self, session: Session) -> str:
-        assert self._person is not None  # noqa: S101 - for the type checker
-        token = {
-            **self._common(session, self._provider.lifetimes.access),
-            **claims.about(self._person),
-            "typ": "ID",
-            "aud": session.client,
-            "auth_time": int(session.created),
-        }
-        return self._provider.keyring.sign(token)
-
-    def refresh_token(self, session: Session) -> str:
-        self._ledger.advance(session, self._number)
-        common = self._common(session, 0)
-        token = {
-            **common,
-            "sub": claims.subject(session.user),
-            "aud": common["iss"],
-            "typ": "Refresh",
-            "exp": int(session.expires),
-            "number": session.number,
-        }
-        return self._provider.keyring.sign_private(token, _REFRESH)
-
-
-def _context(stack: Stack, session: str) -> str:
-    return f"{stack.uid} {session}"
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
