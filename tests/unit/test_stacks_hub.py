@@ -40,6 +40,7 @@ c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
 # Servers are known to the hub, and can be shared, though none of them starts.
 c.Spawner.cmd = ["false"]
+c.Spawner.http_timeout = 1
 c.Spawner.consecutive_failure_limit = 0
 c.Authenticator.admin_users = {"root"}
 c.JupyterHub.hub_bind_url = c.JupyterHub.bind_url = os.environ["TEST_HUB"]
@@ -212,7 +213,8 @@ def test_a_callback_with_a_foreign_state_logs_nobody_in(both: tuple[Hub, Service
 
 def test_users_groups_and_shares_of_a_real_hub_make_members(both: tuple[Hub, Service]) -> None:
     hub, service = both
-    api = httpx.Client(base_url=f"{hub.url}/hub/api", headers={"Authorization": f"token {hub.admin}"})
+    api = service.client(headers={"Authorization": f"token {hub.admin}"})
+    api.base_url = httpx.URL(f"{hub.url}/hub/api")
     tokens = {name: hub.token(name) for name in ("ada", "dora", "gil", "sam@lifescience-ri.eu", "stan")}
     for group, user in (("lab", "gil"), ("partners", "stan")):
         assert api.post(f"/groups/{group}").status_code == 201
