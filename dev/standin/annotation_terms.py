@@ -191,6 +191,25 @@ async def review(request: web.Request) -> web.Response:
         )
 
 
+async def unreview(request: web.Request) -> web.Response:
+    """DELETE /api/annotation/{id}/review.json: take an acceptance back."""
+    user = caller(request)
+    async with transaction(request) as conn:
+        parent = await find(conn, user, ident(request), command_=True)
+        row = await one(
+            conn, "DELETE FROM reviewed_annotation WHERE parent_id = %s RETURNING *", parent["id"]
+        )
+        if row is None:
+            raise rejected(404, f"ReviewedAnnotation of {parent['id']} not found")
+        measured = await one(conn, SELECT + "WHERE a.id = %s", parent["id"])
+        assert measured is not None
+        text = f"{user.username} unreviewed an annotation in {parent['image_name']}"
+        payload = reviewed(request, row, measured)
+        return command(
+            "reviewedAnnotation", "Delete", payload, text, await next_id(conn), key="reviewedannotation"
+        )
+
+
 ROUTES = [
     ("GET", "/api/annotation/{id}/term.json", listing),
     ("GET", r"/api/annotation/{id:\d+}/term/{term:\d+}.json", fetch),
@@ -198,4 +217,5 @@ ROUTES = [
     ("DELETE", r"/api/annotation/{id:\d+}/term/{term:\d+}.json", delete),
     ("POST", r"/api/annotation/{id:\d+}/term/{term:\d+}/clearBefore.json", replace),
     ("POST", "/api/annotation/{id}/review.json", review),
+    ("DELETE", "/api/annotation/{id}/review.json", unreview),
 ]

@@ -22,6 +22,8 @@ HOP = {
     "transfer-encoding",
     "upgrade",
     "host",
+    # Answers pass unpacked.
+    "accept-encoding",
 }
 
 
@@ -49,7 +51,7 @@ async def proxy(request: web.Request) -> web.StreamResponse:
             headers=head,
             data=request.content if request.can_read_body else None,
             allow_redirects=False,
-            skip_auto_headers=["Content-Type", "Accept", "User-Agent"],
+            skip_auto_headers=["Content-Type", "Accept", "Accept-Encoding", "User-Agent"],
         ) as answer:
             response = web.StreamResponse(status=answer.status)
             response.headers.extend((k, v) for k, v in answer.headers.items() if k.lower() not in HOP)

@@ -171,13 +171,31 @@ def answers(url: str) -> bool:
 
 
 class Local:
-    """All services of a stack on loopback; ``url`` is the gateway's."""
+    """All services of a stack on loopback; ``url`` is the gateway's.
 
-    def __init__(self, folder: Path, issuer: str, jwks: str, python: str = sys.executable) -> None:
-        self.folder, self.python = folder, python
+    Args:
+        folder: for its data and logs.
+        issuer: of the tokens, as they name it; the page logs in there.
+        jwks: where the issuer's keys are.
+        python: has requirements.txt installed.
+        modules: ``node_modules`` of the page, see ``webassets``; none leaves the page without its libraries.
+        url: the gateway's address for browsers, with ``{port}`` in it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        issuer: str,
+        jwks: str,
+        python: str = sys.executable,
+        modules: Path | None = None,
+        url: str = "",
+    ) -> None:
+        self.folder, self.python, self.issuer = folder, python, issuer
         self.database = PostGIS(folder)
         self.ports = {role: free_port() for role in (*PROBES, "mongo", "gateway")}
-        self.url = f"http://127.0.0.1:{self.ports['gateway']}"
+        # A browser may know the gateway by another name, which is written {port} here.
+        self.url = url.format(port=self.ports["gateway"]) or f"http://127.0.0.1:{self.ports['gateway']}"
         self.image_keys = (secrets.token_hex(16), secrets.token_hex(16))
         at = {role: f"http://127.0.0.1:{port}" for role, port in self.ports.items()}
         self.variables = {
@@ -198,6 +216,8 @@ class Local:
             "SPRING_SECURITY_OAUTH2_RESOURCESERVER_JWT_ISSUER_URI": issuer,
             "SPRING_SECURITY_OAUTH2_RESOURCESERVER_JWT_JWK_SET_URI": jwks,
         }
+        if modules:
+            self.variables["STANDIN_NODE_MODULES"] = str(modules)
         self._pims = at["pims"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -206,6 +226,8 @@ class Local:
         variables = {**self.variables, **self.database.environment(), "STANDIN_PORT": str(self.ports[role])}
         # The same name means the address of the images for the browser in web-ui.
         variables["PIMS_URL"] = f"{self.url}/ims" if role == "web-ui" else self._pims
+        if role == "web-ui":
+            variables |= {"CORE_URL": f"{self.url}/api", "IAM_URL": self.issuer}
         with (self.folder / f"{role}.log").open("ab") as log:
             process = subprocess.Popen(
                 [self.python, "-m", "dev.standin", role],

@@ -1,9 +1,13 @@
-"""Stand-in for Cytomine's web-ui: a small page at the same place, and the configuration that the real one reads."""
+"""Stand-in for Cytomine's web-ui: a small page at the same place, and the configuration that the real one reads.
+
+The page's files are in web/; keycloak-js and OpenLayers come from npm, at the image's build or by ``webassets``.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from email.utils import formatdate
+import mimetypes
+from pathlib import Path
 
 from aiohttp import web
 
@@ -11,22 +15,15 @@ from .errors import answer
 from .settings import Settings, env
 from .web import SETTINGS
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><title>Cytomine (stand-in)</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body{font:1rem/1.5 sans-serif;margin:3rem auto;max-width:40rem;padding:0 1rem}</style></head>
-<body><main><h1>Cytomine (stand-in)</h1>
-<p>This page stands in for Cytomine's user interface on machines that cannot pull its images.
-The API of this stack works: use the Python client.</p>
-<p role="status" id="core">Asking the server…</p></main>
-<script>
-fetch("/server/ping").then(r => r.ok ? r.json() : Promise.reject(r.status))
-  .then(p => document.getElementById("core").textContent = "The server at " + p.serverURL + " is alive.")
-  .catch(e => document.getElementById("core").textContent = "The server does not answer (" + e + ").");
-</script></body></html>
-"""
-STARTED = formatdate(usegmt=True)
+HERE = Path(__file__).resolve().parent / "web"
+# The page's name for each library, and its place below node_modules.
+LIBRARIES = {
+    "keycloak.js": "keycloak-js/dist/keycloak.min.js",
+    "ol.js": "ol/dist/ol.js",
+    "ol.css": "ol/ol.css",
+}
+OWN = ("app.js", "api.js", "page.js", "viewer.js", "style.css")
+MODULES = "STANDIN_NODE_MODULES"
 
 
 async def configuration(_: web.Request) -> web.Response:
@@ -53,13 +50,36 @@ async def configuration(_: web.Request) -> web.Response:
     return answer(body)
 
 
+def _file(path: Path, request: web.Request) -> web.Response:
+    content = path.read_bytes()
+    etag = hashlib.sha256(content).hexdigest()[:16]
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    response = web.Response(body=content if request.method == "GET" else None, content_type=kind)
+    response.etag = etag
+    response.last_modified = path.stat().st_mtime
+    # The name of a file says nothing of its version.
+    response.headers["Cache-Control"] = "no-cache"
+    if any(known.value == etag for known in request.if_none_match or ()):
+        return web.Response(status=304, headers={"ETag": response.headers["ETag"]})
+    if kind != "text/html":
+        response.enable_compression()
+    return response
+
+
+async def asset(request: web.Request) -> web.Response:
+    """GET /assets/{name}: the page's own files and its libraries."""
+    name = request.match_info["name"]
+    if name in OWN:
+        return _file(HERE / name, request)
+    path = Path(env(MODULES, default="/opt/standin/node_modules")) / LIBRARIES.get(name, "none")
+    if name not in LIBRARIES or not path.is_file():
+        raise web.HTTPNotFound
+    return _file(path, request)
+
+
 async def page(request: web.Request) -> web.Response:
     """GET / and, as the real one for its routes, any other path."""
-    etag = hashlib.sha256(PAGE.encode()).hexdigest()[:16]
-    head = {"ETag": f'"{etag}"', "Last-Modified": STARTED}
-    return web.Response(
-        body=PAGE.encode() if request.method == "GET" else None, content_type="text/html", headers=head
-    )
+    return _file(HERE / "index.html", request)
 
 
 def application(settings: Settings) -> web.Application:
@@ -67,5 +87,6 @@ def application(settings: Settings) -> web.Application:
     app = web.Application()
     app[SETTINGS] = settings
     app.router.add_get("/configuration.json", configuration)
+    app.router.add_get("/assets/{name}", asset)
     app.router.add_get("/{path:.*}", page)
     return app

@@ -1,0 +1,17 @@
+// What the page's places share: elements, and the line that says what happens.
+const message = document.getElementById("message");
+
+export function say(text, fault = false) {
+  message.textContent = text;
+  message.classList.toggle("fault", fault);
+}
+
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name in made && name !== "list") made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
