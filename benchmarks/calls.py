@@ -105,6 +105,10 @@ class Requests:
             found[name] = {"first_to_last": last - first, "record_to_last": last - self.records[name]}
         return found
 
+    def inside(self, stacks: Iterable[str]) -> list[float]:
+        """Seconds that each call that made an object took inside the API server."""
+        return [c.ended - c.began for name in stacks for c in self.made(name)]
+
     def objects(self, stacks: Iterable[str]) -> float:
         """How many objects a stack has, on average, its record not counted."""
         counts = [len({(c.resource, c.name) for c in self.made(name)}) for name in stacks]

@@ -189,7 +189,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     try:
         bench.start()
         bench.rest()
-        empty, began = bench.service.memory()[0], time.time()
+        empty, began, used = bench.service.memory()[0], time.time(), bench.service.cpu()
         launched = time.monotonic()
         stacks = bench.launch_all()
         took = time.monotonic() - launched
@@ -198,6 +198,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         resting, most = bench.service.memory()
         calls = bench.requests.since(began)
         own = bench.requests.creation(stacks)
+        used = bench.service.cpu() - used
         say("A minute of silence")
         began = time.time()
         time.sleep(SILENCE_SECONDS)
@@ -219,6 +220,8 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
             "launches_seconds": took,
             "ready": [s["ready"] for s in stacks.values()],
             "own": own,
+            "inside": bench.requests.inside(stacks),
+            "cpu": used,
             "objects": bench.requests.objects(stacks),
             "calls": tally(calls),
             "silence": tally(silence),
@@ -262,6 +265,8 @@ def rows(found: dict[str, Any]) -> list[str]:
         both(found["ready"]),
         both([own["first_to_last"] for own in found["own"].values()]),
         both([own["record_to_last"] for own in found["own"].values()]),
+        both(found["inside"]),
+        f"{found['cpu'] / count:.2f} s",
         f"{found['objects']:.0f}",
         f"{sum(calls.values()) / count:.1f}",
         f"{memory['empty'] / mib:.0f} / {memory['resting'] / mib:.0f} / {memory['most'] / mib:.0f} MiB",
@@ -277,6 +282,8 @@ HEAD = [
     "time to ready, p50 / p95",
     "the service's time, first to last object, p50 / p95",
     "record written to last object, p50 / p95",
+    "one of these calls inside the API server, p50 / p95",
+    "the service's processor time, by stack",
     "objects of a stack",
     "API calls for a start, by stack",
     "memory: no stack / all ready / most",

@@ -224,6 +224,8 @@ class Operator:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(dirty.wait(), 10)
                 await asyncio.sleep(SETTLE_SECONDS)
+            # Its place is free now, even if the last word about it is missed.
+            self.reconciler.forget(name)
         self._locks.pop(uid, None)
 
     def _left(self, name: str, keep: bool) -> str:
@@ -271,10 +273,14 @@ class Operator:
         Volumes that an owner chose to keep stay. Other volumes without a stack are marked and removed only after
         the setting ``orphan_volume_grace``: their stack was not deleted in the usual way.
         """
-        with_children = self.children.stacks()
+        with_children, known = self.children.stacks(), dict(self.stacks)
         # Asked after the children were seen: a stack is there before its children.
         items, _ = await self.kube.list(model.KIND, metadata_only=True)
         there = {item["metadata"]["name"] for item in items}
+        for name, stack in known.items():
+            if name not in there:
+                # Its end was missed: the watch was broken at that moment.
+                self._forget(name, stack.uid)
         removed = []
         self._sweep_in = float(SECONDS_PER_DAY)
         for name in with_children:

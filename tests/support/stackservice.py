@@ -317,6 +317,12 @@ class Service:
         """How often the service looked at a stack since its start."""
         return int(self.metric("cytomine_stack_reconcile_seconds_count"))
 
+    def cpu(self) -> float:
+        """Seconds of a processor that it used since its start."""
+        assert self.process
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self) -> tuple[int, int]:
         """Resident memory in bytes: now, and the most since the start."""
         assert self.process
