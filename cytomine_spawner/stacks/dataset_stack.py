@@ -133,9 +133,9 @@ class Connection:
         while True:
             data = await self.call("GET", path, max=0, offset=0, page=page, size=200, **query)
             part = data.get("collection", []) if isinstance(data, dict) else []
-            found += [p for p in part if p not in found[:200]]
+            found += part
             page += 1
-            if len(part) < 200 or page * 200 >= int(data.get("size", 0)):
+            if not part or len(found) >= int(data.get("size", 0)):
                 return found
 
 

@@ -93,6 +93,16 @@ class Stack:
 
         asyncio.run(run())
 
+    def listed(self, path: str, **query: Any) -> list[dict[str, Any]]:
+        """What the connection lists."""
+
+        async def run() -> list[dict[str, Any]]:
+            async with aiohttp.ClientSession() as session:
+                keys = (self.keys["primaryKey"], self.keys["secondaryKey"])
+                return await Connection(self.local.url, *keys, session).listed(path, **query)
+
+        return asyncio.run(run())
+
     def inside(self, name: str) -> dict[str, Any]:
         """What the stack holds of a dataset."""
         projects = [p for p in self.get("/api/project.json?max=0")["collection"] if p["name"] == name]
@@ -190,6 +200,18 @@ def test_an_import_that_is_cut_twice_is_finished_by_the_third(stack: Stack, tmp_
     assert 0 < len(stack.inside("cut")["annotations"]) <= COUNT
     stack.run(root)
     _whole(stack, "cut")
+
+
+def test_lists_longer_than_a_page_are_read_to_their_end(stack: Stack, tmp_path: Path) -> None:
+    # Upstream's lists of terms come in pages of 20, those of annotations whole.
+    points = [{"type": "Point", "coordinates": [10 + 3 * (n % 200), 20 + 9 * (n // 200)]} for n in range(230)]
+    root = make(tmp_path, "long", [_feature(p, f"term {n % 45}") for n, p in enumerate(points)])
+    for _ in range(2):
+        stack.run(root)
+        found = stack.inside("long")
+        assert (len(found["annotations"]), len(found["terms"])) == (230, 45)
+        project = found["annotations"][0]["project"]
+        assert len(stack.listed("/api/annotation.json", project=project)) == 230
 
 
 def test_a_lost_answer_doubles_nothing(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
