@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import re
 import socket
+import subprocess
 import time
 
 import pytest
@@ -262,3 +264,30 @@ def test_a_busy_stack_does_not_fill_the_disk_with_marks(quiet):
     for _ in range(50):
         quiet.internal("/api/project.json")
     assert (quiet.folder / "activity").stat().st_size < 20
+
+
+def test_nginx_takes_the_longest_names_that_a_stack_may_have(tmp_path):
+    from cytomine_spawner.stacks import model, render
+    from cytomine_spawner.stacks.model import StackSpec
+    from cytomine_spawner.stacks.settings import StackSettings
+    from tests.support.gateway import MODULES, NGINX
+
+    owner = "28f7bc3a2d32a4a4ae0f28f7bc3a2d32a4a4ae0f@lifescience-ri.eu"
+    stack = model.new_stack("n" * 63, StackSpec(owner=owner, server_name="a long server name"))
+    settings = StackSettings(
+        namespace="n" * 63,
+        stack_url="https://{stack}." + ".".join(["stacks", *["d" * 60] * 3, "example.org"]),
+        service_internal_url="http://127.0.0.1:9/services/cytomine",
+    )
+    (files,) = [
+        o["data"]
+        for o in render.render(stack, settings)
+        if o["kind"] == "ConfigMap" and o["metadata"]["name"].endswith("-gateway")
+    ]
+    for name, text in files.items():
+        text = re.sub(rf"server {stack.name}-[a-z-]+:", "server 127.0.0.1:", text)
+        text = text.replace("/tmp/", f"{tmp_path}/").replace("/etc/gateway/", f"{tmp_path}/")
+        (tmp_path / name).write_text(text.replace("/usr/lib/nginx/modules", MODULES))
+    command = [str(NGINX), "-t", "-e", "stderr", "-c", str(tmp_path / "nginx.conf")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
