@@ -4,7 +4,8 @@ python3 -m benchmarks.scale                    10 and 100 stacks
 python3 -m benchmarks.scale --stacks 10 100 500
 
 A real API server with its controllers, and nodes that KWOK plays: pods become Ready without running anything, so
-what is measured is the service and the API server. The service runs as a process of its own, pages included.
+what is measured is the operator and the API server. The service runs as a process of its own, without its pages and
+login: these ask the stacks' own programs, which do not run here.
 Each number of stacks gets a server of its own.
 """
 
@@ -79,9 +80,7 @@ class Bench:
         self.user = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
         self.requests = Requests(self.audit, self.user)
         settings: dict[str, Any] = {"max_stacks_per_user": 0}
-        self.service = Service(
-            folder / "service", kubeconfig, NAMESPACE, token=token.strip(), pages=True, **settings
-        )
+        self.service = Service(folder / "service", kubeconfig, NAMESPACE, token=token.strip(), **settings)
         self.objects = self.service.objects
 
     # -- one launch ---------------------------------------------------------------------------------------
@@ -111,7 +110,11 @@ class Bench:
             ready[stack.name] = threading.Event()
             began = time.monotonic()
             self.objects.create(model.KIND, stack.to_object())
-            if not ready[stack.name].wait(READY_SECONDS):
+            while not ready[stack.name].wait(1):
+                if stop.is_set():
+                    return
+                if time.monotonic() - began < READY_SECONDS:
+                    continue
                 raise SystemExit(
                     f"The stack {stack.name} was not ready after {READY_SECONDS} s. Read {self.service.log}."
                 )
@@ -120,8 +123,15 @@ class Bench:
 
         try:
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                for outcome in [pool.submit(launch, n) for n in range(self.count)]:
-                    outcome.result()
+                outcomes = [pool.submit(launch, n) for n in range(self.count)]
+                try:
+                    for outcome in outcomes:
+                        outcome.result()
+                except BaseException:
+                    # The pool waits for all that has begun: nothing more shall.
+                    stop.set()
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
         finally:
             stop.set()
         return done
