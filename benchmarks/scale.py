@@ -156,8 +156,10 @@ class Bench:
         """End what was started."""
         from dev import cluster
 
-        self.service.close()
-        cluster.api_down(self.folder)
+        try:
+            self.service.close()
+        finally:
+            cluster.api_down(self.folder)
 
 
 def watch(objects: Any, stop: threading.Event) -> Iterator[dict[str, Any]]:
