@@ -86,6 +86,8 @@ def test_results_of_a_run_go_together_and_leave_the_others(stack: Stack, empty: 
     assert sorted(f.filename for f in safe.attached(project)) == sorted([second.file, "second.txt"])
     second.review(progress=False)
     assert read_annotations(empty)["reviewed"].all()
+    second.review(accept=False, progress=False)
+    assert not read_annotations(empty)["reviewed"].any()
     assert runs(project, "first") == []
 
 
