@@ -71,7 +71,12 @@ class ImageFiles:
     @property
     def name(self) -> str:
         """The name of the upload: DICOM files go up as zip of one folder."""
-        return self.files[0].name if len(self.files) == 1 else f"{self.alias}.zip"
+        return f"{self.alias}.zip" if self.is_packed else self.files[0].name
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it goes up as zip: Cytomine takes a lone DICOM file for one that is no slide."""
+        return len(self.files) > 1 or self.files[0].suffix.lower() == ".dcm"
 
 
 @dataclass(frozen=True)

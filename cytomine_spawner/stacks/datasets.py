@@ -261,7 +261,7 @@ class Importer:
     async def _upload(self, image: ImageFiles, storage: int, project: int) -> None:
         with tempfile.TemporaryDirectory(prefix="dataset-") as folder:
             path = image.files[0]
-            if len(image.files) > 1:
+            if image.is_packed:
                 path = Path(folder) / image.name
                 await asyncio.to_thread(_pack, image, path)
             size = path.stat().st_size

@@ -33,7 +33,7 @@ def _fix(path: Path, name: str) -> Path:
 
 
 def write(slide: Path, folder: Path) -> list[Path]:
-    """Convert the slide with all levels of a pyramid, without label and overview; the files, largest level first."""
+    """Convert the slide at full size, its frames unchanged, without label and overview; the files."""
     folder.mkdir(parents=True)
     made = WsiDicomizer.convert(
         slide,
@@ -42,9 +42,9 @@ def write(slide: Path, folder: Path) -> list[Path]:
         tile_size=256,
         include_label=False,
         include_overview=False,
-        include_thumbnail=False,
         include_confidential=False,
-        add_missing_levels=True,
+        # wsidicomizer 0.26 would write cut frames at the borders of the levels that it makes itself.
+        add_missing_levels=False,
         workers=1,
     )
     paths = sorted((Path(p) for p in made), key=lambda p: -p.stat().st_size)

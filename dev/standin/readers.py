@@ -83,6 +83,14 @@ class Pyramid:
     ) -> Image.Image:
         """The part, from the smallest level that is large enough."""
         check_output(size)
+        try:
+            return self._read(box, size)
+        except openslide.OpenSlideError as error:
+            # After a fault OpenSlide refuses everything: the next call has to open the slide anew.
+            _reader.cache_clear()
+            raise Unreadable(str(error)) from None
+
+    def _read(self, box: Box, size: tuple[int, int]) -> Image.Image:
         x, y, width, height = box
         # A level of an odd size is a little more than twice as small as the one before.
         level = self.slide.get_best_level_for_downsample(min(width / size[0], height / size[1]) * 1.01)

@@ -64,7 +64,7 @@ landmarks.write(image, folder / "IMAGES", folder / "ANNOTATIONS")
     pairs += [(p, skin / "ANNOTATIONS" / p.name) for p in tmp_path.glob("*.geojson")]
     series = skin.parents[1] / dataset.LANDMARKS / "DATASET_mock-landmarks"
     pairs += [(p, series / p.relative_to(tmp_path)) for p in tmp_path.glob("*/**/landmarks-*")]
-    assert len(pairs) == 1 + 5 + 3 + 32
+    assert len(pairs) == 1 + 2 + 3 + 32
     for new, old in pairs:
         assert new.read_bytes() == old.read_bytes(), new
 

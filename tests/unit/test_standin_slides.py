@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from dev import dataset
 from dev.cache import ROOT
 from dev.console import Console
 from dev.standin import archive, slide
+from dev.standin.pyramid import levels
 from dev.standin.readers import Unreadable
 
 # Not square, so that a swap of axes shows; colours of the corners, clockwise from the top left.
@@ -151,6 +153,39 @@ def test_tiles_of_every_zoom_show_the_same_place(mock: Path) -> None:
         same = overview.crop(area).resize((16, 16), Image.Resampling.BOX)
         grey = ImageChops.difference(part, same).convert("L")
         assert sum(n * v for v, n in enumerate(grey.histogram())) / 256 < 12, zoom
+
+
+@pytest.mark.parametrize(
+    "name", ["IMAGE_1/skin-0.dcm", "IMAGE_2/skin.svs", "IMAGE_3/skin-large.tif", "IMAGE_4/cells.ome.tif"]
+)
+def test_every_tile_of_every_zoom_can_be_read(mock: Path, name: str) -> None:
+    path = mock / name
+    found = slide.info(path)
+    # Of the large slide the lower zooms, which are made of all its levels but the two largest.
+    for zoom in range(min(5, levels(found.width, found.height)) + 1):
+        factor = 2 ** (levels(found.width, found.height) - zoom)
+        across, down = -(-found.width // factor), -(-found.height // factor)
+        for tx in range(-(-across // 256)):
+            for ty in range(-(-down // 256)):
+                size = (min(256, across - 256 * tx), min(256, down - 256 * ty))
+                assert slide.tile(path, zoom, tx, ty, 0).size == size
+
+
+def test_a_broken_slide_does_not_stay_broken(mock: Path, tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    whole = (mock / "IMAGE_2/skin.svs").read_bytes()
+    path.write_bytes(whole)
+    stamp = path.stat()
+    with path.open("r+b") as out:
+        # Tiles of the middle are gone.
+        out.seek(600_000)
+        out.write(bytes(400_000))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(Unreadable):
+        slide.window(path, [0, 0, 2220, 2967])
+    path.write_bytes(whole)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert slide.window(path, [0, 0, 2220, 2967]).size == (2220, 2967)
 
 
 def test_each_channel_is_a_slice_and_all_together_are_a_colour_picture(mock: Path) -> None:
