@@ -1,0 +1,119 @@
+"""From the options to Cytomine in Chromium: one login, a stack whose progress names its parts, and a colleague let in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from dev.demo.install import Installed
+from tests.browser.conftest import OUTPUT
+from tests.browser.test_journey import NOTE_PROGRESS, log_in
+from tests.support.person import Person, wait
+
+Picture = Callable[[str], None]
+
+
+def remove_stacks(hub: Installed, owner: str) -> None:
+    kube, namespace = hub.target.kube, hub.place.namespace
+    found = kube.get("-n", namespace, "cytominestacks") or {"items": []}
+    for stack in found["items"]:
+        if stack["spec"]["owner"] == owner:
+            name = stack["metadata"]["name"]
+            kube.kubectl("-n", namespace, "delete", "cytominestack", name, "--timeout=90s", timeout=100)
+
+
+@pytest.fixture
+def petra(hub: Installed) -> Iterator[Person]:
+    """Somebody without server and stack, before and after."""
+    person = Person(hub, "petra")
+    for _ in range(2):
+        if person.server():
+            person.stop()
+        remove_stacks(hub, person.name)
+        if _ == 0:
+            yield person
+
+
+@pytest.fixture
+def colleague(browser: Browser) -> Iterator[BrowserContext]:
+    """Another clean profile."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(30_000)
+    yield context
+    context.close()
+
+
+def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_and_a_colleague_can_be_let_in(
+    page: Page, hub: Installed, petra: Person, colleague: BrowserContext, picture: Picture
+) -> None:
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    page.add_init_script(NOTE_PROGRESS)
+    log_in(page, hub, "Petra")
+    expect(page.locator("#spawn_form")).to_be_visible()
+    page.locator("#option-cytomine input[name=cytomine][value=stack]").check()
+    picture("20-options-cytomine")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#progress-message")).not_to_be_empty()
+    expect(page).to_have_url(re.compile(r"/user/.+/lab"), timeout=90_000)
+    moves = page.evaluate("JSON.parse(sessionStorage.getItem('moves') || '[]')")
+    assert any("Cytomine" in move for move in moves), moves
+
+    page.goto(f"{hub.url}/services/cytomine/")
+    card = page.locator("article.card")
+    expect(card).to_have_count(1)
+    picture("21-card-starting")
+    expect(card.locator("[data-part=head] .state")).to_contain_text("Ready", timeout=120_000)
+    picture("22-card-ready")
+
+    # Its own page opens without another form, also for a browser that has never been there.
+    with page.context.expect_page() as opened:
+        card.get_by_role("link", name=re.compile("^Open")).click()
+    cytomine = opened.value
+    address = re.compile(r"^http://cm-[a-z0-9-]+\.stacks-test\.localhost")
+    expect(cytomine).to_have_url(address, timeout=60_000)
+    expect(cytomine.locator("body")).to_contain_text(re.compile("Cytomine"), timeout=30_000)
+    cytomine.wait_for_load_state()
+    cytomine.screenshot(path=str(OUTPUT / "23-cytomine.png"))
+    me = current_user(cytomine)
+
+    # A colleague is refused, then invited, then in, then out.
+    other = colleague.new_page()
+    log_in(other, hub, "Ivan")
+    expect(other.locator("#spawn_form")).to_be_visible()
+    refused = other.goto(cytomine.url)
+    assert refused
+    assert refused.status == 403, refused.status
+    other.screenshot(path=str(OUTPUT / "24-stranger.png"))
+
+    ivan = Person(hub, "ivan")
+    page.goto(f"{hub.url}/services/cytomine/stacks/{stack_name(hub, petra)}/members")
+    page.locator("#member").fill(ivan.name)
+    page.get_by_role("button", name="Invite").click()
+    expect(page.get_by_role("list", name="Who may use it")).to_contain_text(ivan.name)
+    picture("25-members")
+
+    def let_in() -> bool:
+        found = other.goto(cytomine.url)
+        return bool(found and found.status == 200)
+
+    wait(let_in, "the colleague to be let in", 60)
+    assert current_user(other) != me
+
+
+def current_user(page: Page) -> str:
+    """Who Cytomine takes the page's user for."""
+    status, found = page.evaluate(
+        "fetch('/api/user/current.json').then(async r => [r.status, await r.json()])"
+    )
+    assert status == 200, found
+    return str(found["username"])
+
+
+def stack_name(hub: Installed, person: Person) -> str:
+    found = hub.target.kube.get("-n", hub.place.namespace, "cytominestacks")
+    assert found
+    (name,) = [s["metadata"]["name"] for s in found["items"] if s["spec"]["owner"] == person.name]
+    return str(name)
