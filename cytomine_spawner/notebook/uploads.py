@@ -28,7 +28,7 @@ from .transport import RequestFailed, call, current
 
 LOG = logging.getLogger(__name__)
 CHUNK = 50
-WORKERS = 4
+WORKERS = 8
 PATIENCE = 120.0
 ADDED = re.compile(r"^userannotations ([\d,]+) added$")
 
