@@ -6,8 +6,10 @@ import argparse
 import os
 import shutil
 import subprocess
+import tempfile
 import traceback
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,12 +104,7 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
         local = _prepare_local(console, rings)
     for ring in ("unit", "api"):
         if ring in rings:
-            for hub, python in environments.items():
-                # What never meets JupyterHub runs with the newest one only.
-                once = ["-m", "not hub_independent"] if ring == "api" and python != new else []
-                codes[f"{ring} {hub}"] = _pytest(
-                    console, python, ring, f"{ring}-{hub}", [*once, *extra], count, local
-                )
+            codes |= _with_each_hub(console, ring, environments, extra, count, local)
     if {"cluster", "browser"} & set(rings):
         was_up = bool(foreign) or cluster.healthy()
         if "browser" in rings:
@@ -117,7 +114,9 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
             env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(port)}
             for ring in ("cluster", "browser"):
                 if ring in rings:
-                    codes[ring] = _pytest(console, new, ring, ring, extra, count, env)
+                    console.say(f"\n== {ring} ==")
+                    codes[ring], _ = _pytest(new, ring, ring, extra, env)
+                    count.add(reports / f"{ring}.xml", ring)
         finally:
             if keep:
                 console.say(f"The tests' hub stays at {install.TEST.url(port)}")
@@ -126,6 +125,39 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
                 if not was_up:
                     cluster.down(console)
     return _close(console, codes, count)
+
+
+def _with_each_hub(
+    console: Console,
+    ring: str,
+    environments: dict[str, Path],
+    extra: list[str],
+    count: Count,
+    env: dict[str, str],
+) -> dict[str, int]:
+    """A ring with all versions of JupyterHub side by side: its tests wait more than they compute."""
+    newest = next(iter(environments))
+
+    def one(hub: str) -> tuple[int, str]:
+        # What never meets JupyterHub runs with the newest one only.
+        once = [] if hub == newest else ["-m", "not hub_independent"]
+        name = f"{ring}-{hub}"
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
+            own = [f"--basetemp={folder}/tests", *once, *extra]
+            return _pytest(environments[hub], ring, name, own, env, quiet=True)
+
+    codes: dict[str, int] = {}
+    with (
+        console.step(f"{ring} tests with {' and '.join(environments)}") as step,
+        ThreadPoolExecutor() as pool,
+    ):
+        done = {hub: pool.submit(one, hub) for hub in environments}
+        for hub, job in done.items():
+            codes[f"{ring} {hub}"], output = job.result()
+            step.detail(f"{hub} has ended")
+            console.say(f"\n== {ring}-{hub} ==\n{output}")
+            count.add(ROOT / ".test-output" / f"{ring}-{hub}.xml", f"{ring}-{hub}")
+    return codes
 
 
 def pythons(console: Console, rings: list[str]) -> dict[str, Path]:
@@ -175,26 +207,19 @@ def _lint(console: Console, python: Path) -> int:
 
 
 def _pytest(
-    console: Console, python: Path, ring: str, name: str, extra: list[str], count: Count, env: dict[str, str]
-) -> int:
-    console.say(f"\n== {name} ==")
-    report = ROOT / ".test-output" / f"{name}.xml"
+    python: Path, ring: str, name: str, extra: list[str], env: dict[str, str], quiet: bool = False
+) -> tuple[int, str]:
+    """Run pytest on a ring: its code, and its output where it is not printed at once."""
     whole = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **env}
     if ring in ("unit", "api"):
         whole.pop("KUBECONFIG", None)  # these rings start what they need, they never touch a real cluster
-    command = [
-        str(python),
-        "-m",
-        "pytest",
-        f"tests/{ring}",
-        "-q",
-        f"--junitxml={report}",
-        "--durations=5",
-        *extra,
-    ]
-    code = subprocess.run(command, cwd=ROOT, env=whole, check=False).returncode
-    count.add(report, name)
-    return code
+    report = ROOT / ".test-output" / f"{name}.xml"
+    command = [python, "-m", "pytest", f"tests/{ring}", "-q", f"--junitxml={report}", "--durations=5", *extra]
+    done = subprocess.run(
+        [str(word) for word in command], cwd=ROOT, env=whole, check=False, text=True,
+        stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None,
+    )  # fmt: skip
+    return done.returncode, done.stdout or ""
 
 
 def _close(console: Console, codes: dict[str, int], count: Count) -> int:

@@ -20,11 +20,6 @@ from dev import cluster
 CRDS = Path(__file__).parents[2] / "helm/cytomine-hub/crds"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Tests that never touch JupyterHub need not run once for each version of it."""
-    config.addinivalue_line("markers", "hub_independent: the same with every version of JupyterHub")
-
-
 class Api:
     """The API server, from outside of what is tested."""
 

@@ -15,8 +15,8 @@ export async function login() {
   if (!found) throw new Error(`The login's address ${issuer} names no realm. Ask the stack's administrator.`);
   if (!window.Keycloak || !window.ol) throw new Error("This page's libraries are missing. Build the image, or see dev/standin/README.md.");
   try {
-    // An answer of any kind will do: without one the redirect would lead nowhere.
-    await fetch(`${issuer}/.well-known/openid-configuration`, { mode: "no-cors" });
+    // Without an answer the redirect would lead nowhere.
+    await fetch(`${issuer}/.well-known/openid-configuration`);
   } catch {
     throw new Error(`The login at ${issuer} does not answer. Try again in a minute.`);
   }
