@@ -109,6 +109,7 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
         was_up = bool(foreign) or cluster.healthy()
         if "browser" in rings:
             host.need(console, host.BROWSER)
+            ensure_postgis(console)
         target = install.prepare(console, port, foreign)
         try:
             env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(port)}

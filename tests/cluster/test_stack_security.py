@@ -157,8 +157,7 @@ def test_a_member_connects_as_herself_reads_no_keys_and_is_out_when_removed(
 import json
 from cytomine_spawner.notebook import connect
 conn = connect("{owner.name}", progress=False, timeout=60)
-answer = conn._get("user.json", {{}})
-print(json.dumps({{"user": conn.current_user.username, "id": conn.current_user.id, "users": answer}}))
+print(json.dumps({{"user": conn.current_user.username, "id": conn.current_user.id}}))
 """
     found = attacker.python(who)
     owner_side = owner.python("""
@@ -172,7 +171,7 @@ print(json.dumps({"user": conn.current_user.username, "id": conn.current_user.id
 import json
 from cytomine_spawner.notebook import connect
 conn = connect("{owner.name}", progress=False, timeout=60)
-shown = [json.dumps(conn._get(p, {{}})) for p in ("user/{owner_side["id"]}.json", "user/{owner_side["id"]}/keys.json")]
+shown = [conn._get(p, {{}}).text for p in ("user/{owner_side["id"]}.json", "user/{owner_side["id"]}/keys.json")]
 print(json.dumps(shown))
 """)
     secret = owner.kube.get("-n", owner.namespace, "secret", f"{owner.name}-connection")

@@ -14,7 +14,7 @@ from dev.images import bases
 
 FILES = {name: cache.ROOT / file for name, (file, _) in images.IMAGES.items()}
 EVERY = pytest.mark.parametrize("name", sorted(images.IMAGES))
-PYTHON = pytest.mark.parametrize("name", ["hub", "singleuser"])
+PYTHON = pytest.mark.parametrize("name", ["hub", "stacks", "singleuser"])
 
 
 def instructions(name):
@@ -66,7 +66,12 @@ def test_an_image_is_described(name):
 
 @pytest.mark.parametrize(
     "file",
-    ["images/hub/requirements.txt", "images/singleuser/requirements.txt", "images/build-requirements.txt"],
+    [
+        "images/hub/requirements.txt",
+        "images/stacks/requirements.txt",
+        "images/singleuser/requirements.txt",
+        "images/build-requirements.txt",
+    ],
 )
 def test_every_requirement_is_pinned_and_names_no_index(file):
     lines = [
@@ -145,7 +150,7 @@ def test_a_tag_is_the_same_in_every_checkout(checkout, tmp_path_factory):
 def test_a_change_of_the_package_changes_the_images_that_hold_it(checkout):
     before = tags(checkout)
     append(checkout / "cytomine_spawner/__init__.py", "# more\n")
-    assert changed(checkout, before) == {"hub", "singleuser"}
+    assert changed(checkout, before) == {"hub", "stacks", "singleuser"}
 
 
 def test_a_change_of_pins_changes_that_image_alone(checkout):
