@@ -1,0 +1,120 @@
+"""How well one set of shapes agrees with another: areas (Dice, IoU) and objects (F1, average precision)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+# The thresholds of IoU over which the average is taken, as in the Data Science Bowl 2018 and StarDist.
+THRESHOLDS = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of areas.
+
+    Attributes:
+        iou: intersection over union, 0 to 1; 1 where both are empty.
+        dice: twice the intersection over the sum, 0 to 1.
+        found: area of the first, px².
+        truth: area of the second, px².
+    """
+
+    iou: float
+    dice: float
+    found: float
+    truth: float
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Of objects.
+
+    Attributes:
+        pairs: (number in found, number in truth, their IoU), each number at most once.
+        found: how many were found.
+        truth: how many there are.
+    """
+
+    pairs: list[tuple[int, int, float]]
+    found: int
+    truth: int
+
+    @property
+    def precision(self) -> float:
+        """Which part of what was found is true."""
+        return len(self.pairs) / self.found if self.found else float(not self.truth)
+
+    @property
+    def recall(self) -> float:
+        """Which part of what is true was found."""
+        return len(self.pairs) / self.truth if self.truth else float(not self.found)
+
+    @property
+    def f1(self) -> float:
+        """Their harmonic mean, 2 TP / (2 TP + FP + FN)."""
+        total = self.found + self.truth
+        return 2 * len(self.pairs) / total if total else 1.0
+
+    @property
+    def average_precision(self) -> float:
+        """TP / (TP + FP + FN) at this threshold."""
+        union = self.found + self.truth - len(self.pairs)
+        return len(self.pairs) / union if union else 1.0
+
+
+def agreement(found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry]) -> Agreement:
+    """Compare the areas that two sets of polygons cover; what overlaps counts once."""
+    a, b = (shapely.union_all(list(shapes)) for shapes in (found, truth))
+    both, either = a.intersection(b).area, a.union(b).area
+    total = a.area + b.area
+    return Agreement(
+        both / either if either else 1.0, 2 * both / total if total else 1.0, float(a.area), float(b.area)
+    )
+
+
+def overlaps(found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry]) -> list[tuple[int, int, float]]:
+    """The pairs (number in found, number in truth, IoU) that share area, the best first."""
+    if not len(found) or not len(truth):
+        return []
+    a, b = np.asarray(found, object), np.asarray(truth, object)
+    i, j = shapely.STRtree(b).query(a, predicate="intersects")
+    both = shapely.area(shapely.intersection(a[i], b[j]))
+    either = shapely.area(a[i]) + shapely.area(b[j]) - both
+    pairs = [
+        (int(m), int(n), float(s / u))
+        for m, n, s, u in zip(i, j, both, either, strict=True)
+        if s > 0 and u > 0
+    ]
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
+
+
+def match(found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry], least: float = 0.5) -> Matching:
+    """Pair objects that are the same: the pairs of the largest IoU first, each object once.
+
+    Args:
+        found: polygons, px.
+        truth: polygons, px.
+        least: IoU from which two are the same; from 0.5 on the pairing is the only one possible, if the
+            objects of one set do not overlap.
+    """
+    pairs: list[tuple[int, int, float]] = []
+    used_a: set[int] = set()
+    used_b: set[int] = set()
+    for m, n, score in overlaps(found, truth):
+        if score >= least and m not in used_a and n not in used_b:
+            used_a.add(m)
+            used_b.add(n)
+            pairs.append((m, n, score))
+    return Matching(pairs, len(found), len(truth))
+
+
+def mean_average_precision(
+    found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry], thresholds: Sequence[float] = THRESHOLDS
+) -> float:
+    """The mean of TP / (TP + FP + FN) over thresholds of IoU."""
+    return float(np.mean([match(found, truth, t).average_precision for t in thresholds]))
