@@ -272,7 +272,9 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
                 "StackSettings": {
                     "image_names": {
                         f"cytomine-spawner/{name}": target.image_names[name] for name in STACK_IMAGES
-                    }
+                    },
+                    # The tests wait for a session that asks anew; people need not.
+                    **({"session_refresh": 30} if place is TEST else {}),
                 }
             },
         },
