@@ -24,6 +24,12 @@ PULL = {
     "SignatureValidationFailed",
 }
 CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError"}
+# A kubelet is a moment behind the API server with a new pod's objects, and tries again by itself.
+PASSING = (
+    "no relationship found between node",
+    "failed to sync secret cache",
+    "failed to sync configmap cache",
+)
 MOUNT = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
 # How a program ends that was told to: by the kubelet, after its probe failed for too long.
 TOLD_TO_END = {137, 143}
@@ -45,6 +51,7 @@ class Patience:
     unschedulable: timedelta = timedelta(seconds=3)
     volume: timedelta = timedelta(seconds=20)
     mount: timedelta = timedelta(seconds=8)
+    passing: timedelta = timedelta(seconds=60)
     probe: timedelta = timedelta(seconds=240)
 
 
@@ -261,7 +268,8 @@ def _placed(context: _Context, name: str, pod: Pod) -> Finding:
             return failure
     mount = context.warnings.find("Pod", pod.name, *MOUNT)
     if mount and not pod.sandbox and not any(c.running_since for c in pod.containers):
-        due = pod.created + context.patience.mount
+        passing = any(clue in mount.text for clue in PASSING)
+        due = pod.created + (context.patience.passing if passing else context.patience.mount)
         if context.now < due:
             return _finding(name, State.WAITING, f"{title} waits for its volumes.", again=due)
         text = f"{title} cannot start: a volume cannot be attached: {cut(mount.text)}."

@@ -244,6 +244,25 @@ def test_a_volume_that_cannot_be_attached():
     assert world.look().reason is Reason.MOUNT
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'failed to fetch PVC from API server: persistentvolumeclaims "cm-ada-postgis" is forbidden: User '
+        "\"system:node:n1\" cannot get resource: no relationship found between node 'n1' and this object",
+        'MountVolume.SetUp failed for volume "login": failed to sync secret cache: timed out waiting for the condition',
+    ],
+)
+def test_a_kubelet_that_is_a_moment_behind_is_no_failure(text):
+    world = World()
+    waiting = status("pims", state={"waiting": {"reason": "ContainerCreating"}})
+    world.put(pod("pims", phase="Pending", containers=[waiting]))
+    world.warn("Pod", "cm-ada-pims-x", "FailedMount", text)
+    early = world.look()
+    assert early.phase is Phase.STARTING
+    assert early.again
+    assert world.look(early.again).reason is Reason.MOUNT
+
+
 def test_a_program_that_hangs_is_named_after_some_time_with_what_the_probe_saw():
     world = broken("core", status("core", state={"running": {"startedAt": at(-100)}}))
     text = (
