@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def pod_says(place: Place, *texts: str) -> bool:
 def event_says(place: Place, reason: str, text: str = "") -> bool:
     events = place.get("events", "--field-selector", f"reason={reason}").get("items", [])
     return any(text in e.get("message", "") for e in events)
+
+
+def running_for(place: Place, component: str, seconds: float) -> bool:
+    """Whether a container runs for so long without having passed its probe."""
+    for pod in place.get("pods", "-l", f"app.kubernetes.io/component={component}").get("items", []):
+        for status in pod["status"].get("containerStatuses", []):
+            if (since := status["state"].get("running", {}).get("startedAt")) and not status["ready"]:
+                began = datetime.fromisoformat(since.replace("Z", "+00:00"))
+                return (datetime.now(timezone.utc) - began).total_seconds() >= seconds
+    return False
 
 
 def container(name: str, **changes: Any) -> dict[str, Any]:
@@ -109,9 +120,9 @@ CASES = {
     "a process that lives on without serving": Case(
         "ProbeFailing",
         r"Core.*(health check|answer)",
-        lambda p: event_says(p, "Unhealthy", "Startup probe failed") or event_says(p, "Killing"),
+        lambda p: running_for(p, "core", 40),
         {
-            "probe_grace": 45,
+            "probe_grace": 40,
             "overrides": [container("core", command=["python3", "-c", "import time\nwhile True: time.sleep(60)"])],
         },
     ),
@@ -128,13 +139,13 @@ def test_a_failure_says_its_cause_soon_after_kubernetes_knows_it(
         place.create()
         wait(lambda: case.knows(place), f"Kubernetes to know: {cause}", 120)
 
-        def said() -> str:
+        def said() -> bool:
             status = place.status()
-            failed = [c for c in status.get("components", []) if c.get("reason") == case.reason]
-            return str(failed[0]["message"]) if failed and status.get("phase") == "Failed" else ""
+            return (
+                status.get("phase") == "Failed"
+                and status.get("reason") == case.reason
+                and bool(re.search(case.sentence, status["message"], re.IGNORECASE))
+                and any(c.get("reason") == case.reason for c in status["components"])
+            )
 
-        sentence = wait(said, f"the stack to say {case.reason}: {place.status()}", PROMISE)
-        assert re.search(case.sentence, sentence, re.IGNORECASE), sentence
-        status = place.status()
-        assert status["reason"] == case.reason
-        assert re.search(case.sentence, status["message"], re.IGNORECASE), status["message"]
+        wait(said, f"the stack to say {case.reason}, but it says {place.status()}", PROMISE)
