@@ -326,7 +326,7 @@ def duplicates(objects: Any, name: str) -> list[str]:
     return found
 
 
-def run(place: Place, kills: int, stacks: int, minutes: float) -> dict[str, Any]:
+def run(place: Place, kills: int, stacks: int, minutes: float, pause: float) -> dict[str, Any]:
     """Kill, then look; the numbers."""
     done: Counter[str] = Counter()
     killed: Counter[str] = Counter()
@@ -340,7 +340,7 @@ def run(place: Place, kills: int, stacks: int, minutes: float) -> dict[str, Any]
     import httpx
 
     while sum(killed.values()) < kills and time.monotonic() < end:
-        time.sleep(random.uniform(0.3, 3))
+        time.sleep(random.uniform(0.3, pause))
         name = random.choice(list(ways))
         with contextlib.suppress(httpx.HTTPError, AssertionError):
             if ways[name]():
@@ -460,6 +460,12 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=60, help="end the kills after this time (default 60)"
     )
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=6,
+        help="most seconds between two kills (default 6): with less than the service takes to start nothing gets done",
+    )
     parser.add_argument("--namespace", default="cytomine", help="where the chart is installed")
     parser.add_argument("--seed", type=int, default=None, help="of the chance")
     parser.add_argument("--dry", action="store_true", help="without containers, on an API server of its own")
@@ -470,7 +476,7 @@ def main() -> int:
 
     try:
         with dry() if args.dry else contextlib.nullcontext(real(args.namespace)) as place:
-            found = run(place, args.kills, args.stacks, args.minutes)
+            found = run(place, args.kills, args.stacks, args.minutes, args.pause)
     except Problem as problem:
         print(problem)
         return 1
