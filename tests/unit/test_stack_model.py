@@ -95,7 +95,9 @@ def test_times_are_read_and_written_as_kubernetes_does():
     assert model.format_time(model.parse_time("2026-01-02T03:04:05+01:00")) == "2026-01-02T02:04:05Z"
 
 
-@pytest.mark.parametrize("member", ["bo", "b" * 255, "28f7bc3a2d32a4a0@lifescience-ri.eu", "Ünal", "-", "b--o"])
+@pytest.mark.parametrize(
+    "member", ["bo", "b" * 255, "28f7bc3a2d32a4a0@lifescience-ri.eu", "Ünal", "-", "b--o"]
+)
 def test_the_secret_of_a_connection_has_a_valid_name_of_its_own_for_each_person(member):
     stack = stack_name("a" * 255, "b" * 255)
     name = connection_secret_name(stack, member)
