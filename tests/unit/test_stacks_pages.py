@@ -201,14 +201,16 @@ def test_a_failed_stack_shows_why_and_offers_another_try(service: Service) -> No
 
 
 def test_dates_of_sleep_and_of_deletion_are_shown(service: Service) -> None:
+    # The run may have begun long ago.
+    now = datetime.now(timezone.utc)
     service.put(
-        a_stack("ada", hibernates_at=NOW + timedelta(hours=3, minutes=10)),
+        a_stack("ada", hibernates_at=now + timedelta(hours=3, minutes=10)),
         a_stack(
             "ada",
             "old",
             Phase.HIBERNATED,
             desired_state="Hibernated",
-            hibernated_at=NOW - timedelta(days=2, hours=1),
+            hibernated_at=now - timedelta(days=2, hours=1),
             expires_at=datetime(2031, 5, 9, 7, 5, tzinfo=timezone.utc),
         ),
     )
