@@ -49,7 +49,7 @@ def test_a_user_logs_in_works_in_a_notebook_stops_it_and_is_logged_out_everywher
 
     expect(page.locator("#spawn_form")).to_be_visible()
     picture("03-options")
-    page.get_by_label(re.compile("Small")).check()
+    page.locator("input[name=size][value=small]").check()
     page.get_by_role("button", name="Start").click()
 
     message = page.locator("#progress-message")

@@ -20,7 +20,6 @@ from cytomine_spawner.stacks.store import LogSource
 from tests.support.stacks import NAMES, PREFIX, Service, a_stack, events, serving, xsrf
 
 ADA = "cm-ada"
-NOW = datetime.now(timezone.utc)
 PHASES = [None, *Phase]
 
 
