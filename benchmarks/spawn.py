@@ -177,7 +177,7 @@ def by_service(hub: Any, owner: str) -> float:
         until(
             lambda: ((kube.get("-n", namespace, "cytominestack", stack.name) or {}).get("status") or {}).get("phase")
             == "Ready",
-            "the stack", 300,
+            "the stack", 300, cure="Read kubectl describe cytominestack",
         )  # fmt: skip
         return time.monotonic() - begin
     finally:
