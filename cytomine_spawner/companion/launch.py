@@ -18,6 +18,8 @@ from ..stacks.present import can_retry
 from .api import StackApi, StackTrouble
 from .lines import line, settled
 
+# Seconds between two cancellations of a task that is to end.
+END_SECONDS = 1.0
 # Seconds between two looks when the watch does not hold.
 PAUSE = 1.0
 # The CRD's limits.
@@ -152,9 +154,12 @@ class Companion:
 
     async def end(self) -> None:
         """Stop everything, so that nothing is made after this."""
-        self._following.cancel()
-        self._making.cancel()
-        await asyncio.gather(self._following, self._making, return_exceptions=True)
+        left = {self._following, self._making}
+        while left:
+            # asyncio.wait_for loses a cancellation that comes together with what it waits for: once is not enough.
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=END_SECONDS)
 
     async def _make(self) -> Stack | None:
         """Create the stack, or change the one that is there so that it runs as wanted; None when that failed."""

@@ -327,3 +327,25 @@ async def test_a_deletion_is_tried_again_while_the_cluster_is_silent(monkeypatch
     monkeypatch.setattr("cytomine_spawner.companion.spawner.StackApi", lambda *_: broken)
     await make(delete_pvc=False, k8s_api_request_retry_timeout=1).delete_forever()
     assert broken.calls > 1
+
+
+async def test_an_end_comes_even_if_a_cancellation_is_lost(monkeypatch):
+    monkeypatch.setattr("cytomine_spawner.companion.launch.END_SECONDS", 0.01)
+    lost = []
+
+    async def deaf():
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:  # noqa: PERF203 - the loss is the point
+                if lost:
+                    raise
+                lost.append(1)
+
+    companion = object.__new__(Companion)
+    companion._following = asyncio.ensure_future(deaf())
+    companion._making = asyncio.ensure_future(asyncio.sleep(0))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(companion.end(), 10)
+    assert lost
+    assert companion._following.cancelled()
