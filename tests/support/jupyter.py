@@ -142,7 +142,10 @@ def server(folder: Path, environment: dict[str, str], module: str = "jupyter_ser
     command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     if module == "jupyterlab":
         # It would look outside of this machine for a newer version.
-        command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"]
+        command += [
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            "--LabApp.news_url=None",
+        ]
     url = f"http://127.0.0.1:{port}{BASE}"
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=home, env=own, stdout=log, stderr=subprocess.STDOUT)
