@@ -14,6 +14,7 @@ from kubespawner.clients import shared_client
 from pydantic import ValidationError
 
 from ..stacks.model import GROUP, PLURAL, VERSION, Stack
+from ..waiting import within
 
 WATCH_SECONDS = 300
 
@@ -135,7 +136,7 @@ class StackApi:
 
     async def _call(self, call: Awaitable[Any]) -> Any:
         try:
-            return await asyncio.wait_for(call, self.timeout)
+            return await within(call, self.timeout)
         except ApiException as error:
             raise _explain(error.status, error.body, self.namespace) from error
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:

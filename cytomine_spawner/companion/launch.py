@@ -15,6 +15,7 @@ from ..options import CytomineChoice
 from ..stacks import model
 from ..stacks.model import Desired, Stack, StackSpec
 from ..stacks.present import can_retry
+from ..waiting import within
 from .api import StackApi, StackTrouble
 from .lines import line, settled
 
@@ -144,7 +145,7 @@ class Companion:
             "" when it is ready, a sentence when it will not be soon, None when the time is up.
         """
         try:
-            return await asyncio.wait_for(asyncio.shield(self._settled), max(0.0, seconds))
+            return await within(asyncio.shield(self._settled), max(0.0, seconds))
         except asyncio.TimeoutError:
             return None
 
@@ -156,7 +157,7 @@ class Companion:
         """Stop everything, so that nothing is made after this."""
         left = {self._following, self._making}
         while left:
-            # asyncio.wait_for loses a cancellation that comes together with what it waits for: once is not enough.
+            # A library's call that ends in the same moment may swallow a cancellation: once is not enough.
             for task in left:
                 task.cancel()
             _, left = await asyncio.wait(left, timeout=END_SECONDS)

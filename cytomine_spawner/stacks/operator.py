@@ -18,6 +18,7 @@ from typing import Any
 import kopf
 from pydantic import ValidationError
 
+from ..waiting import within
 from . import metrics, model
 from .children import Children
 from .kube import Kube, KubeError
@@ -174,7 +175,7 @@ class Operator:
                     None if again is None else max(0.5, (again - datetime.now(timezone.utc)).total_seconds())
                 )
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(dirty.wait(), pause)
+                    await within(dirty.wait(), pause)
                 await asyncio.sleep(max(SETTLE_SECONDS, began + PACE_SECONDS - time.monotonic()))
         finally:
             if self._dirty.get(name) is dirty:
@@ -222,7 +223,7 @@ class Operator:
                 dirty.clear()
                 await self.reconciler.applier.remove(name, keep_data=keep, now=now())
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(dirty.wait(), 10)
+                    await within(dirty.wait(), 10)
                 await asyncio.sleep(SETTLE_SECONDS)
             # Its place is free now, even if the last word about it is missed.
             self.reconciler.forget(name)
@@ -259,7 +260,7 @@ class Operator:
         await self.children.synced.wait()
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._sweep_due.wait(), self._sweep_in)
+                await within(self._sweep_due.wait(), self._sweep_in)
             await asyncio.sleep(SWEEP_DELAY_SECONDS)
             self._sweep_due.clear()
             try:

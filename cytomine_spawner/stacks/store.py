@@ -16,11 +16,12 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
+from ..waiting import within
 from .model import Stack
 
 REMEMBER_REMOVED = 1000
@@ -111,12 +112,8 @@ class Subscription:
 
     async def wait(self, timeout: float) -> bool:
         """Wait for a change; False if none came within ``timeout`` seconds."""
-        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
-        waiting = asyncio.ensure_future(self._event.wait())
-        try:
-            await asyncio.wait({waiting}, timeout=timeout)
-        finally:
-            waiting.cancel()
+        with suppress(asyncio.TimeoutError):
+            await within(self._event.wait(), timeout)
         woken = self._event.is_set()
         self._event.clear()
         return woken

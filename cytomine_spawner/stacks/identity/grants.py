@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ...waiting import within
 from ..kube import KubeError
 from ..model import Stack, component_name
 from .vault import Vault
@@ -345,7 +346,7 @@ class _Book:
             if left > 0:
                 self._wake.clear()
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), left)
+                    await within(self._wake.wait(), left)
                 continue
             try:
                 await self._write()
