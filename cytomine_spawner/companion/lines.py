@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ..stacks.model import ComponentStatus, Phase, Stack, State
 from ..stacks.render import TITLES
+from ..stacks.sentences import listed
 
 # In this order they stand in a line: what went wrong first, what nobody needs to know last.
 _DOING = {
@@ -74,7 +75,7 @@ def _components(stack: Stack, before: Stack | None) -> str:
     if not was:
         changed = [c for c in changed if c.state is not State.READY]
     groups = [
-        f"{_listed(names)} {words[len(names) > 1]}"
+        f"{listed(names)} {words[len(names) > 1]}"
         for state, words in _DOING.items()
         if (names := _names(c for c in changed if c.state is state))
     ]
@@ -83,10 +84,6 @@ def _components(stack: Stack, before: Stack | None) -> str:
 
 def _names(components: Iterable[ComponentStatus]) -> list[str]:
     return [TITLES.get(c.name, c.name) for c in components]
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _counts(stack: Stack) -> str:
