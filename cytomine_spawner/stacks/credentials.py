@@ -187,9 +187,7 @@ def _metadata(stack: Stack, name: str, user: str) -> dict[str, Any]:
             "app.kubernetes.io/managed-by": MANAGED_BY,
         },
         "annotations": {model.ANNOTATION_OWNER: stack.spec.owner, ANNOTATION_USER: user},
-        "ownerReferences": [
-            {"apiVersion": model.API_VERSION, "kind": model.KIND, "name": stack.name, "uid": stack.uid}
-        ],
+        "ownerReferences": [stack.owner_reference],
     }
 
 

@@ -268,6 +268,11 @@ class Stack(_Model):
         }
 
     @property
+    def owner_reference(self) -> dict[str, Any]:
+        """What makes an object die with the stack."""
+        return {"apiVersion": API_VERSION, "kind": KIND, "name": self.name, "uid": self.uid}
+
+    @property
     def activity(self) -> datetime | None:
         """The last activity that another part noted on the object, if any and readable."""
         return parse_time(self.annotations.get(ANNOTATION_ACTIVITY))

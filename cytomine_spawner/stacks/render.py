@@ -258,16 +258,7 @@ def _meta(obj: dict[str, Any], component: str, stack: Stack) -> None:
     }
     # Volumes have no owner: they may outlive the stack, if its owner says so.
     if obj["kind"] != "PersistentVolumeClaim" and stack.uid:
-        meta["ownerReferences"] = [
-            {
-                "apiVersion": model.API_VERSION,
-                "kind": model.KIND,
-                "name": stack.name,
-                "uid": stack.uid,
-                "controller": True,
-                "blockOwnerDeletion": True,
-            }
-        ]
+        meta["ownerReferences"] = [{**stack.owner_reference, "controller": True, "blockOwnerDeletion": True}]
 
 
 def _finish(obj: dict[str, Any], component: str, stack: Stack, settings: StackSettings) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..kube import Kube, KubeError
-from ..model import API_VERSION, KIND, Stack, stack_labels
+from ..model import Stack, stack_labels
 
 # Not the operator's: these objects are not rendered, and must neither be tidied up nor wake a reconcile.
 MANAGED_BY = "cytomine-identity"
@@ -73,8 +73,7 @@ class KubeVault:
             },
         }
         if owner:
-            reference = {"apiVersion": API_VERSION, "kind": KIND, "name": owner.name, "uid": owner.uid}
-            meta["ownerReferences"] = [reference]
+            meta["ownerReferences"] = [owner.owner_reference]
         secret = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": meta}
         return await self._kube.create({**secret, "data": _encoded(data)})
 
