@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import logging
 import os
 import time
@@ -17,6 +14,7 @@ from typing import Any
 
 import requests
 from cytomine import Cytomine
+from cytomine.cytomine import CytomineAuth
 from tqdm.auto import tqdm
 
 from .connection_service import Keys, NotNow, Service, StackInfo
@@ -245,18 +243,16 @@ def _export(keys: Keys) -> dict[str, str]:
 
 def _signed(keys: Keys, path: str) -> requests.Response:
     """A signed GET, once, with a short time limit."""
-    date = format_datetime(datetime.now(timezone.utc))
-    digest = hmac.new(keys.private_key.encode(), f"GET\n\n\n{date}".encode(), hashlib.sha1).digest()
-    signature = base64.b64encode(digest).decode()
+    host = keys.host.rstrip("/")
     headers = {
         "accept": "application/json, */*",
-        "date": date,
+        "date": format_datetime(datetime.now(timezone.utc)),
         "X-Requested-With": "XMLHttpRequest",
-        "authorization": f"CYTOMINE {keys.public_key}:{signature}",
     }
     return requests.get(
-        f"{keys.host.rstrip('/')}{path}",
+        f"{host}{path}",
         headers=headers,
+        auth=CytomineAuth(keys.public_key, keys.private_key, host, ""),
         timeout=(CONNECT_SECONDS, READ_SECONDS),
         allow_redirects=False,
     )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import json
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import format_datetime
+from datetime import datetime
 from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 
 from . import model, policies
 from .model import Stack
+from .signing import signed
 from .store import Unavailable
 
 CORE_SECONDS = 15
@@ -50,16 +48,8 @@ def run_of(stack: Stack) -> str:
 
 def signed_headers(connection: Connection, now: datetime | None = None) -> dict[str, str]:
     """Headers of a signed GET without a body, as Cytomine's Python client makes them."""
-    date = format_datetime(now or datetime.now(timezone.utc))
-    text = f"GET\n\n\n{date}"
-    digest = hmac.new(connection.private_key.encode(), text.encode(), hashlib.sha1).digest()
-    signature = base64.b64encode(digest).decode()
-    return {
-        "Accept": "application/json",
-        "Date": date,
-        "X-Requested-With": "XMLHttpRequest",
-        "Authorization": f"CYTOMINE {connection.public_key}:{signature}",
-    }
+    head = {"Accept": "application/json", "X-Requested-With": "XMLHttpRequest"}
+    return {**head, **signed(connection.public_key, connection.private_key, now=now)}
 
 
 class Core:

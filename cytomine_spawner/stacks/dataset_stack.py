@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from email.utils import formatdate
 from typing import Any, TypeVar
 
 import aiohttp
 
 from .dataset_files import DatasetError
+from .signing import signed
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +63,10 @@ class Connection:
         return cls(url, keys["primaryKey"], keys["secondaryKey"], session)
 
     def _head(self, method: str, kind: str) -> dict[str, str]:
-        date = formatdate(usegmt=False)
-        text = f"{method}\n\n{kind}\n{date}".encode()
-        mac = base64.b64encode(hmac.new(self._private.encode(), text, hashlib.sha1).digest()).decode()
-        head = {"Accept": "application/json", "Date": date, "Authorization": f"CYTOMINE {self._public}:{mac}"}
+        head = {
+            "Accept": "application/json",
+            **signed(self._public, self._private, method=method, content_type=kind),
+        }
         return {**head, "Content-Type": kind} if kind else head
 
     async def call(
