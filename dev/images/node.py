@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from dev import cache
@@ -51,6 +53,29 @@ def tree() -> Path:
             (folder / "bin" / tool).symlink_to(f"../lib/node_modules/npm/bin/{tool}-cli.js")
 
     return cache.built("node", VERSION, unpack)
+
+
+def packages(files: Sequence[Path], name: str, what: str) -> Path:
+    """A folder with some files and the packages that their package-lock.json names, fetched unless it is there.
+
+    Args:
+        files: to be copied, package.json and package-lock.json among them; the folder is new when they change.
+        name: of the folder in the cache, and of the log.
+        what: for people to read, such as "Fetching keycloak-js".
+
+    Raises:
+        Problem: the package registry did not answer.
+    """
+    node = program()
+
+    def build(folder: Path) -> None:
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+        path = {"PATH": f"{node.parent}{os.pathsep}{os.environ['PATH']}"}
+        npm = [node.parent / "npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
+        run(npm, what, log=name, timeout=300, cwd=folder, env=path)
+
+    return cache.built(name, cache.digest(files), build)
 
 
 def program() -> Path:

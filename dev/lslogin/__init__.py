@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -23,7 +22,6 @@ from urllib.parse import urlsplit
 from dev import cache
 from dev.console import Problem
 from dev.images import node
-from dev.proc import run
 
 HERE = Path(__file__).resolve().parent
 _PORT = 8080
@@ -208,24 +206,8 @@ def installed() -> tuple[Path, Path]:
     Raises:
         Problem: the package registry did not answer.
     """
-    program = node.program()
     files = sorted([*HERE.glob("*.js"), *HERE.glob("*.json")])
-
-    def build(folder: Path) -> None:
-        for file in files:
-            shutil.copyfile(file, folder / file.name)
-        path = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
-        command: list[str | Path] = [
-            program.parent / "npm",
-            "ci",
-            "--omit=dev",
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-        ]
-        run(command, "Installing the LS Login stand-in", log="lslogin", timeout=300, cwd=folder, env=path)
-
-    return program, cache.built("lslogin", cache.digest(files), build)
+    return node.program(), node.packages(files, "lslogin", "Installing the LS Login stand-in")
 
 
 @contextlib.contextmanager

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from dev import cache
 from dev.images import node
-from dev.proc import run
 
 HERE = Path(__file__).parent / "keycloak"
 
@@ -24,19 +20,8 @@ def adapter() -> Path:
     Raises:
         Problem: the package registry did not answer.
     """
-    program = node.program()
-    files = sorted(HERE.glob("*.json"))
-
-    def build(folder: Path) -> None:
-        for file in files:
-            shutil.copyfile(file, folder / file.name)
-        path = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
-        command = [program.parent / "npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
-        run(command, "Fetching keycloak-js", log="keycloak-js", timeout=300, cwd=folder, env=path)
-
-    return (
-        cache.built("keycloak-js", cache.digest(files), build) / "node_modules/keycloak-js/dist/keycloak.js"
-    )
+    found = node.packages(sorted(HERE.glob("*.json")), "keycloak-js", "Fetching keycloak-js")
+    return found / "node_modules/keycloak-js/dist/keycloak.js"
 
 
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>A stack</title><link rel="icon" href="data:,">
