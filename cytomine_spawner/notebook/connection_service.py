@@ -16,6 +16,12 @@ READ_SECONDS = 30.0
 SERVICE_PATH = "services/cytomine/"
 
 
+def public_address() -> str:
+    """The service as browsers know it, with a slash at the end; empty where the hub's public address is not known."""
+    hub = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL", "")
+    return f"{hub.rstrip('/').removesuffix('/hub')}/{SERVICE_PATH}" if hub else ""
+
+
 class NotNow(Exception):
     """The service cannot do it in the stack's present state; the message says why."""
 
@@ -102,9 +108,8 @@ class Service:
             ServiceUnreachable: the environment does not say where it is, or holds no token.
         """
         url = os.environ.get("CYTOMINE_SERVICE_URL", "")
-        public = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL", "")
-        if not url and public:
-            url = public.rstrip("/").removesuffix("/hub") + "/" + SERVICE_PATH
+        if not url:
+            url = public_address()
         token = os.environ.get("JUPYTERHUB_API_TOKEN", "")
         if not url or not token:
             raise ServiceUnreachable(

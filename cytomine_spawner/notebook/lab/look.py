@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ..connection_service import SERVICE_PATH, NotNow, Service, StackInfo
+from ..connection_service import SERVICE_PATH, NotNow, Service, StackInfo, public_address
 from ..errors import NoStack, ServiceUnreachable
 
 KEPT_SECONDS = 5.0
@@ -58,13 +58,11 @@ class Look:
 
 def page(name: str | None = None) -> str | None:
     """Where the hub shows a stack, or all; None if this notebook belongs to no hub."""
-    base = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL", "").rstrip("/").removesuffix("/hub")
-    if not base:
-        path = os.environ.get("JUPYTERHUB_BASE_URL", "")
-        if not path:
-            return None
-        base = path.rstrip("/")
-    return f"{base}/{SERVICE_PATH}" + (f"stacks/{quote(name, safe='')}" if name else "")
+    path = os.environ.get("JUPYTERHUB_BASE_URL", "")
+    service = public_address() or (f"{path.rstrip('/')}/{SERVICE_PATH}" if path else "")
+    if not service:
+        return None
+    return service + (f"stacks/{quote(name, safe='')}" if name else "")
 
 
 def words(info: StackInfo) -> str:
