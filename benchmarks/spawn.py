@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
+import json
 import os
 import statistics
 import subprocess
@@ -26,7 +28,6 @@ from dev.cache import ROOT
 from dev.console import Console
 
 KINDS = ["KubeSpawner", "CytomineSpawner", "CytomineSpawner with a stack"]
-OBJECTS = "pods,persistentvolumeclaims,secrets,cytominestacks.cytomine-spawner.org"
 
 
 @contextlib.contextmanager
@@ -92,8 +93,6 @@ async def starts(kubeconfig: Path, namespace: str, rounds: int) -> dict[str, Any
                 }
                 if plain:
                     settings |= {"image": "example/lab:1", "uid": 1000, "allow_privilege_escalation": False}
-                    settings |= {"notebook_images": None, "notebook_sizes": None}
-                    settings = {k: v for k, v in settings.items() if not k.startswith("notebook")}
                 else:
                     settings["cytomine_enabled"] = True
                 user = f"{kind.lower().replace(' ', '-')}-{number + 1}"
@@ -186,8 +185,6 @@ def by_service(hub: Any, owner: str) -> float:
 
 def by_helm(hub: Any, owner: str) -> float:
     """The very same objects, with a Secret made beforehand, by ``helm install --wait``."""
-    import json
-
     import yaml
 
     from cytomine_spawner.stacks import render, secretdata
@@ -196,7 +193,6 @@ def by_helm(hub: Any, owner: str) -> float:
 
     kube, namespace = hub.target.kube, hub.place.namespace
     found = kube.get("-n", namespace, "secret", f"{hub.place.release}-stacks-settings")
-    import base64
 
     with tempfile.TemporaryDirectory(prefix="spawn-helm-") as text:
         folder = Path(text)

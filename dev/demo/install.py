@@ -107,11 +107,16 @@ def prepare(
         built = pool.submit(images.build, console, IMAGES)
         for job in (programs, built):
             job.result()
-    archives = {**built.result(), "oauth2-proxy": oauth2proxy.archive(console)}
+    archives = _with_login(console, built.result())
     cluster.up(console, port=port)
     cluster.import_images(console, list(archives.values()))
     kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"), str(cluster.bin() / "helm"))
     return Target(kube, port, {n: a.reference for n, a in archives.items()}, cluster.INGRESS_CLASS)
+
+
+def _with_login(console: Console, archives: dict[str, images.Archive]) -> dict[str, images.Archive]:
+    """The images with the one that is compiled: after the others, for a machine has one compiler's worth of cores."""
+    return {**archives, "oauth2-proxy": oauth2proxy.archive(console)}
 
 
 def _need_root() -> None:
@@ -154,7 +159,7 @@ def _prepare_foreign(
             f"The images cannot be put into the cluster of context {context} by this command",
             "Build and push them as docs/administrators/images.md says, then run ./demo --image-prefix PREFIX",
         )
-    archives = {**images.build(console, IMAGES), "oauth2-proxy": oauth2proxy.archive(console)}
+    archives = _with_login(console, images.build(console, IMAGES))
     with console.step("Loading the images") as step:
         for archive in archives.values():
             step.detail(archive.name)
@@ -196,9 +201,8 @@ def install(console: Console, target: Target, place: Place) -> Installed:
         kube.apply(objects)
     with console.step("The hub's chart") as step:
         # Helm installs a chart's definitions once and never renews them.
-        crds = [str(path) for path in sorted((CHART / "crds").glob("*.yaml"))]
-        for path in crds:
-            kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", path, what="defining stacks")
+        crds = ["apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds")]
+        kube.kubectl(*crds, what="defining stacks")
         values = _values(target, place)
         path = cache.home() / f"values-{place.namespace}.json"
         path.write_text(json.dumps(values, indent=1))
