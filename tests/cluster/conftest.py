@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from dev.demo import install
+from tests.support.lab import Lab
 
 HERE = Path(__file__).parent
 
@@ -14,3 +18,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="module")
+def owner(hub: install.Installed) -> Iterator[Lab]:
+    """Somebody with a notebook and a stack that is ready, for the tests of one file."""
+    with Lab.beside(hub, "petra") as lab:
+        yield lab

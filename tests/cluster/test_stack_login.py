@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import socket
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -13,16 +12,6 @@ import pytest
 from dev.demo import install
 from tests.support.lab import Lab
 from tests.support.person import wait
-
-
-@pytest.fixture(scope="module")
-def owner(hub: install.Installed) -> Iterator[Lab]:
-    lab = Lab(hub, "petra")
-    lab.remove()
-    lab.start(cytomine=True)
-    lab.wait_ready()
-    yield lab
-    lab.remove()
 
 
 @pytest.fixture(scope="module")

@@ -27,24 +27,10 @@ with concurrent.futures.ThreadPoolExecutor(16) as pool:
 
 
 @pytest.fixture(scope="module")
-def owner(hub: install.Installed) -> Iterator[Lab]:
-    lab = Lab(hub, "petra")
-    lab.remove()
-    lab.start(cytomine=True)
-    lab.wait_ready()
-    yield lab
-    lab.remove()
-
-
-@pytest.fixture(scope="module")
 def attacker(hub: install.Installed, owner: Lab) -> Iterator[Lab]:
     """Another user of the hub with a notebook and a stack of their own."""
-    lab = Lab(hub, "ivan")
-    lab.remove()
-    lab.start(cytomine=True)
-    lab.wait_ready()
-    yield lab
-    lab.remove()
+    with Lab.beside(hub, "ivan") as lab:
+        yield lab
 
 
 def doors(lab: Lab) -> list[list[Any]]:

@@ -17,11 +17,8 @@ ROWS = 1000
 
 @pytest.fixture(scope="module")
 def lab(hub: install.Installed) -> Iterator[Lab]:
-    lab = Lab(hub, "petra")
-    lab.remove()
-    lab.start(cytomine={"size": "S"})
-    yield lab
-    lab.remove()
+    with Lab.beside(hub, "petra", ready=False) as lab:
+        yield lab
 
 
 ANNOTATE = f"""

@@ -23,6 +23,7 @@ from typing import Any
 from cytomine_spawner.stacks import model, render
 from cytomine_spawner.stacks.model import StackSpec
 from cytomine_spawner.stacks.settings import StackSettings
+from tests.support.hub import free_port
 
 NGINX = os.environ.get("NGINX_PROGRAM") or shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 MODULES = os.environ.get("NGINX_MODULES", "/usr/lib/nginx/modules")
@@ -202,12 +203,6 @@ class Answer:
     @property
     def text(self) -> str:
         return self.content.decode()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @contextlib.contextmanager

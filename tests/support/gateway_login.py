@@ -26,7 +26,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.gateway import MISSING as NO_NGINX
-from tests.support.gateway import Answer, Door, free_port, running, wait_for
+from tests.support.gateway import Answer, Door, running, wait_for
+from tests.support.hub import free_port
 
 PROGRAM = os.environ.get("OAUTH2_PROXY_PROGRAM") or shutil.which("oauth2-proxy")
 MISSING = NO_NGINX or not PROGRAM

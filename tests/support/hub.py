@@ -82,6 +82,38 @@ def free_port() -> int:
 
 
 @contextmanager
+def process(folder: Path, config: str, url: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A hub in a process of its own, from when it answers until the block ends.
+
+    Args:
+        folder: for its state and its log.
+        config: the text of its configuration.
+        url: where it will answer.
+        env: its environment.
+    """
+    (folder / "config.py").write_text(config)
+    logfile = folder / "hub.log"
+    command = [sys.executable, "-m", "jupyterhub", "--config", "config.py"]
+    with logfile.open("ab") as log:
+        started = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if httpx.get(f"{url}/hub/health", timeout=2).status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert started.poll() is None, logfile.read_text()
+            assert time.monotonic() < deadline, logfile.read_text()
+            time.sleep(0.1)
+        yield started
+    finally:
+        started.terminate()
+        started.wait(20)
+
+
+@contextmanager
 def running(folder: Path, **environment: str) -> Iterator[Hub]:
     """A hub with tests/support/hub_config.py and its state in a folder, until the block ends."""
     port, token = free_port(), secrets.token_hex(16)
@@ -93,25 +125,12 @@ def running(folder: Path, **environment: str) -> Iterator[Hub]:
         "TEST_HUB_TOKEN": token,
         **environment,
     }
-    command = [sys.executable, "-m", "jupyterhub", "--config", str(ROOT / "tests/support/hub_config.py")]
-    logfile = folder / "hub.log"
-    with logfile.open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
-    hub = Hub(f"http://127.0.0.1:{port}", token, process, logfile)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                if hub.api("GET", "/").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None, hub.log
-            assert time.monotonic() < deadline, hub.log
-            time.sleep(0.1)
-        yield hub
-    finally:
-        for client in hub.clients:
-            client.close()
-        process.terminate()
-        process.wait(20)
+    url = f"http://127.0.0.1:{port}"
+    config = (ROOT / "tests/support/hub_config.py").read_text()
+    with process(folder, config, url, env) as started:
+        hub = Hub(url, token, started, folder / "hub.log")
+        try:
+            yield hub
+        finally:
+            for client in hub.clients:
+                client.close()

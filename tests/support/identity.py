@@ -26,6 +26,16 @@ STACK_URL = "http://{stack}.stacks.localhost:8000"
 GATEWAY_SECRET = "the gateway's secret"
 
 
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class FakeVault:
     """Secrets in memory, with Kubernetes' way of noticing that somebody else was faster."""
 

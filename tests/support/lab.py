@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dev.demo import install
@@ -76,6 +78,26 @@ class Lab:
         answer = self.person.client.request(method, url, json=body, headers=headers)
         assert answer.status_code < 300, (answer.status_code, answer.text)
         return answer.json() if answer.text else None
+
+    @classmethod
+    @contextmanager
+    def beside(cls, hub: install.Installed, key: str, *, ready: bool = True) -> Iterator[Lab]:
+        """Somebody with a notebook and a stack made anew, until the block ends.
+
+        Args:
+            hub: the tests' hub.
+            key: the test user's.
+            ready: whether to wait for the stack.
+        """
+        lab = cls(hub, key)
+        lab.remove()
+        lab.start(cytomine={"size": "S"})
+        if ready:
+            lab.wait_ready()
+        try:
+            yield lab
+        finally:
+            lab.remove()
 
     def remove(self) -> None:
         """End the notebook and delete the stacks."""

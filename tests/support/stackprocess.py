@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ def service(
     with (folder / f"{namespace}.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "cytomine_spawner.stacks.app", f"--config={path}"],
-            cwd=ROOT, env=_environment(kube), stdout=log, stderr=log,
+            cwd=ROOT, env={**os.environ, **kube.env, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
         )  # fmt: skip
     try:
         yield place
@@ -97,9 +98,3 @@ def service(
         process.terminate()
         process.wait(40)
         kube.kubectl("delete", "namespace", namespace, "--wait=false")
-
-
-def _environment(kube: Kube) -> dict[str, str]:
-    import os
-
-    return {**os.environ, **kube.env, "PYTHONPATH": str(ROOT)}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.support.gateway import Door, running
 
 # Nothing of JupyterHub, KubeSpawner or HubOAuth runs in them: the chart's text, the gateway's nginx, the stand-ins, the
 # development commands, the notebook's library, and the pure functions of the stacks.
@@ -29,3 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place = str(item.path).rpartition("tests/unit/")[2]
         if place.startswith(HUB_INDEPENDENT):
             item.add_marker(pytest.mark.hub_independent)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A gateway's real nginx, for the tests of one file."""
+    with running(tmp_path_factory.mktemp("gateway")) as found:
+        yield found
+
+
+@pytest.fixture
+def door(gateway: Door) -> Door:
+    """The gateway as if nobody had come yet."""
+    gateway.forget()
+    return gateway

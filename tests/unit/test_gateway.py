@@ -17,25 +17,13 @@ from tests.support.gateway import (
     REASON,
     SIGNED,
     URL,
-    free_port,
     resident,
     running,
     say,
 )
+from tests.support.hub import free_port
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("gateway")) as found:
-        yield found
-
-
-@pytest.fixture
-def door(gateway):
-    gateway.forget()
-    return gateway
 
 
 def recorded_links():

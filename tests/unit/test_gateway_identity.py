@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 import jwt
 import pytest
 
-from tests.support.gateway import free_port
 from tests.support.gateway_login import MISSING, REASON, before
+from tests.support.hub import free_port
 from tests.support.identity import GATEWAY_SECRET, Pkce, world
 from tests.support.stacks import PREFIX, a_stack
 

@@ -24,18 +24,6 @@ BOTH = pytest.mark.parametrize("side", ["public", "internal"])
 EVIL = "https://cm-evil.stacks.example.org"
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("gateway")) as found:
-        yield found
-
-
-@pytest.fixture
-def door(gateway):
-    gateway.forget()
-    return gateway
-
-
 # --- origins, cookies and what says where a request came from
 
 

@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests.support.chart import (
     render,
     restricted_violations,
 )
+from tests.support.hub import free_port
 from tests.support.kube import kubeconfig
 
 CONFIG = ROOT / "hub_config" / "jupyterhub_config.py"
@@ -424,12 +424,6 @@ class Elsewhere(Proxy):
 c.JupyterHub.proxy_class = Elsewhere
 c.JupyterHub.hub_bind_url = "http://127.0.0.1:PORT"
 """
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_a_real_hub_starts_with_it_and_the_culler_is_let_in(deployment, tmp_path):

@@ -12,18 +12,10 @@ import pytest
 from cytomine_spawner.stacks.identity import grants
 from cytomine_spawner.stacks.identity.grants import Grants, Ledger, Limits, Reused, Session
 from cytomine_spawner.stacks.kube import KubeError
-from tests.support.identity import FakeVault
+from tests.support.identity import Clock, FakeVault
 from tests.support.stacks import a_stack
 
 SECRET = "cm-ada-sessions"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +11,7 @@ import httpx
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.support.hub import free_port
+from tests.support.hub import free_port, process
 from tests.support.identity import GATEWAY_SECRET, Pkce, World, answer, unverified, world
 from tests.support.stacks import PREFIX, a_stack
 
@@ -116,7 +113,6 @@ class Hub:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     folder = tmp_path_factory.mktemp("hub")
-    (folder / "config.py").write_text(CONFIG)
     url, port, token, admin = (
         f"http://127.0.0.1:{free_port()}",
         free_port(),
@@ -130,28 +126,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         "TEST_TOKEN": token,
         "TEST_ADMIN": admin,
     }
-    command = [sys.executable, "-m", "jupyterhub", "--config", "config.py"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                if httpx.get(f"{url}/hub/health", timeout=2).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.1)
-        with world(
-            port=port, api_url=f"{url}/hub/api", api_token=token, hub_host=url, cache_max_age=60
-        ) as made:
-            made.vault.put("cm-ada-secrets", oidc_client_secret=GATEWAY_SECRET)
-            yield Hub(url, admin, made)
-    finally:
-        process.terminate()
-        process.wait(20)
+    with (
+        process(folder, CONFIG, url, env),
+        world(port=port, api_url=f"{url}/hub/api", api_token=token, hub_host=url, cache_max_age=60) as made,
+    ):
+        made.vault.put("cm-ada-secrets", oidc_client_secret=GATEWAY_SECRET)
+        yield Hub(url, admin, made)
 
 
 @pytest.fixture(autouse=True)

@@ -10,19 +10,11 @@ import time
 import pytest
 
 from cytomine_spawner.stacks.identity.keyring import InvalidToken, Keyring, KeyringError
-from tests.support.identity import FakeVault
+from tests.support.identity import Clock, FakeVault
 
 NAME = "keys"
 AGE, OVERLAP = 10_000.0, 600.0
 ISSUER = "https://hub.example.org/services/cytomine/cm-ada/iam/realms/cytomine"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from cytomine_spawner.stacks import members
-from tests.support.hub import free_port
+from tests.support.hub import free_port, process
 from tests.support.stacks import PREFIX, Service, a_stack, serving, xsrf
 
 CONFIG = """
@@ -97,7 +95,6 @@ class Hub:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Service]]:
     folder = tmp_path_factory.mktemp("hub")
-    (folder / "config.py").write_text(CONFIG)
     hub_url, port = f"http://127.0.0.1:{free_port()}", free_port()
     hub = Hub(hub_url, secrets.token_hex(16), secrets.token_hex(16))
     token = secrets.token_hex(16)
@@ -109,26 +106,12 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Servic
         "TEST_ADMIN": hub.admin,
         "TEST_MONITOR": hub.monitor,
     }
-    command = [sys.executable, "-m", "jupyterhub", "--config", "config.py"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                if httpx.get(f"{hub_url}/hub/health", timeout=2).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.1)
-        with serving(port, api_url=f"{hub_url}/hub/api", api_token=token, hub_host=hub_url) as service:
-            service.put(a_stack("ada"), a_stack("bob"))
-            yield hub, service
-    finally:
-        process.terminate()
-        process.wait(20)
+    with (
+        process(folder, CONFIG, hub_url, env),
+        serving(port, api_url=f"{hub_url}/hub/api", api_token=token, hub_host=hub_url) as service,
+    ):
+        service.put(a_stack("ada"), a_stack("bob"))
+        yield hub, service
 
 
 def log_in(both: tuple[Hub, Service], name: str) -> tuple[httpx.Client, httpx.Response]:
