@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from ..members import HubUser
+
 # Never changes: core finds its users again by what follows from it.
 NAMESPACE = uuid.UUID("6d539043-e66b-5aa8-a57e-30eb9b1e0326")
 _READABLE = 40
@@ -83,6 +85,5 @@ def access(person: Person) -> dict[str, Any]:
 
 def readable_name(username: str, model: Mapping[str, Any]) -> tuple[str, str]:
     """Name and address of a user in the hub's words: ``user_info`` where the hub has it (JupyterHub 6)."""
-    info = model.get("user_info") or {}
-    name = next((str(info[k]).strip() for k in ("display_name", "name") if info.get(k)), "")
-    return (name or username)[:200], str(info.get("email") or "")[:200]
+    known = HubUser.from_model({"name": username, **model})
+    return (known.full_name or username)[:200], known.email
