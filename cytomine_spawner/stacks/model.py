@@ -36,6 +36,11 @@ LABEL_NOTEBOOK_USER = "hub.jupyter.org/username"
 LABEL_NOTEBOOK_SERVER = "hub.jupyter.org/servername"
 LABEL_NOTEBOOK_GROUP = f"group.{GROUP}"
 
+# Where the stacks' login is, behind the address of the service and the stack: upstream's parts expect it in Keycloak's
+# form.
+REALM = "/iam/realms/cytomine"
+ENDPOINTS = "/protocol/openid-connect"
+
 # A StatefulSet's name may have 52 characters and the longest suffix of a component has 14.
 NAME_LENGTH = 32
 

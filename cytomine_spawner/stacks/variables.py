@@ -31,7 +31,6 @@ def common(
     url = settings.url(stack.name)
     issuer_base = f"{settings.service_url.rstrip('/')}/{stack.name}"
     internal_base = f"{settings.service_internal_url.rstrip('/')}/{stack.name}"
-    realm = "/iam/realms/cytomine"
     service = policies.service(stack, settings)
     return {
         "stack": stack.name,
@@ -44,9 +43,9 @@ def common(
         "internal_url": model.internal_url(stack.name, stack.namespace),
         "issuer_base": issuer_base,
         "issuer_internal_base": internal_base,
-        "issuer": issuer_base + realm,
-        "issuer_internal": internal_base + realm,
-        "jwks_url": f"{internal_base}{realm}/protocol/openid-connect/certs",
+        "issuer": issuer_base + model.REALM,
+        "issuer_internal": internal_base + model.REALM,
+        "jwks_url": f"{internal_base}{model.REALM}{model.ENDPOINTS}/certs",
         "admin_email": settings.admin_email,
         "cbir_host": model.component_name(stack.name, "cbir" if "cbir" in names else "gateway"),
         "app_engine_enabled": str("app-engine" in names).lower(),

@@ -9,11 +9,11 @@ from tornado.web import RequestHandler
 
 from ..auth import Handler, Refusal, Site, refusal
 from ..kube import KubeError
-from ..model import Stack
+from ..model import ENDPOINTS, REALM, Stack
 from . import frames
 from .browser import Common, Login, Logout
 from .people import HubSilent
-from .provider import ENDPOINTS, REALM, Answer, Provider
+from .provider import Answer, Provider
 
 # A stack's name and nothing else, so that no other address of the service is hidden.
 NAME = r"(cm-[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"

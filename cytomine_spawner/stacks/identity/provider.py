@@ -14,7 +14,7 @@ from oauthlib.common import add_params_to_uri
 from oauthlib.oauth2.rfc6749.errors import FatalClientError
 
 from ..kube import KubeError
-from ..model import Stack, component_name
+from ..model import ENDPOINTS, REALM, Stack, component_name
 from . import claims
 from .claims import Person
 from .clients import Client, clients, is_page, origin, without_fragment
@@ -27,8 +27,6 @@ from .vault import Vault
 
 log = logging.getLogger(__name__)
 
-REALM = "/iam/realms/cytomine"
-ENDPOINTS = "/protocol/openid-connect"
 MOST_FORM = 32_768
 # What is read of a request; oauthlib would take anything for its own attributes.
 ASKED = (
