@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .images import crop, preview, slices, thumb
     from .provenance import Run, run, runs
     from .regions import Level, Tile, channels, lazy, level_for, levels, region, tiles
-    from .safe import add_term, attach, download, fetch_all, remove_term, review, tag, term_ids, terms
+    from .reviews import NotYourReview, review, start_review, stop_review
+    from .safe import add_term, attach, download, fetch_all, remove_term, tag, term_ids, terms
     from .shapes import InvalidGeometry
     from .transport import RequestFailed, guard
     from .uploads import UploadIncomplete, upload
@@ -37,6 +38,7 @@ __all__ = [
     "KeysRefused",
     "Level",
     "NoStack",
+    "NotYourReview",
     "RequestFailed",
     "Run",
     "ServiceUnreachable",
@@ -70,7 +72,9 @@ __all__ = [
     "runs",
     "slices",
     "stacks",
+    "start_review",
     "statistics",
+    "stop_review",
     "tag",
     "term_ids",
     "terms",
@@ -98,13 +102,13 @@ _MODULES = {
     "images": ("crop", "preview", "slices", "thumb"),
     "provenance": ("Run", "run", "runs"),
     "regions": ("Level", "Tile", "channels", "lazy", "level_for", "levels", "region", "tiles"),
+    "reviews": ("NotYourReview", "review", "start_review", "stop_review"),
     "safe": (
         "add_term",
         "attach",
         "download",
         "fetch_all",
         "remove_term",
-        "review",
         "tag",
         "term_ids",
         "terms",

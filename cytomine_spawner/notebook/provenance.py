@@ -32,6 +32,8 @@ from tqdm.auto import tqdm
 
 from . import safe
 from .errors import CytomineError
+from .images import user_id
+from .reviews import review as review_one
 from .transport import RequestFailed, current
 from .uploads import UploadIncomplete
 from .uploads import upload as upload_all
@@ -123,13 +125,22 @@ class Run:
         return safe.read_attached(int(number))
 
     def review(self, accept: bool = True, *, workers: int = 4, progress: bool = True) -> None:
-        """Accept all annotations of the run, or take the acceptance back; see `safe.review`."""
-        self._each(lambda i: safe.review(i, accept), "review", workers, progress)
+        """Accept all annotations of the run, or take the acceptance back; see `reviews.review`."""
+        self._each(lambda i: review_one(i, accept), "review", self.annotations, workers, progress)
 
     def remove(self, *, workers: int = 4, progress: bool = True) -> None:
-        """Delete all that the run stored, and the run itself. What is gone already is no failure."""
-        self._each(safe.delete_annotation, "remove", workers, progress)
+        """Delete all that the run stored, its copies that you accepted, and the run itself.
+
+        What is gone already is no failure.
+        """
         project = _project(self.project)
+        params = {"project": self.project, "reviewed": "true", "showBasic": "true", "showMeta": "true"}
+        mine, me = set(self.annotations), user_id()
+        copies = [a for a in safe.pages("annotation.json", params) if a["parentIdent"] in mine]
+        # An accepted copy outlives its annotation, and would be left over.
+        accepted = [int(a["parentIdent"]) for a in copies if a["reviewUser"] == me]
+        self._each(lambda i: review_one(i, accept=False), "take back", accepted, workers, progress)
+        self._each(safe.delete_annotation, "remove", self.annotations, workers, progress)
         for file in safe.attached(project):
             if str(file.id) in self.files or file.filename == self.file:
                 _quietly(file.delete)
@@ -139,12 +150,12 @@ class Run:
                     item.delete()
         self.annotations, self.files = [], {}
 
-    def _each(self, action: Any, what: str, workers: int, progress: bool) -> None:
+    def _each(self, action: Any, what: str, ids: list[int], workers: int, progress: bool) -> None:
         with (
             ThreadPoolExecutor(workers) as pool,
-            tqdm(total=len(self.annotations), unit="annotation", desc=what, disable=not progress) as bar,
+            tqdm(total=len(ids), unit="annotation", desc=what, disable=not (progress and ids)) as bar,
         ):
-            for _ in pool.map(action, self.annotations):
+            for _ in pool.map(action, ids):
                 bar.update()
 
 

@@ -144,40 +144,6 @@ def delete_annotation(annotation: Any) -> None:
             return
 
 
-def start_review(image: Any) -> None:
-    """Let annotations of an image be reviewed by you."""
-    call("POST", f"imageinstance/{image_id(image)}/review.json")
-
-
-def review(annotation: Any, accept: bool = True, terms: list[int] | None = None) -> None:
-    """Accept an annotation, or take one's acceptance back; twin of ``Annotation.review``.
-
-    The review of the annotation's image is started where it is not.
-
-    Args:
-        annotation: an annotation or its id.
-        accept: False takes the acceptance back.
-        terms: ids of the terms that the accepted copy gets; the annotation's own if not given.
-
-    Raises:
-        RequestFailed: Cytomine refused, for instance because someone else reviews the image.
-    """
-    number = _id(annotation)
-    if not accept:
-        call("DELETE", f"annotation/{number}/review.json")
-        return
-    if terms is None:
-        terms = get_json(f"annotation/{number}.json")["term"]
-    body = {"id": number, "terms": terms}
-    try:
-        call("POST", f"annotation/{number}/review.json", body=body)
-    except RequestFailed as failure:
-        if not (failure.status == 400 and "review mode" in str(failure)):
-            raise
-        start_review(int(get_json(f"annotation/{number}.json")["image"]))
-        call("POST", f"annotation/{number}/review.json", body=body)
-
-
 def _domain(thing: Any) -> tuple[str, int]:
     kind = getattr(thing, "class_", None)
     if kind is None or thing.id is None:

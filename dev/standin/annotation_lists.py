@@ -27,10 +27,18 @@ SELECT a.id, a.created, a.updated, a.image_id, a.slice_id, a.project_id, a.user_
   (SELECT json_agg(json_build_object('id', t.id, 'term', t.term_id, 'user', t.user_id) ORDER BY t.id)
    FROM annotation_term t JOIN term ON term.id = t.term_id
    WHERE t.annotation_id = a.id AND term.deleted IS NULL) AS marks
-FROM TABLE_NAME a JOIN image_instance n ON n.id = a.image_id JOIN abstract_image i ON i.id = n.base_image_id
+FROM user_annotation a JOIN image_instance n ON n.id = a.image_id JOIN abstract_image i ON i.id = n.base_image_id
 JOIN slice_instance si ON si.id = a.slice_id JOIN abstract_slice s ON s.id = si.base_slice_id
 JOIN sec_user u ON u.id = a.user_id
 """
+# An accepted copy has terms of its own.
+SELECT_REVIEWED = (
+    SELECT[: SELECT.index("  (SELECT count(*)")]
+    + """  a.parent_id, a.review_user_id,
+  (SELECT json_agg(json_build_object('id', 0, 'term', t, 'user', a.user_id) ORDER BY t) FROM unnest(a.terms) t) AS marks
+"""
+    + SELECT[SELECT.index("FROM user_annotation") :].replace("user_annotation", "reviewed_annotation")
+)
 TERM = "SELECT annotation_id FROM annotation_term"
 
 
@@ -49,8 +57,11 @@ def entry(request: web.Request, row: Row, show: set[str], reviewed: bool) -> dic
         # Upstream gives these as decimal numbers of milliseconds.
         item |= {k: round(row[k].timestamp() * 1000, 3) for k in ("created", "updated")}
         item |= {"image": row["image_id"], "slice": row["slice_id"], "project": row["project_id"]}
-        item |= {"user": row["user_id"], "nbComments": 0, "countReviewedAnnotations": row["reviews"]}
-        item["reviewed"] = reviewed or row["reviews"] > 0
+        item |= {"user": row["user_id"], "nbComments": 0, "reviewed": reviewed or row["reviews"] > 0}
+        if reviewed:
+            item |= {"reviewUser": row["review_user_id"], "parentIdent": row["parent_id"]}
+        else:
+            item["countReviewedAnnotations"] = row["reviews"]
     if "WKT" in show:
         item |= {"location": geometry.jts(row["wkt"]), "geometryCompression": row["geometry_compression"]}
     if "GIS" in show:
@@ -127,13 +138,18 @@ async def _filters(conn: Connection, values: Any) -> tuple[list[str], list[Any]]
     if users:
         add("a.user_id = ANY(%s)", users)
     wanted = idents(values.get("terms")) + idents(values.get("term"))
+    reviewers = idents(values.get("reviewUsers"))
+    reviewed = flag(values, "reviewed")
     if wanted:
-        add(f"a.id IN ({TERM} WHERE term_id = ANY(%s))", wanted)
+        add("a.terms && %s::bigint[]" if reviewed else f"a.id IN ({TERM} WHERE term_id = ANY(%s))", wanted)
     if flag(values, "noTerm"):
-        add(f"a.id NOT IN ({TERM})")
+        add("a.terms = '{}'" if reviewed else f"a.id NOT IN ({TERM})")
     if flag(values, "multipleTerm"):
-        add(f"a.id IN ({TERM} GROUP BY annotation_id HAVING count(DISTINCT term_id) > 1)")
-    if flag(values, "notReviewedOnly"):
+        several = f"a.id IN ({TERM} GROUP BY annotation_id HAVING count(DISTINCT term_id) > 1)"
+        add("cardinality(a.terms) > 1" if reviewed else several)
+    if reviewed and reviewers:
+        add("a.review_user_id = ANY(%s)", reviewers)
+    if flag(values, "notReviewedOnly") and not reviewed:
         add("NOT EXISTS (SELECT 1 FROM reviewed_annotation r WHERE r.parent_id = a.id)")
     if values.get("bbox"):
         add("ST_Intersects(a.location, %s::geometry)", await geometry.from_query(conn, str(values["bbox"])))
@@ -159,7 +175,7 @@ async def _answer(
     size = (limit, offset) if limit else (offset,)
     rows = await every(
         conn,
-        f"{SELECT.replace('TABLE_NAME', table)} WHERE {where} ORDER BY a.created DESC, a.id DESC {page}",
+        f"{SELECT_REVIEWED if reviewed else SELECT} WHERE {where} ORDER BY a.created DESC, a.id DESC {page}",
         *(*arguments, *size),
     )
     show = shows(values)

@@ -1,19 +1,17 @@
-"""Stand-in for Cytomine's core: terms on annotations, and the review of annotations."""
+"""Stand-in for Cytomine's core: terms on annotations."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from aiohttp import web
 
-from . import geometry
 from .access import membership
-from .annotations import SELECT, add_term, find, urls
+from .annotations import add_term, find
 from .auth import User, caller
 from .database import Connection, Row, epoch_text, every, next_id, one, transaction
 from .errors import Broken, forbidden, refused, rejected
-from .web import answer, body, command, cut, ident, idents
+from .web import answer, body, command, cut, ident
 
 CLASS = "be.cytomine.domain.ontology.AnnotationTerm"
 
@@ -129,93 +127,10 @@ async def delete(request: web.Request) -> web.Response:
         return await _done(conn, row, "Delete", "deleted from")
 
 
-def reviewed(request: web.Request, row: Row, measured: Row) -> dict[str, Any]:
-    """A reviewed annotation as core shows it, the missing slash in one address included."""
-    links = urls(request, row, "reviewedannotation")
-    links["smallCropURL"] = links["smallCropURL"].replace("/api/", "api/", 1)
-    return {
-        "class": "be.cytomine.domain.ontology.ReviewedAnnotation",
-        "id": row["id"],
-        "created": epoch_text(row["created"]),
-        "updated": epoch_text(row["updated"]),
-        "parentIdent": row["parent_id"],
-        "parentClassName": "be.cytomine.domain.ontology.UserAnnotation",
-        "status": 1,
-        "location": geometry.jts(measured["wkt"]),
-        "image": row["image_id"],
-        "slice": row["slice_id"],
-        "project": row["project_id"],
-        "user": row["user_id"],
-        "reviewUser": row["review_user_id"],
-        "term": row["terms"],
-        "terms": row["terms"],
-        "geometryCompression": row["geometry_compression"],
-        "nbComments": 0,
-        "reviewed": True,
-        **geometry.measures(measured),
-        **links,
-    }
-
-
-async def review(request: web.Request) -> web.Response:
-    """POST /api/annotation/{id}/review.json: accept it, once the image is in review.
-
-    The client sends a form under a JSON content type, which is a server error upstream.
-    """
-    user = caller(request)
-    try:
-        data = json.loads(await request.text())
-    except ValueError:
-        raise Broken("the body is no JSON") from None
-    async with transaction(request) as conn:
-        parent = await find(conn, user, ident(request))
-        image = await one(conn, "SELECT review_start FROM image_instance WHERE id = %s", parent["image_id"])
-        if image is None or image["review_start"] is None:
-            raise refused(400, "Cannot accept annotation, enable image review mode!")
-        number = await next_id(conn)
-        row = await one(
-            conn,
-            """INSERT INTO reviewed_annotation (id, parent_id, image_id, slice_id, project_id, user_id, review_user_id,
-                 location, geometry_compression, terms)
-               SELECT %s, id, image_id, slice_id, project_id, user_id, %s, location, geometry_compression, %s::bigint[]
-               FROM user_annotation WHERE id = %s RETURNING *""",
-            *(number, user.id, idents(data.get("terms")), parent["id"]),
-        )
-        assert row is not None
-        measured = await one(conn, SELECT + "WHERE a.id = %s", parent["id"])
-        assert measured is not None
-        text = f"{user.username} reviewed an annotation in {parent['image_name']} on layer {{2}}"
-        payload = reviewed(request, row, measured)
-        return command(
-            "reviewedAnnotation", "Add", payload, text, await next_id(conn), key="reviewedannotation"
-        )
-
-
-async def unreview(request: web.Request) -> web.Response:
-    """DELETE /api/annotation/{id}/review.json: take an acceptance back."""
-    user = caller(request)
-    async with transaction(request) as conn:
-        parent = await find(conn, user, ident(request), command_=True)
-        row = await one(
-            conn, "DELETE FROM reviewed_annotation WHERE parent_id = %s RETURNING *", parent["id"]
-        )
-        if row is None:
-            raise rejected(404, f"ReviewedAnnotation of {parent['id']} not found")
-        measured = await one(conn, SELECT + "WHERE a.id = %s", parent["id"])
-        assert measured is not None
-        text = f"{user.username} unreviewed an annotation in {parent['image_name']}"
-        payload = reviewed(request, row, measured)
-        return command(
-            "reviewedAnnotation", "Delete", payload, text, await next_id(conn), key="reviewedannotation"
-        )
-
-
 ROUTES = [
     ("GET", "/api/annotation/{id}/term.json", listing),
     ("GET", r"/api/annotation/{id:\d+}/term/{term:\d+}.json", fetch),
     ("POST", r"/api/annotation/{id:\d+}/term/{term:\d+}.json", add),
     ("DELETE", r"/api/annotation/{id:\d+}/term/{term:\d+}.json", delete),
     ("POST", r"/api/annotation/{id:\d+}/term/{term:\d+}/clearBefore.json", replace),
-    ("POST", "/api/annotation/{id}/review.json", review),
-    ("DELETE", "/api/annotation/{id}/review.json", unreview),
 ]

@@ -24,6 +24,7 @@ from . import (
     pixels,
     projects,
     records,
+    reviews,
     schema,
     slices,
     storages,
@@ -46,7 +47,18 @@ from .web import (
     routes,
 )
 
-OWN = (users, projects, annotation_lists, annotation_terms, metadata, slices, images, pixels, annotations)
+OWN = (
+    users,
+    projects,
+    annotation_lists,
+    annotation_terms,
+    reviews,
+    metadata,
+    slices,
+    images,
+    pixels,
+    annotations,
+)
 FORWARDED = (records, ontologies, storages, tags)
 
 

@@ -341,20 +341,6 @@ async def instance_delete(request: web.Request) -> web.Response:
     return response
 
 
-async def review_start(request: web.Request) -> web.Response:
-    """POST /api/imageinstance/{id}/review.json: annotations of the image may be accepted from now on."""
-    user = caller(request)
-    async with transaction(request) as conn:
-        number = (await find_instance(conn, user, ident(request)))["id"]
-        await conn.execute(
-            "UPDATE image_instance SET review_start = now(), review_user_id = %s WHERE id = %s",
-            (user.id, number),
-        )
-        row = await find_instance(conn, user, number)
-    message = f"{user.username} start reviewing on {row['instance_filename'] or 'null'}"
-    return answer({"imageinstance": instance(request, row), "message": message})
-
-
 async def associated(request: web.Request) -> web.Response:
     """GET the associated images (label, macro): the stand-in's formats have none."""
     async with transaction(request) as conn:
@@ -372,7 +358,6 @@ ROUTES = [
     ("GET", "/api/imageinstance/{id}.json", instance_fetch),
     ("PUT", "/api/imageinstance/{id}.json", instance_update),
     ("DELETE", "/api/imageinstance/{id}.json", instance_delete),
-    ("POST", "/api/imageinstance/{id}/review.json", review_start),
     ("GET", "/api/imageinstance/{id}/associated.json", associated),
     ("GET", "/api/project/{id}/imageinstance.json", instance_list),
     ("GET", "/api/user/{id}/imageinstance.json", instances_of_user),

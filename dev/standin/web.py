@@ -159,7 +159,13 @@ def cut(request: web.Request, items: Sequence[Any]) -> web.Response:
 
 
 def command(
-    name: str, action: str, payload: dict[str, Any], message: str, number_: int, key: str | None = None
+    name: str,
+    action: str,
+    payload: dict[str, Any],
+    message: str,
+    number_: int,
+    key: str | None = None,
+    printed: bool = True,
 ) -> web.Response:
     """Core's answer to create, update and delete."""
     kind = name[0].upper() + name[1:]
@@ -168,7 +174,7 @@ def command(
     label = "annotation" if kind == "UserAnnotation" else lower
     reply = {
         label: payload,
-        "printMessage": True,
+        "printMessage": printed,
         "callback": callback,
         "message": message,
         "command": number_,

@@ -248,6 +248,8 @@ def test_a_review_accepts_and_takes_back(world: World, context: BrowserContext) 
     page.get_by_role("button", name="Accept", exact=True).click()
     expect(mark).to_contain_text("accepted")
     assert any(a["reviewed"] and a["location"] == "POINT (1500 1500)" for a in world.annotations())
+    (copy,) = world.get(f"annotation.json?image={world.image}&reviewed=true&showTerm=true")["collection"]
+    assert copy["term"] == [world.terms["tumour"]]
     page.screenshot(path=OUTPUT / "webui-review.png")
     page.get_by_role("button", name="Reject", exact=True).click()
     expect(mark).not_to_contain_text("accepted")

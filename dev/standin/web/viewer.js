@@ -79,6 +79,7 @@ export async function openSlide(main, user, projectId, imageId, chosenId) {
   });
 
   // --- annotations
+  const mine = () => image.inReview && image.reviewUser === user.id;
   const names = (a) => (a.term ?? []).map((id) => byTerm.get(id)?.name ?? `term ${id}`).join(", ") || "no term";
   const colour = (a) => byTerm.get(a.term?.[0])?.color ?? "#0b5cad";
   const kind = (a) => a.location.split(/[ (]/)[0].toLowerCase().replace("linestring", "line");
@@ -143,10 +144,13 @@ export async function openSlide(main, user, projectId, imageId, chosenId) {
       button.onclick = () => guarded(work, label);
       return button;
     };
-    const accept = act("Accept", () => call("POST", `annotation/${a.id}/review.json`, { id: a.id, terms: a.term ?? [] }));
+    // All data at once: upstream's call by the annotation's id hangs where the annotation has a term.
+    const accept = act("Accept", () => call("POST", "reviewedannotation.json", {
+      parentIdent: a.id, project: a.project, image: a.image, slice: a.slice, user: a.user, reviewUser: user.id, status: 1,
+      location: a.location, geometryCompression: a.geometryCompression, terms: a.term ?? [] }));
     const reject = act("Reject", () => call("DELETE", `annotation/${a.id}/review.json`));
-    accept.disabled = !image.inReview || a.reviewed;
-    reject.disabled = !image.inReview || !a.reviewed;
+    accept.disabled = !mine() || a.reviewed;
+    reject.disabled = !mine() || !a.reviewed;
     const change = element("select", { ariaLabel: "Term of the chosen annotation" }, element("option", { value: "" }, "give it a term…"), ...terms.map((t) => element("option", { value: t.id }, t.name)));
     change.onchange = () => change.value && guarded(() => call("POST", `annotation/${a.id}/term/${change.value}/clearBefore.json`, { userannotation: a.id, term: Number(change.value) }), "Term");
     const size = a.area ? `, ${Number(a.area).toFixed(0)} ${a.areaUnit ?? ""}` : "";
@@ -191,8 +195,10 @@ export async function openSlide(main, user, projectId, imageId, chosenId) {
   add.onclick = () => { if (wkt.value.trim()) store(wkt.value.trim()); };
   again.onclick = () => guarded(async () => {}, "Refreshing");
   const showReview = () => {
-    review.textContent = image.inReview ? "The image is in review" : "Start the review of this image";
-    review.disabled = image.inReview;
+    review.textContent = image.reviewed ? "The review of this image is closed"
+      : !image.inReview ? "Start the review of this image"
+        : mine() ? "The image is in review" : "The image is in someone else's review";
+    review.disabled = image.inReview || image.reviewed;
   };
   review.onclick = () => guarded(async () => { Object.assign(image, (await call("POST", `imageinstance/${imageId}/review.json`, {})).imageinstance); showReview(); last = ""; }, "Starting the review");
   showReview();

@@ -23,6 +23,7 @@ from cytomine_spawner.notebook.annotations import (
     to_geojson,
     to_image,
 )
+from cytomine_spawner.notebook.reviews import review
 from cytomine_spawner.notebook.uploads import upload
 
 from .conftest import HEIGHT, WIDTH, Stack, picture
@@ -90,12 +91,14 @@ def test_a_table_can_be_narrowed_down(stack: Stack, empty: Any) -> None:
 
 
 def test_accepted_annotations_are_told_apart(stack: Stack, empty: Any) -> None:
-    _drawn(empty)
+    known = _drawn(empty)
     first = read_annotations(empty)["id"][0]
-    safe.review(first)
+    review(first)
     assert list(read_annotations(empty)["reviewed"]) == [True, False]
     (accepted,) = read_annotations(empty, reviewed=True).itertuples()
-    assert accepted.geometry.area == 1500
+    assert (accepted.geometry.area, accepted.term_name) == (1500, ["tumour"])
+    assert len(read_annotations(empty, reviewed=True, terms=[known["tumour"]])) == 1
+    assert len(read_annotations(empty, reviewed=True, terms=[known["stroma"]])) == 0
 
 
 def test_geojson_goes_to_a_file_and_back_into_another_image(stack: Stack, empty: Any, tmp_path: Path) -> None:
@@ -131,14 +134,23 @@ def test_statistics_are_those_of_the_raw_wkt(slide: Any) -> None:
     shapes = [
         ("POLYGON((10 10,60 10,60 40,10 40,10 10))", ["tumour"]),
         ("POLYGON((100 100,300 100,200 300,100 100))", ["tumour", "stroma"]),
+        # A hole, and two parts.
+        (
+            "POLYGON((400 400,500 400,500 500,400 500,400 400),(420 420,450 420,450 440,420 440,420 420))",
+            ["stroma"],
+        ),
+        ("MULTIPOLYGON(((600 10,610 10,610 20,600 10)),((700 10,720 10,720 20,700 20,700 10)))", ["tumour"]),
     ]
     for wkt, names in shapes:
         models.Annotation(wkt, slide.id, [known[n] for n in names], slide.project).save()
     table = statistics(read_annotations(slide), slide)
-    by_hand = {"tumour": 50 * 30 + 200 * 200 / 2, "stroma": 200 * 200 / 2}
+    by_hand = {
+        "tumour": 50 * 30 + 200 * 200 / 2 + 10 * 10 / 2 + 20 * 10,
+        "stroma": 200 * 200 / 2 + 100 * 100 - 30 * 20,
+    }
     for name, area in by_hand.items():
         row = table.loc[(name, "alice")]
         assert row["area_px"] == pytest.approx(area)
         assert row["area_um2"] == pytest.approx(area * 0.25**2)
         assert row["share"] == pytest.approx(area / (1536 * 1024))
-    assert list(table["count"].sort_index()) == [1, 2]
+    assert list(table["count"].sort_index()) == [2, 3]

@@ -16,6 +16,7 @@ from cytomine_spawner.notebook import safe
 from cytomine_spawner.notebook.annotations import frame, read_annotations
 from cytomine_spawner.notebook.errors import CytomineError
 from cytomine_spawner.notebook.provenance import code_version, run, runs, table
+from cytomine_spawner.notebook.reviews import stop_review
 
 from .conftest import Stack
 
@@ -89,6 +90,24 @@ def test_results_of_a_run_go_together_and_leave_the_others(stack: Stack, empty: 
     second.review(accept=False, progress=False)
     assert not read_annotations(empty)["reviewed"].any()
     assert runs(project, "first") == []
+
+
+def test_a_run_that_is_removed_leaves_no_accepted_copies_but_those_of_others(
+    stack: Stack, empty: Any
+) -> None:
+    with run("first", project=empty.project) as first:
+        first.upload(SQUARES, empty, progress=False)
+    with run("second", project=empty.project) as second:
+        second.upload(SQUARES, empty, progress=False)
+    first.review(progress=False)
+    second.review(progress=False)
+    first.remove(progress=False)
+    assert len(read_annotations(empty, reviewed=True)) == 4
+    stop_review(empty, cancel=True)
+    stack.connect("carla", "ADMIN")
+    second.remove(progress=False)
+    assert len(read_annotations(empty)) == 0
+    assert len(read_annotations(empty, reviewed=True)) == 4
 
 
 def test_a_member_who_may_not_change_the_project_still_keeps_runs(stack: Stack, empty: Any) -> None:

@@ -78,18 +78,6 @@ def test_terms_are_put_on_and_taken_off_as_often_as_one_likes(project: Any, imag
         safe.add_term(made, 99999999)
 
 
-def test_an_annotation_is_accepted_and_the_acceptance_taken_back(stack: Stack, empty: Any) -> None:
-    known = safe.term_ids(int(empty.project))
-    made = _draw(empty, [known["tumour"]])
-    safe.review(made)
-    found = models.AnnotationCollection(project=empty.project, reviewed=True, showWKT=True).fetch()
-    assert [a.location for a in found] == [models.Annotation().fetch(made.id).location]
-    assert [a.reviewed for a in models.AnnotationCollection(image=empty.id).fetch()] == [True]
-    safe.review(made, accept=False)
-    assert len(models.AnnotationCollection(project=empty.project, reviewed=True).fetch()) == 0
-    assert [a.id for a in models.AnnotationCollection(image=empty.id).fetch()] == [made.id]
-
-
 def test_deleting_twice_and_over_a_cut_connection_is_no_failure(stack: Stack, empty: Any) -> None:
     made = _draw(empty)
     stack.way.lose_first(2, "DELETE", "/annotation/", "answer")
