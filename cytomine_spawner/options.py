@@ -156,7 +156,7 @@ class CytomineChoice(BaseModel):
 
     size: StrictStr | None = Field(default=None, description="Name of a stack's size.")
     components: list[StrictStr] | None = Field(default=None, description="The optional components.")
-    datasets: list[StrictStr] | None = Field(default=None, description="Datasets that the stack may read.")
+    datasets: list[StrictStr] | None = Field(default=None, description="Datasets to put into the stack.")
 
 
 class SpawnOptions(BaseModel):

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from traitlets.config import Config
 
 from ..options import CytomineChoice, OptionsError, kind_of, shorten
 from ..stacks.model import Extra, StackSpec
 from ..stacks.quantity import gib
 from ..stacks.render import EXTRAS, TITLES, Cost, Invalid, cost
-from ..stacks.settings import StackSettings
+from ..stacks.settings import StackSettings, offered
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,6 @@ class StackPart:
     costs: tuple[str, ...] = ()
 
 
-class Dataset(BaseModel):
-    """A dataset that the administrator offers: one entry of `cytomine_datasets`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(min_length=1, max_length=255)
-    title: str = ""
-    description: str = ""
-
-
 @dataclass(frozen=True)
 class CytomineOffer:
     """What one person may choose of Cytomine.
@@ -51,7 +41,7 @@ class CytomineOffer:
     Attributes:
         sizes: the sizes, in the settings' order.
         components: the optional components.
-        datasets: the datasets of the archive.
+        datasets: the datasets that can be put into a stack.
         default_size: the size of a new stack when none was chosen.
         refusal: why this person may have no stack at all, as a sentence; "" if they may.
     """
@@ -126,18 +116,11 @@ def read_datasets(entries: Iterable[Mapping[str, Any]]) -> tuple[StackPart, ...]
     Raises:
         ValueError: with the place and the cause, when an entry is wrong or a name comes twice.
     """
-    parts: list[StackPart] = []
-    for index, entry in enumerate(entries):
-        try:
-            dataset = Dataset.model_validate(entry)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, (f"cytomine_datasets[{index}]", *first["loc"])))
-            raise ValueError(f"{where}: {first['msg']}") from None
-        if dataset.name in (part.name for part in parts):
-            raise ValueError(f"cytomine_datasets: the name {dataset.name!r} is used more than once")
-        parts.append(StackPart(dataset.name, dataset.title or dataset.name, dataset.description))
-    return tuple(parts)
+    try:
+        found = offered(entries)
+    except ValueError as error:
+        raise ValueError(f"cytomine_datasets{error}") from None
+    return tuple(StackPart(one.name, one.title or one.name, one.description) for one in found)
 
 
 _settings: dict[str, StackSettings] = {}

@@ -86,7 +86,8 @@ class CompanionSpawner(ChoicesSpawner):
         Dict(),
         help="""
         Datasets that a stack may be started with: dictionaries with the keys `name` and, if wanted, `title` and
-        `description`. Empty: the form offers none.
+        `description`. Empty: the form offers none. The default is what the stacks' service offers
+        (`StackSettings.datasets`).
         """,
     ).tag(config=True)
 
@@ -104,6 +105,10 @@ class CompanionSpawner(ChoicesSpawner):
     @default("cytomine_namespace")
     def _default_cytomine_namespace(self) -> str:
         return str(self.config.get("StackSettings", {}).get("namespace") or self.namespace)
+
+    @default("cytomine_datasets")
+    def _default_cytomine_datasets(self) -> Any:
+        return self.config.get("StackSettings", {}).get("datasets") or []
 
     @default("cytomine_page_url")
     def _default_cytomine_page_url(self) -> str:

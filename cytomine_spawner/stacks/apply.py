@@ -11,7 +11,7 @@ from typing import Any
 from . import model, observe, render, secretdata
 from .children import Children
 from .kube import Kube
-from .model import ANNOTATION_DIGEST, ANNOTATION_KEPT, Stack
+from .model import ANNOTATION_DIGEST, ANNOTATION_KEPT, Import, Stack
 from .observe import Child
 from .settings import StackSettings
 
@@ -47,17 +47,17 @@ class Applier:
         self._corrected: dict[str, dict[tuple[str, str], datetime]] = {}
         self._turns = asyncio.Semaphore(TURNS)
 
-    def plan(self, stack: Stack) -> list[Planned]:
-        """What should be there, with digests; remembered until the spec changes.
+    def plan(self, stack: Stack, importing: Import | None = None) -> list[Planned]:
+        """What should be there, with digests; remembered until the spec or what is imported changes.
 
         Raises:
             render.Invalid: the spec asks for what is not offered.
         """
-        key = (stack.uid, stack.spec)
+        key = (stack.uid, stack.spec, importing)
         known = self._plans.get(stack.name)
         if known and known[0] == key:
             return known[1]
-        objects = render.render(stack, self._settings)
+        objects = render.render(stack, self._settings, importing)
         plan = [Planned(o["kind"], o["metadata"]["name"], render.digest(o)) for o in objects]
         self._plans[stack.name] = (key, plan)
         return plan
@@ -68,11 +68,14 @@ class Applier:
         self._seen.pop(name, None)
         self._corrected.pop(name, None)
 
-    async def apply(self, stack: Stack, *, anew: bool = False) -> datetime | None:
+    async def apply(
+        self, stack: Stack, importing: Import | None = None, *, anew: bool = False
+    ) -> datetime | None:
         """Bring all objects to what they should be, also what others changed by hand.
 
         Args:
             stack: the stack.
+            importing: the datasets that are to be put into it now, if any.
             anew: send everything, even what seems to be in place.
 
         Returns:
@@ -83,7 +86,7 @@ class Applier:
             kube.KubeError: the API server refuses an object.
             render.Invalid: the spec asks for what is not offered.
         """
-        plan = self.plan(stack)
+        plan = self.plan(stack, importing)
         family = self._children.family(stack.name)
         await self._clear_way(stack)
         secret = model.component_name(stack.name, "secrets")
@@ -92,25 +95,25 @@ class Applier:
         due += strayed
         if due or ("Secret", secret) not in family.children:
             async with self._turns:
-                await self._send_all(stack, due)
+                await self._send_all(stack, importing, due)
         await self._remove_others(stack, plan)
         return later
 
-    async def _send_all(self, stack: Stack, due: list[Planned]) -> None:
+    async def _send_all(self, stack: Stack, importing: Import | None, due: list[Planned]) -> None:
         await self._make_secret(stack)
         if due:
             wanted = {(p.kind, p.name): p.digest for p in due}
             objects = [
                 o
-                for o in render.render(stack, self._settings)
+                for o in render.render(stack, self._settings, importing)
                 if (o["kind"], o["metadata"]["name"]) in wanted
             ]
             for obj in objects:
                 digest = wanted[obj["kind"], obj["metadata"]["name"]]
                 obj["metadata"].setdefault("annotations", {})[ANNOTATION_DIGEST] = digest
-            # Workloads last: their pods look their neighbours' names up at once.
-            for workloads in (False, True):
-                batch = [o for o in objects if (o["kind"] in render.WORKLOADS) is workloads]
+            # What makes pods last: these look their neighbours' names up at once.
+            for makers in (False, True):
+                batch = [o for o in objects if (o["kind"] in render.POD_MAKERS) is makers]
                 await _all(*(self._send(stack.name, obj) for obj in batch))
 
     def _differs(self, planned: Planned, child: Child | None) -> bool:

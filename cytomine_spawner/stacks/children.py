@@ -15,7 +15,7 @@ from .observe import Child, Family, Pod, Warnings
 log = logging.getLogger(__name__)
 
 LABEL = f"app.kubernetes.io/managed-by={MANAGED_BY}"
-WHOLE = ("Pod", "Deployment", "StatefulSet", "PersistentVolumeClaim")
+WHOLE = ("Pod", "Deployment", "StatefulSet", "PersistentVolumeClaim", "Job")
 METADATA = ("ConfigMap", "Ingress", "NetworkPolicy", "Secret", "Service")
 KINDS = WHOLE + METADATA
 

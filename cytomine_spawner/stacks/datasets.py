@@ -432,7 +432,8 @@ def main(argv: list[str] | None = None) -> int:
     last = [""]
 
     def say(now: Progress) -> None:
-        line = f"{now.done}/{now.total} {now.what}" + (f" {now.fraction:.0%}" if now.fraction else "")
+        part = f" ({now.fraction:.0%})" if now.fraction else ""
+        line = f"{now.done} of {now.total} steps done, {now.what}{part}"
         if line != last[0]:
             last[0] = line
             sys.stdout.write(f"{line}\n")

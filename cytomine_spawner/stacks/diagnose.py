@@ -122,6 +122,19 @@ def diagnose(
     return _awake(_name_neighbours(findings), was_ready)
 
 
+def placed(
+    stack: str,
+    component: str,
+    pod: Pod,
+    family: Family,
+    warnings: Warnings,
+    now: datetime,
+    patience: Patience,
+) -> Finding:
+    """Judge a single pod that has not ended, on its way to a node and on it; see :func:`diagnose`."""
+    return _placed(_Context(stack, family, warnings, now, patience, ""), component, pod)
+
+
 def _asleep(findings: list[Finding], family: Family) -> Diagnosis:
     left = [f.status.name for f in findings if f.status.state is State.STOPPING]
     phase = Phase.HIBERNATING if left or family.pods else Phase.HIBERNATED

@@ -31,6 +31,7 @@ RESOURCES = {
     "Service": ("api/v1", "services"),
     "Deployment": ("apis/apps/v1", "deployments"),
     "StatefulSet": ("apis/apps/v1", "statefulsets"),
+    "Job": ("apis/batch/v1", "jobs"),
     "Ingress": ("apis/networking.k8s.io/v1", "ingresses"),
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     KIND: (f"apis/{API_VERSION}", PLURAL),
@@ -145,6 +146,13 @@ class Kube:
         except KubeError as error:
             if error.status != 404 and not (error.status == 409 and uid):
                 raise
+
+    async def log(self, pod: str, *, lines: int) -> str:
+        """The last lines that a pod's only container wrote."""
+        query = {"tailLines": str(lines), "limitBytes": "4096"}
+        path = f"{self._path('Pod', None, pod)}/log"
+        async with self._gate:
+            return str(await self._once("GET", path, query, None, "application/json", "*/*", text=True))
 
     # -- many objects -------------------------------------------------------------------------------------
 
@@ -299,7 +307,7 @@ class Kube:
             attempt += 1
             try:
                 async with self._gate:
-                    return await self._once(method, path, query or {}, body, content_type, accept)
+                    return dict(await self._once(method, path, query or {}, body, content_type, accept))
             except KubeError as error:
                 # A create that failed half-way may have happened: its second attempt says AlreadyExists.
                 if attempt == _ATTEMPTS or error.status not in _RETRIED | {0}:
@@ -308,15 +316,23 @@ class Kube:
             await asyncio.sleep(min(pause, 5) * random.uniform(0.5, 1))  # noqa: S311
 
     async def _once(
-        self, method: str, path: str, query: dict[str, str], body: Any, content_type: str, accept: str
-    ) -> dict[str, Any]:
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        body: Any,
+        content_type: str,
+        accept: str,
+        *,
+        text: bool = False,
+    ) -> Any:
         timeout = aiohttp.ClientTimeout(total=self.timeout)
         try:
             response = await self._send(method, path, query, body, content_type, timeout, accept)
             async with response:
                 if response.status >= 300:
                     raise await _error(response)
-                return dict(await response.json())
+                return await (response.text(errors="replace") if text else response.json())
         except (aiohttp.ClientError, asyncio.TimeoutError, ssl.SSLError, OSError) as error:
             raise KubeError(0, type(error).__name__, "The API server does not answer") from error
 

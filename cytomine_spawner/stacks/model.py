@@ -6,6 +6,7 @@ Everything in this module is pure: no input or output, no clock except where one
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Annotated, Any, TypeVar
@@ -31,6 +32,8 @@ ANNOTATION_ACTIVITY = f"{GROUP}/last-activity"
 ANNOTATION_DIGEST = f"{GROUP}/applied"
 # Annotation of a volume that outlives its stack: since when.
 ANNOTATION_KEPT = f"{GROUP}/kept-since"
+# The condition that says how the import of datasets stands.
+DATASETS_IMPORTED = "DatasetsImported"
 # Labels of notebook pods, which decide who reaches a stack from inside the cluster.
 LABEL_NOTEBOOK_USER = "hub.jupyter.org/username"
 LABEL_NOTEBOOK_SERVER = "hub.jupyter.org/servername"
@@ -138,7 +141,7 @@ class StackSpec(_Model):
         display_name: how pages call it.
         size: a key of the service's ``sizes``.
         components: the optional components to start.
-        datasets: identifiers of archive datasets that the stack may read.
+        datasets: names of the datasets that are imported into it.
         members: who else may use it.
         owner_groups: the owner's groups, for quotas.
         desired_state: running or hibernated.
@@ -208,6 +211,7 @@ class StackStatus(_Model):
     internal_url: str | None = None
     components: tuple[ComponentStatus, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    imported_datasets: tuple[str, ...] = ()
     started_at: datetime | None = None
     ready_at: datetime | None = None
     hibernated_at: datetime | None = None
@@ -219,6 +223,19 @@ class StackStatus(_Model):
     def condition(self, type_: str) -> Condition | None:
         """The condition of this type, if there is one."""
         return next((c for c in self.conditions if c.type == type_), None)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One try to import datasets.
+
+    Attributes:
+        names: the datasets.
+        run: tells this try from those after another start of the stack, whose keys are others, or after a retry.
+    """
+
+    names: tuple[str, ...]
+    run: str
 
 
 class Stack(_Model):

@@ -62,7 +62,10 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """Any other object of a stack; ``trouble`` is what its controller says of a failure."""
+    """Any other object of a stack.
+
+    ``trouble`` is what its controller says of a failure, and ``ended`` how a Job ended: ``Complete`` or ``Failed``.
+    """
 
     kind: str
     name: str
@@ -75,6 +78,7 @@ class Child:
     replicas: int | None = None
     claim_phase: str = ""
     trouble: str = ""
+    ended: str = ""
     created: datetime = EPOCH
     # Grows when the content changes, by whom ever; statuses do not count.
     revision: int = 0
@@ -198,14 +202,10 @@ def _container(status: dict[str, Any], init: bool, images: dict[str, str]) -> Co
 def child(kind: str, obj: dict[str, Any]) -> Child:
     """Read any other object, or its metadata alone."""
     meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    failure: dict[str, Any] = next(
-        (
-            c
-            for c in status.get("conditions") or []
-            if c["type"] == "ReplicaFailure" and c["status"] == "True"
-        ),
-        {},
-    )
+    true = {c["type"]: c for c in status.get("conditions") or [] if c["status"] == "True"}
+    ended = next((word for word in ("Complete", "Failed") if word in true), "") if kind == "Job" else ""
+    trouble = true["Failed"].get("reason", "") if ended == "Failed" else ""
+    trouble = trouble or true.get("ReplicaFailure", {}).get("message", "")
     annotations = meta.get("annotations") or {}
     return Child(
         kind=kind,
@@ -220,7 +220,8 @@ def child(kind: str, obj: dict[str, Any]) -> Child:
         kept=model.ANNOTATION_KEPT in annotations,
         replicas=spec.get("replicas"),
         claim_phase=status.get("phase", "") if kind == "PersistentVolumeClaim" else "",
-        trouble=str(failure.get("message", ""))[:_TEXT],
+        trouble=str(trouble)[:_TEXT],
+        ended=ended,
         created=parse_time(meta.get("creationTimestamp")) or EPOCH,
         revision=0 if kind in UNCOMPARED else meta.get("generation") or _version(meta),
         version=_version(meta),

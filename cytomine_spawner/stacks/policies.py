@@ -57,6 +57,10 @@ def gateway_ingress(stack: Stack, settings: StackSettings) -> list[dict[str, Any
         {"from": [service(stack, settings)], "ports": [{"port": "internal"}, {"port": "activity"}]},
         {"from": [{"podSelector": pods(stack.name, "core")}], "ports": [{"port": "cbir"}]},
     ]
+    if settings.datasets:
+        rules.append(
+            {"from": [{"podSelector": pods(stack.name, "datasets")}], "ports": [{"port": "internal"}]}
+        )
     # An empty list of peers would mean everybody. Where nobody may come in, nobody has a way either.
     if settings.ingress_peers and settings.public_access != "closed":
         rules.insert(0, {"from": list(settings.ingress_peers), "ports": [{"port": "public"}]})

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from .auth import Action, Person, may
 from .members import Role
-from .model import ComponentStatus, Desired, Phase, Stack, State
+from .model import DATASETS_IMPORTED, ComponentStatus, Condition, Desired, Phase, Stack, State
 from .render import TITLES
 
 PHASES = {
@@ -89,6 +89,18 @@ class MembersView(_View):
     groups: list[str]
 
 
+class ImportView(_View):
+    """How the import of datasets stands."""
+
+    reason: str = Field(description="Waiting, Importing, Imported, Failed or NotOffered, for programs.")
+    message: str = Field(description="One sentence for people.")
+
+    @property
+    def look(self) -> str:
+        """The look of the state."""
+        return {"Imported": "good", "Importing": "busy", "Waiting": "busy"}.get(self.reason, "bad")
+
+
 class StackView(_View):
     """A stack as its owner, a member or an administrator sees it."""
 
@@ -109,6 +121,7 @@ class StackView(_View):
     ready: str | None = Field(description="Components that serve, of all that should, such as 5/7.")
     slowest: str | None
     components: list[ComponentView]
+    datasets: ImportView | None = Field(description="The import of datasets; null where none was asked for.")
     url: str | None = Field(description="Where a browser opens the stack.")
     role: Role | None = Field(
         description="Why the person who asks may use it; null for an administrator who may not."
@@ -158,6 +171,8 @@ def can_retry(stack: Stack) -> bool:
     failed = stack.status.phase is Phase.FAILED or any(
         c.state is State.FAILED for c in stack.status.components
     )
+    found = stack.status.condition(DATASETS_IMPORTED)
+    failed = failed or (found is not None and found.reason == "Failed")
     return failed and stack.spec.retry <= (stack.status.observed_retry or 0)
 
 
@@ -193,6 +208,7 @@ def view(stack: Stack, person: Person) -> StackView:
         ready=status.ready,
         slowest=slowest,
         components=[_component(c, slowest) for c in status.components],
+        datasets=_import(status.condition(DATASETS_IMPORTED)),
         url=web_address(status.url) if opens else None,
         role=person.role(stack),
         members=MembersView(users=list(spec.members.users), groups=list(spec.members.groups))
@@ -222,6 +238,10 @@ def _component(status: ComponentStatus, slowest: str | None) -> ComponentView:
         ready_seconds=status.ready_seconds,
         slowest=status.name == slowest,
     )
+
+
+def _import(condition: Condition | None) -> ImportView | None:
+    return ImportView(reason=condition.reason, message=condition.message) if condition else None
 
 
 def _usual_message(phase: Phase | None) -> str:

@@ -17,6 +17,7 @@ from . import capacity, lifecycle, metrics, model, quota, render
 from .apply import Applier, Blocked
 from .children import Children
 from .diagnose import Diagnosis, Patience, diagnose
+from .imports import Imports, news
 from .kube import Kube, KubeError
 from .model import ComponentStatus, Condition, Desired, Phase, Reason, Stack, StackStatus, State
 from .settings import StackSettings
@@ -80,6 +81,7 @@ class Reconciler:
             unschedulable=timedelta(seconds=settings.unschedulable_grace),
             probe=timedelta(seconds=settings.probe_grace),
         )
+        self._imports = Imports(kube, children, settings, self.applier, self._patience)
 
     def adopt(self, stacks: Iterable[Stack]) -> None:
         """Count the stacks that ran before this process began."""
@@ -89,6 +91,7 @@ class Reconciler:
         """A stack is gone."""
         self._memories.pop(name, None)
         self.applier.forget(name)
+        self._imports.forget(name)
         self._leave_place(name)
 
     async def look(self, stack: Stack) -> datetime | None:
@@ -126,8 +129,11 @@ class Reconciler:
         if retry:
             await self._end_late_pods(stack)
             memory.missing = None
-            status = status.replace(started_at=time, ready_at=None)
-        later = await self.applier.apply(stack, anew=retry)
+            # Where only an import failed the stack goes on, and the notebooks keep their keys.
+            if status.phase is not Phase.READY:
+                status = status.replace(started_at=time, ready_at=None)
+        stack = stack.model_copy(update={"status": status})
+        importing, later = await self._imports.apply(stack, anew=retry)
         memory.failures = 0
         names = render.components(stack.spec, self._settings)
         diagnosis = self._diagnose(stack, names, status, memory, time)
@@ -135,6 +141,8 @@ class Reconciler:
             diagnosis = self._diagnose(stack, names, status, memory, time)
         diagnosis = await self._await_keys(stack, status, diagnosis)
         status = self._status(stack, status, diagnosis, time)
+        stack = stack.model_copy(update={"status": status})
+        status, next_import = await self._imports.judge(stack, importing, time)
         if diagnosis.phase is Phase.HIBERNATED:
             self._leave_place(stack.name)
         again, fell_asleep = await self._deadlines(stack.model_copy(update={"status": status}), memory, time)
@@ -143,7 +151,7 @@ class Reconciler:
         status = status.replace(
             last_activity=again.active, hibernates_at=again.hibernates, expires_at=again.expires
         )
-        times = [t for t in (later, diagnosis.again, again.hibernates, again.expires) if t]
+        times = [t for t in (later, diagnosis.again, next_import, again.hibernates, again.expires) if t]
         return status, min(times, default=None)
 
     # -- places -------------------------------------------------------------------------------------------
@@ -346,7 +354,10 @@ class Reconciler:
             observed_retry=stack.spec.retry,
             url=self._settings.url(stack.name),
             internal_url=model.internal_url(stack.name, stack.namespace),
-            conditions=tuple(_condition(stack, status, *c[:2], c[2], phase, c[3]) for c in conditions),
+            conditions=(
+                *(_condition(stack, status, *c[:2], c[2], phase, c[3]) for c in conditions),
+                *(c for c in status.conditions if c.type == model.DATASETS_IMPORTED),
+            ),
         )
 
     async def removing(self, stack: Stack, text: str) -> None:
@@ -372,6 +383,9 @@ class Reconciler:
             return
         await self._kube.patch(model.KIND, stack.name, {"status": changes}, "status")
         memory.written = status
+        if ended := news(before, status):
+            kind = "Warning" if ended.reason == "Failed" else "Normal"
+            self._tell(stack, kind, f"Datasets{ended.reason}", ended.message)
         if before.phase is not status.phase or before.reason is not status.reason:
             bad = status.phase in (Phase.FAILED, Phase.DEGRADED) or status.reason is not None
             word = status.reason.value if status.reason else (status.phase or Phase.PENDING).value

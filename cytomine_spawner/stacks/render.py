@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from . import model, policies, variables
-from .model import Extra, Stack
+from .model import Extra, Import, Stack
 from .override import merge
 from .quantity import cores, gib, to_bytes
 from .settings import StackSettings
@@ -33,6 +33,8 @@ EXTRAS = {
 }
 # In the gateway's pod: an image and a size of its own, but no component.
 LOGIN = "oauth2-proxy"
+# No component either: a Job while datasets are put into the stack.
+DATASETS = "datasets"
 ALL = BASE + tuple(name for names in EXTRAS.values() for name in names)
 TITLES = {
     "postgis": "Database",
@@ -50,8 +52,11 @@ TITLES = {
     "app-engine-db": "App engine's database",
     "registry": "App registry",
     "app-engine": "App engine",
+    DATASETS: "Import of datasets",
 }
 WORKLOADS = ("Deployment", "StatefulSet")
+# What makes pods is sent last.
+POD_MAKERS = (*WORKLOADS, "Job")
 # Made once and never changed by the operator: passwords, and volumes whose size a cluster may not let change.
 CREATE_ONCE = ("Secret", "PersistentVolumeClaim")
 DIGEST_OF_CONFIG = f"{model.GROUP}/config"
@@ -125,14 +130,20 @@ def cost(spec: model.StackSpec, settings: StackSettings) -> Cost:
     )
 
 
-def render(stack: Stack, settings: StackSettings) -> list[dict[str, Any]]:
+def render(stack: Stack, settings: StackSettings, importing: Import | None = None) -> list[dict[str, Any]]:
     """All objects of a stack but its Secret, in the order to apply them; workloads at zero when it hibernates.
+
+    Args:
+        stack: the stack.
+        settings: the administrator's settings.
+        importing: the datasets that are to be put into it now, if any.
 
     Raises:
         Invalid: the size or a component is not offered.
     """
     names = components(stack.spec, settings)
-    objects = [(component, variables.prune(obj)) for component, obj in _filled(stack, settings, names)]
+    filled = [*_filled(stack, settings, names), *_filled_import(stack, settings, importing)]
+    objects = [(component, variables.prune(obj)) for component, obj in filled]
     for component, obj in objects:
         _environment(obj, settings.values.env.get(component) or {})
     for patch in settings.values.overrides:
@@ -142,7 +153,11 @@ def render(stack: Stack, settings: StackSettings) -> list[dict[str, Any]]:
     for component, obj in objects:
         _finish(obj, component, stack, settings)
     _roll_on_config_change([obj for _, obj in objects])
-    return [obj for _, obj in sorted(objects, key=lambda pair: pair[1]["kind"] in WORKLOADS)]
+    for _, obj in objects:
+        if importing and obj["kind"] == "Job":
+            # A Job cannot be changed: each try has one of its own.
+            obj["metadata"]["name"] += f"-{digest({'run': importing.run, 'job': obj})[:8]}"
+    return [obj for _, obj in sorted(objects, key=lambda pair: pair[1]["kind"] in POD_MAKERS)]
 
 
 def _filled(
@@ -165,6 +180,18 @@ def _filled(
         if settings.ingress_enabled:
             objects += _load("ingress", common)
         yield from ((name, obj) for obj in objects)
+
+
+def _filled_import(
+    stack: Stack, settings: StackSettings, importing: Import | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    if importing is None:
+        return
+    values = {
+        **variables.common(stack, settings, (), ALL),
+        **variables.datasets(stack, settings, importing.names),
+    }
+    yield from ((DATASETS, obj) for obj in _load(DATASETS, values))
 
 
 def secret(stack: Stack, data: dict[str, str]) -> dict[str, Any]:
@@ -197,11 +224,14 @@ def check(settings: StackSettings) -> None:
         stack = model.new_stack(
             settings.namespace, model.StackSpec(owner="check", size=size, components=extras)
         )
-        objects = render(stack, settings)
+        importing = Import(tuple(settings.dataset_titles), "") if settings.datasets else None
+        objects = render(stack, settings, importing)
         for patch in settings.values.overrides:
             if not any(_matches(patch, stack.name, obj) for obj in objects):
                 msg = f"An override names {patch.get('kind')} {patch.get('name', '')!r}, which no stack has"
                 raise ValueError(msg)
+    if settings.datasets and not settings.dataset_volume:
+        raise ValueError("datasets are offered, but dataset_volume does not say where they are")
     for component in settings.values.env:
         if component not in ALL:
             msg = f"env names the component {component!r}; there are {', '.join(ALL)}"
@@ -231,7 +261,10 @@ def _resources(size: str, component: str, settings: StackSettings) -> dict[str, 
 def _matches(patch: dict[str, Any], stack: str, obj: dict[str, Any]) -> bool:
     if patch.get("kind") != obj["kind"]:
         return False
-    return "name" not in patch or obj["metadata"]["name"] == model.component_name(stack, patch["name"])
+    if "name" not in patch:
+        return True
+    name = model.component_name(stack, patch["name"])
+    return bool(obj["metadata"]["name"] == name) or (obj["kind"] == "Job" and patch["name"] == DATASETS)
 
 
 def _environment(obj: dict[str, Any], changes: dict[str, str | None]) -> None:
@@ -266,11 +299,12 @@ def _finish(obj: dict[str, Any], component: str, stack: Stack, settings: StackSe
     selector = policies.pods(stack.name, component)
     if obj["kind"] == "Service":
         obj["spec"]["selector"] = selector["matchLabels"]
-    if obj["kind"] not in WORKLOADS:
+    if obj["kind"] not in POD_MAKERS:
         return
     spec = obj["spec"]
-    spec["selector"] = selector
-    spec.setdefault("revisionHistoryLimit", 1)
+    if obj["kind"] in WORKLOADS:
+        spec["selector"] = selector
+        spec.setdefault("revisionHistoryLimit", 1)
     template = spec["template"]
     meta = template.setdefault("metadata", {})
     meta["labels"] = {**meta.get("labels", {}), **model.child_labels(stack.name, component)}
@@ -279,7 +313,10 @@ def _finish(obj: dict[str, Any], component: str, stack: Stack, settings: StackSe
     pod["automountServiceAccountToken"] = False
     pod.setdefault("enableServiceLinks", False)
     pod.setdefault("terminationGracePeriodSeconds", 30)
-    ids = {"runAsUser": settings.user_id, "runAsGroup": settings.user_id, "fsGroup": settings.user_id}
+    ids = {"runAsUser": settings.user_id, "runAsGroup": settings.user_id}
+    if obj["kind"] != "Job":
+        # Not for datasets: their volume is not ours, and a group would change its files' owner.
+        ids["fsGroup"] = settings.user_id
     pod["securityContext"] = {**copy.deepcopy(_POD_SECURITY), **ids, **pod.get("securityContext", {})}
     for container in [*pod.get("initContainers", []), *pod["containers"]]:
         container["securityContext"] = {

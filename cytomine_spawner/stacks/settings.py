@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -11,10 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 from traitlets import Bool, Dict, Enum, Integer, List, TraitError, Unicode, validate
 from traitlets.config import LoggingConfigurable
 
-from .model import Extra
+from .model import Extra, Name
 
 SECONDS_PER_DAY = 86_400
 _KEYS = {"images", "components", "env", "overrides", "sizes"}
@@ -37,6 +39,36 @@ class Values:
     env: dict[str, dict[str, str | None]]
     overrides: list[dict[str, Any]]
     sizes: dict[str, dict[str, Any]]
+
+
+class OfferedDataset(BaseModel):
+    """A dataset that can be put into a stack: one entry of the setting ``datasets``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    title: str = ""
+    description: str = ""
+
+
+def offered(entries: Iterable[Mapping[str, Any]]) -> list[OfferedDataset]:
+    """Read the entries of a setting.
+
+    Raises:
+        ValueError: with the place, such as ``[0].name``, and the cause, when an entry is wrong or a name comes twice.
+    """
+    found: list[OfferedDataset] = []
+    for index, entry in enumerate(entries):
+        try:
+            dataset = OfferedDataset.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, (f"[{index}]", *first["loc"])))
+            raise ValueError(f"{where}: {first['msg']}") from None
+        if dataset.name in (other.name for other in found):
+            raise ValueError(f": the name {dataset.name!r} is used more than once")
+        found.append(dataset)
+    return found
 
 
 class StackSettings(LoggingConfigurable):
@@ -174,6 +206,28 @@ class StackSettings(LoggingConfigurable):
         config=True
     )
 
+    datasets = List(
+        Dict(),
+        help="""Datasets that can be put into a stack: dictionaries with the key ``name``, the dataset's own in
+        ``dataset_volume``, and, if wanted, ``title`` and ``description`` for the options.""",
+    ).tag(config=True)
+    dataset_volume = Dict(
+        help="""The volume with the datasets: a volume of a pod without its name, in the stacks' namespace, such as
+        ``{"persistentVolumeClaim": {"claimName": "datasets", "readOnly": True}}``. It is mounted read-only by the Job
+        that imports, and holds a folder for each dataset, as the Bigpicture archive lays them out:
+        ``<any name>/DATASET_<name>/IMAGES/<alias>/<files>``."""
+    ).tag(config=True)
+    dataset_image = Unicode(
+        "cytomine-spawner/stacks", help="The image that imports datasets: that of this service."
+    ).tag(config=True)
+    dataset_resources = Dict(
+        {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}},
+        help="What an import may use, as in a container. Slides are sent piece by piece: their size does not matter.",
+    ).tag(config=True)
+    dataset_deadline = Integer(
+        24 * 3600, min=60, help="Seconds after which an import that has not ended counts as failed."
+    ).tag(config=True)
+
     idle_timeout = Integer(
         4 * 3600,
         min=0,
@@ -220,6 +274,19 @@ class StackSettings(LoggingConfigurable):
             )
             raise TraitError(msg)
         return url.rstrip("/")
+
+    @validate("datasets")
+    def _named_once(self, proposal: Any) -> Any:
+        try:
+            offered(proposal["value"])
+        except ValueError as error:
+            raise TraitError(f"StackSettings.datasets{error}") from None
+        return proposal["value"]
+
+    @property
+    def dataset_titles(self) -> dict[str, str]:
+        """The titles of the datasets that are offered, by name."""
+        return {dataset.name: dataset.title or dataset.name for dataset in offered(self.datasets)}
 
     def url(self, stack: str) -> str:
         """Where a browser opens a stack; without a slash at the end."""

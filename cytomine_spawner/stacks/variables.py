@@ -133,6 +133,21 @@ def component(stack: Stack, settings: StackSettings, name: str, part: dict[str, 
     }
 
 
+def datasets(stack: Stack, settings: StackSettings, names: tuple[str, ...]) -> dict[str, Any]:
+    """What the import of datasets with these names needs besides."""
+    program = ["python", "-m", "cytomine_spawner.stacks.datasets"]
+    folders = ["--connection=/var/run/cytomine", "--root=/datasets"]
+    return {
+        "pods_of_datasets": policies.pods(stack.name, "datasets"),
+        "connection": model.connection_secret_name(stack.name),
+        "dataset_image": settings.dataset_image,
+        "dataset_command": ["tini", "-g", "--", *program, *folders, "--", *names],
+        "dataset_volume": {**settings.dataset_volume, "name": "datasets"},
+        "dataset_resources": dict(settings.dataset_resources),
+        "dataset_deadline": settings.dataset_deadline,
+    }
+
+
 def resources(part: dict[str, Any]) -> dict[str, Any]:
     """A size's pair of numbers as Kubernetes writes requests and limits."""
     (cpu, cpu_limit), (memory, memory_limit) = part["cpu"], part["memory"]

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dev import cache, cluster, images, lslogin, oauth2proxy, proc
+from dev import cache, cluster, dataset, images, lslogin, oauth2proxy, proc
 from dev.cache import ROOT
 from dev.console import Console, Problem
+from dev.demo import mock
 from dev.kube import Kube
 from dev.wait import until
 
@@ -71,6 +72,8 @@ class Target:
     ingress_class: str
     # From where the ingress comes; nothing for one on the node's own network.
     ingress_from: tuple[dict[str, Any], ...] = ()
+    # The mock dataset on the nodes; nothing where it is not there.
+    dataset: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,12 @@ def prepare(
         for job in (programs, built):
             job.result()
     archives = _with_login(console, built.result())
+    slides = dataset.build(console)
     cluster.up(console, port=port)
     cluster.import_images(console, list(archives.values()))
     kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"), str(cluster.bin() / "helm"))
-    return Target(kube, port, {n: a.reference for n, a in archives.items()}, cluster.INGRESS_CLASS)
+    names = {n: a.reference for n, a in archives.items()}
+    return Target(kube, port, names, cluster.INGRESS_CLASS, dataset=slides)
 
 
 def _with_login(console: Console, archives: dict[str, images.Archive]) -> dict[str, images.Archive]:
@@ -142,7 +147,8 @@ def _prepare_foreign(
                 f"Install {program} 3 or newer" if program == "helm" else "Install kubectl",
             )
     kube = Kube(kubeconfig)
-    with console.step("Asking the cluster"):
+    with console.step("Asking the cluster") as step:
+        step.note = "without the mock dataset: its files are not on that cluster's nodes"
         context = kube.kubectl("config", "current-context", what="reading KUBECONFIG").strip()
         kube.kubectl("get", "--raw", "/readyz", what=f"asking the cluster of context {context}", timeout=20)
     if prefix:
@@ -203,6 +209,8 @@ def install(console: Console, target: Target, place: Place) -> Installed:
         # Helm installs a chart's definitions once and never renews them.
         crds = ["apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds")]
         kube.kubectl(*crds, what="defining stacks")
+        if target.dataset:
+            mock.apply(kube, place.namespace, target.dataset)
         values = _values(target, place)
         path = cache.home() / f"values-{place.namespace}.json"
         path.write_text(json.dumps(values, indent=1))
@@ -271,6 +279,7 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
             "enabled": True,
             "url": place.stack_url(target.port),
             "image": image("stacks"),
+            **mock.values(target.dataset),
             "ingress": {"className": target.ingress_class, "from": list(target.ingress_from)},
             "config": {
                 "StackSettings": {
@@ -335,6 +344,7 @@ def remove(console: Console, kube: Kube, place: Place) -> None:
             what=f"deleting {place.namespace}",
             timeout=130,
         )
+        mock.remove(kube, place.namespace)
 
 
 def _remove_stacks(kube: Kube, place: Place) -> None:

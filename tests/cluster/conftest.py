@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.demo import install
+from dev.demo import install, mock
 from tests.support.lab import Lab
 
 HERE = Path(__file__).parent
@@ -24,4 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def owner(hub: install.Installed) -> Iterator[Lab]:
     """Somebody with a notebook and a stack that is ready, for the tests of one file."""
     with Lab.beside(hub, "petra") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def analyst(hub: install.Installed) -> Iterator[Lab]:
+    """Somebody with a notebook and a stack in which the mock dataset is, for the tests of one file."""
+    with Lab.beside(hub, "petra", datasets=[d["name"] for d in mock.OFFERED]) as lab:
         yield lab

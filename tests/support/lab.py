@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from dev.demo import install
 from tests.support.person import Person, wait
 
 KINDS = (
-    "pods,deployments,statefulsets,replicasets,services,configmaps,secrets,persistentvolumeclaims,networkpolicies,"
+    "pods,deployments,statefulsets,replicasets,jobs,services,configmaps,secrets,persistentvolumeclaims,networkpolicies,"
     "ingresses,cytominestacks"
 )
 
@@ -52,6 +52,17 @@ class Lab:
     def wait_ready(self) -> None:
         wait(self.is_ready, f"the stack, which is {self.status()}", 150)
 
+    def importing(self) -> dict[str, Any]:
+        """The condition that says how the import of datasets stands; empty if there is none."""
+        found = self.status().get("conditions", [])
+        return next((c for c in found if c["type"] == "DatasetsImported"), {})
+
+    def wait_imported(self, seconds: float = 240) -> None:
+        """Wait for the datasets to be in the stack; a failure ends it at once."""
+        end = ("Imported", "Failed", "NotOffered")
+        wait(lambda: self.importing().get("reason") in end, f"the import: {self.importing()}", seconds)
+        assert self.importing()["reason"] == "Imported", self.importing()
+
     def python(self, code: str) -> Any:
         """Run code in the notebook's pod, as its user would; what it prints last, from JSON."""
         (pod,) = self.person.pods()
@@ -81,19 +92,24 @@ class Lab:
 
     @classmethod
     @contextmanager
-    def beside(cls, hub: install.Installed, key: str, *, ready: bool = True) -> Iterator[Lab]:
+    def beside(
+        cls, hub: install.Installed, key: str, *, ready: bool = True, datasets: Sequence[str] = ()
+    ) -> Iterator[Lab]:
         """Somebody with a notebook and a stack made anew, until the block ends.
 
         Args:
             hub: the tests' hub.
             key: the test user's.
-            ready: whether to wait for the stack.
+            ready: whether to wait for the stack, and for the datasets to be in it.
+            datasets: the datasets that are ticked in the options: ``mock-skin``, ``mock-landmarks``.
         """
         lab = cls(hub, key)
         lab.remove()
-        lab.start(cytomine={"size": "S"})
+        lab.start(cytomine={"size": "S", "datasets": list(datasets)})
         if ready:
             lab.wait_ready()
+            if datasets:
+                lab.wait_imported()
         try:
             yield lab
         finally:

@@ -34,6 +34,7 @@ FAMILY = (
     "Deployment",
     "StatefulSet",
     "ReplicaSet",
+    "Job",
     "PersistentVolumeClaim",
     "Service",
     "ConfigMap",

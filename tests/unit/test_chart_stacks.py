@@ -52,6 +52,9 @@ def test_without_stacks_nothing_of_them_is_there():
         (on(url="https://{stack}.example.org/path"), "url"),
         (merged(ON, {"hub": {"services": {"cytomine": {"url": "http://x"}}}}), "hub.services.cytomine"),
         (on(valuesFiles={"settings": "a: 1"}), "valuesFiles"),
+        (on(datasets=[{"name": "colon"}]), "stacks.datasetVolume is not set"),
+        (on(datasets=[{"name": "a"}, {"name": "a"}], datasetVolume={"emptyDir": {}}), "more than once"),
+        (on(datasets=[{"title": "Colon"}], datasetVolume={"emptyDir": {}}), "name"),
         (on(values={"image": {}}), "image"),
     ],
 )
@@ -71,6 +74,9 @@ def test_the_service_understands_the_settings_that_the_chart_writes(tmp_path):
             config={"StackSettings": {"node_selector": {"pool": "cytomine"}}},
             values={"images": {"core": "registry.example.org/core@sha256:" + "0" * 64}},
             valuesFiles={"site": "sizes: {L: null}"},
+            datasets=[{"name": "colon", "title": "Colon biopsies"}],
+            datasetVolume={"nfs": {"server": "nfs.example.org", "path": "/datasets"}},
+            image={"name": "registry.example.org/stacks", "tag": "1"},
         )
     )
     written, texts = settings(objects)
@@ -84,6 +90,9 @@ def test_the_service_understands_the_settings_that_the_chart_writes(tmp_path):
     stack_render.check(made)
     assert (made.max_stacks, made.max_stacks_per_user, made.max_stacks_per_group) == (5, 2, {"trainees": 3})
     assert made.retention == 7 * 86400
+    assert made.dataset_titles == {"colon": "Colon biopsies"}
+    assert made.dataset_volume == {"nfs": {"server": "nfs.example.org", "path": "/datasets"}}
+    assert made.dataset_image == "registry.example.org/stacks:1"
     assert made.node_selector == {"pool": "cytomine"}
     assert made.values.images["core"].endswith("0" * 64)
     assert set(made.values.sizes) == {"S", "M"}
@@ -124,7 +133,11 @@ def test_the_service_may_manage_stacks_and_their_parts_in_its_namespace_and_noth
     objects = render(ON)
     given = rights(find(objects, "Role", "hub-stacks"))
     groups = {group for group, _, _ in given}
-    assert groups == {"", "apps", "networking.k8s.io", "cytomine-spawner.org"}
+    assert groups == {"", "apps", "batch", "networking.k8s.io", "cytomine-spawner.org"}
+    assert {verb for group, _, verb in given if group == "batch"} == {
+        "list", "watch", "create", "patch", "delete",
+    }  # fmt: skip
+    assert {resource for group, resource, _ in given if group == "batch"} == {"jobs"}
     assert ("", "pods", "create") not in given
     assert not {r for r in given if r[1] in ("roles", "rolebindings", "serviceaccounts", "pods/exec")}
     assert ("cytomine-spawner.org", "cytominestacks", "create") not in given

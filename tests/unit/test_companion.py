@@ -225,6 +225,18 @@ async def test_the_names_of_traits_that_depend_on_others():
         make(cytomine_datasets=[{}])
 
 
+async def test_the_form_offers_the_datasets_that_the_service_imports_unless_told_otherwise():
+    spawner = make()
+    spawner.config.StackSettings.datasets = [{"name": "colon", "title": "Colon biopsies"}]
+    assert "Colon biopsies" in await spawner.get_options_form()
+    await spawner._run_apply_user_options({"cytomine": {"datasets": ["colon"]}})
+    with pytest.raises(OptionsError, match="Allowed: colon"):
+        await spawner._run_apply_user_options({"cytomine": {"datasets": ["lung"]}})
+    other = make(cytomine_datasets=[{"name": "lung"}])
+    other.config.StackSettings.datasets = [{"name": "colon"}]
+    assert other.cytomine_datasets == [{"name": "lung"}]
+
+
 async def test_a_link_in_the_progress_shows_what_the_service_wrote_as_text():
     spawner = make()
     spawner._notices = []

@@ -16,6 +16,8 @@ ON = {
         "groups": ["users"],
         "wait": True,
         "waitTimeout": 77,
+        "datasets": [{"name": "colon", "title": "Colon biopsies"}],
+        "datasetVolume": {"nfs": {"server": "nfs.example.org", "path": "/datasets"}},
     },
 }
 ACCESS = "access:services!service=cytomine"
@@ -29,6 +31,7 @@ def test_the_form_offers_what_the_service_runs(deployment):  # noqa: F811
     made = config(deployment)
     assert made.StackSettings.namespace == "cytomine"
     assert made.StackSettings.stack_url == ON["stacks"]["url"]
+    assert made.StackSettings.datasets == ON["stacks"]["datasets"]
     assert "StacksApp" not in made
     spawner = made.CytomineSpawner
     assert (spawner.cytomine_enabled, spawner.cytomine_groups) == (True, ["users"])

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup, Tag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cytomine_spawner.stacks.model import ComponentStatus, Phase, Reason, Stack, State
+from cytomine_spawner.stacks.model import ComponentStatus, Condition, Phase, Reason, Stack, State
 from cytomine_spawner.stacks.store import LogSource
 from tests.support.stacks import NAMES, PREFIX, Service, a_stack, events, serving, xsrf
 
@@ -186,6 +186,33 @@ def test_a_starting_stack_names_the_component_it_waits_for(service: Service) -> 
     assert "fetching its image" in rows["Core"]
     assert "Its image is being fetched. This holds the stack up. Started anew 2 times." in rows["Core"]
     assert "ready It serves. Ready after 1 min 15 s." in rows["Database"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "looks", "log"),
+    [("Importing", "busy", True), ("Failed", "bad", True), ("Imported", "good", False)],
+)
+def test_the_card_says_how_the_import_of_datasets_stands(
+    service: Service, reason: str, looks: str, log: bool
+) -> None:
+    time = datetime.now(timezone.utc)
+    condition = Condition(
+        type="DatasetsImported",
+        status="False",
+        reason=reason,
+        message="Colon: 3 of 4.",
+        last_transition_time=time,
+    )
+    service.put(a_stack("ada", conditions=(condition,)))
+    card = cards(service.browser("ada").get(PREFIX))[ADA]
+    part = card.select_one("[data-part=datasets]")
+    assert text(part).startswith("Datasets Colon: 3 of 4.")
+    assert part.select_one(f".look-{looks}")
+    link = part.select_one("a")
+    assert bool(link) is log
+    if log:
+        assert service.browser("ada").get(str(link["href"])).status_code in (200, 404)
+    assert ("Try again" in text(card.select_one(".actions"))) is (reason == "Failed")
 
 
 def test_a_failed_stack_shows_why_and_offers_another_try(service: Service) -> None:

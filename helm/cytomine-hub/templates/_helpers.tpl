@@ -157,6 +157,14 @@ http://{{ include "cytomine-hub.fullname" . }}-proxy-public:{{ .Values.proxy.ser
 {{- if hasKey .Values.hub.services "cytomine" }}
 {{- fail "hub.services.cytomine: with stacks.enabled this name is the chart's own; choose another one." }}
 {{- end }}
+{{- $names := list }}
+{{- range .Values.stacks.datasets }}{{ $names = append $names .name }}{{ end }}
+{{- if ne (len $names) (len (uniq $names)) }}
+{{- fail "stacks.datasets: a name is used more than once." }}
+{{- end }}
+{{- if and $names (not .Values.stacks.datasetVolume) }}
+{{- fail "stacks.datasetVolume is not set: say which volume holds the datasets of stacks.datasets." }}
+{{- end }}
 {{- end }}
 {{- if gt (len .Release.Name) 40 }}
 {{- fail (printf "The release's name %s is longer than 40 characters: choose a shorter one." .Release.Name) }}

@@ -1,0 +1,126 @@
+"""Datasets that are ticked in the options are put into the stack, once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.demo import install
+from tests.support.lab import Lab
+from tests.support.person import wait
+
+FOUND = """
+import json
+from cytomine_spawner.notebook import connect
+conn = connect(progress=False, timeout=120)
+from cytomine.models import *
+found = {}
+for project in ProjectCollection().fetch():
+    images = ImageInstanceCollection().fetch_with_filter("project", project.id)
+    annotations = AnnotationCollection(project=project.id, showTerm=True).fetch()
+    names = {t.id: t.name for t in TermCollection().fetch_with_filter("project", project.id)}
+    counts = {}
+    for annotation in annotations:
+        for term in annotation.term:
+            counts[names[term]] = counts.get(names[term], 0) + 1
+    found[project.name] = {
+        "images": sorted([i.instanceFilename, i.width, i.height] for i in images), "terms": counts,
+    }
+print(json.dumps(found))
+"""
+SIZES = {"skin.svs": [2220, 2967], "skin-large.tif": [17760, 17802], "cells.ome.tif": [2048, 1536]}
+
+
+def truth(folder: Path, dataset: str) -> dict[str, int]:
+    """How many annotations of each term the dataset's own files have."""
+    counts: dict[str, int] = {}
+    for path in folder.glob(f"*/DATASET_{dataset}/ANNOTATIONS/*.geojson"):
+        for feature in json.loads(path.read_text())["features"]:
+            name = feature["properties"]["classification"]["name"]
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def check(lab: Lab, *datasets: str) -> None:
+    """The stack holds exactly these datasets, as their files have them."""
+    found = lab.python(FOUND)
+    assert set(found) == set(datasets)
+    folder = lab.hub.target.dataset
+    assert folder
+    for name in datasets:
+        assert found[name]["terms"] == truth(folder, name)
+    if "mock-skin" in datasets:
+        images = {name: size for name, *size in found["mock-skin"]["images"]}
+        assert len(images) == 4
+        assert SIZES.items() <= images.items()
+        assert found["mock-skin"]["terms"]["Nucleus"] > 100
+    if "mock-landmarks" in datasets:
+        assert len(found["mock-landmarks"]["images"]) == 16
+
+
+def jobs(lab: Lab) -> list[dict[str, Any]]:
+    found = lab.kube.get("-n", lab.namespace, "jobs", "-l", f"app.kubernetes.io/instance={lab.name}")
+    return list((found or {"items": []})["items"])
+
+
+def test_ticked_datasets_are_in_the_stack_with_project_images_terms_and_annotations(analyst: Lab) -> None:
+    check(analyst, "mock-skin", "mock-landmarks")
+    assert analyst.importing()["message"] == "Mock skin and Mock landmarks are in Cytomine."
+    wait(lambda: not jobs(analyst), "the Job to be gone")
+    row = analyst.kubectl("get", "cytominestacks", "-o", "wide")
+    assert re.search(r"\bImported\b", row), row
+
+
+def test_the_next_start_imports_nothing_again(analyst: Lab) -> None:
+    analyst.person.stop()
+    analyst.ask("PATCH", f"api/stacks/{analyst.name}", {"desiredState": "Hibernated"})
+    wait(lambda: analyst.status().get("phase") == "Hibernated", "the stack to sleep", 90)
+    analyst.start(cytomine={"size": "S", "datasets": ["mock-skin", "mock-landmarks"]})
+    analyst.wait_ready()
+    assert analyst.importing()["reason"] == "Imported"
+    assert not jobs(analyst)
+    check(analyst, "mock-skin", "mock-landmarks")
+
+
+@pytest.fixture
+def cut(hub: install.Installed) -> Iterator[Lab]:
+    """Somebody whose import waits in its midst, for an image server that was killed."""
+    with Lab.beside(hub, "ivan", ready=False, datasets=["mock-skin"]) as lab:
+        wait(lambda: lab.status().get("phase"), "the service to see the stack")
+        wait(lambda: jobs(lab), "the import to begin", 180)
+        of_stack = f"app.kubernetes.io/instance={lab.name},app.kubernetes.io/component"
+        lab.kubectl("delete", "pods", "-l", f"{of_stack}=pims", "--grace-period=0", "--force")
+        yield lab
+
+
+def test_an_import_goes_on_after_a_restart_of_the_service_and_after_hibernation(cut: Lab) -> None:
+    assert cut.person.ready(), "the notebook waits for no import"
+    (before,) = jobs(cut)
+    parts = "app.kubernetes.io/name=cytomine-hub,app.kubernetes.io/component=stacks"
+    cut.kubectl("delete", "pods", "-l", parts, "--grace-period=0", "--force")
+    cut.kubectl("rollout", "status", "deploy/hub-stacks", "--timeout=60s", timeout=70)
+    assert [job["metadata"]["uid"] for job in jobs(cut)] == [before["metadata"]["uid"]]
+    assert cut.importing()["reason"] == "Importing"
+    cut.kubectl(
+        "patch", "cytominestack", cut.name, "--type=merge", "-p", '{"spec":{"desiredState":"Hibernated"}}'
+    )
+    wait(lambda: cut.status().get("phase") == "Hibernated", "the stack to sleep", 90)
+    assert not jobs(cut)
+    assert cut.importing()["reason"] == "Waiting"
+    cut.kubectl(
+        "patch", "cytominestack", cut.name, "--type=merge", "-p", '{"spec":{"desiredState":"Running"}}'
+    )
+    cut.wait_ready()
+    cut.wait_imported()
+    check(cut, "mock-skin")
+
+
+def test_a_stack_that_is_deleted_while_it_imports_leaves_nothing(cut: Lab) -> None:
+    assert jobs(cut)
+    cut.kubectl("delete", "cytominestack", cut.name, "--timeout=90s", timeout=100)
+    wait(lambda: not cut.left(), f"nothing to be left, but {cut.left()}")

@@ -1,0 +1,351 @@
+"""The import of datasets: the Job and its door, when it is due, and the sentence that a person reads."""
+
+import asyncio
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from traitlets import TraitError
+
+from cytomine_spawner.stacks import imports, model, observe, render
+from cytomine_spawner.stacks.apply import Applier
+from cytomine_spawner.stacks.children import Children
+from cytomine_spawner.stacks.diagnose import Patience
+from cytomine_spawner.stacks.kube import KubeError
+from cytomine_spawner.stacks.model import Import, Stack, StackSpec, StackStatus
+from cytomine_spawner.stacks.present import can_retry, view
+from cytomine_spawner.stacks.settings import StackSettings
+
+NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=timezone.utc)
+VOLUME = {"persistentVolumeClaim": {"claimName": "slides", "readOnly": True}}
+DATASETS = [{"name": "colon", "title": "Colon biopsies"}, {"name": "skin"}, {"name": "--help"}]
+
+
+def offering(**changes):
+    return StackSettings(namespace="ns", **{"datasets": DATASETS, "dataset_volume": VOLUME, **changes})
+
+
+def a_stack(*datasets, status=None, **spec) -> Stack:
+    served = {
+        "started_at": NOW - timedelta(minutes=2),
+        "ready_at": NOW - timedelta(minutes=1),
+        "phase": "Ready",
+    }
+    made = model.new_stack("ns", StackSpec(owner="ada", datasets=datasets, **spec))
+    return made.replace(uid="uid-1", status=StackStatus(**{**served, **(status or {})}))
+
+
+def objects(names=("colon",), run="1", settings=None):
+    made = render.render(a_stack(*names), settings or offering(), Import(names, run))
+    return {
+        o["kind"]: o for o in made if o["metadata"]["labels"]["app.kubernetes.io/component"] == "datasets"
+    }
+
+
+# -- the objects ------------------------------------------------------------------------------------------
+
+
+def test_without_an_import_nothing_of_it_is_there():
+    made = render.render(a_stack("colon"), offering())
+    assert not [o for o in made if "datasets" in o["metadata"]["name"]]
+
+
+def test_the_job_may_nothing_but_read_the_datasets_and_the_keys():
+    job = objects()["Job"]
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in pod
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert "fsGroup" not in pod["securityContext"], "it would change the owner of the administrator's files"
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"requests", "limits"} == set(container["resources"])
+    mounts = {m["name"]: m for m in container["volumeMounts"]}
+    assert {name for name, mount in mounts.items() if mount.get("readOnly")} == {"connection", "datasets"}
+    assert set(mounts) == {"connection", "datasets", "tmp"}
+    volumes = {v.pop("name"): v for v in pod["volumes"]}
+    assert volumes["datasets"] == VOLUME
+    assert volumes["connection"]["secret"]["secretName"] == "cm-ada-connection"
+    assert job["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
+    assert job["spec"]["backoffLimit"] <= 3
+    assert job["spec"]["activeDeadlineSeconds"] == 24 * 3600
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_the_job_reaches_only_the_gateways_internal_port_and_names():
+    made = objects()
+    pods = {"app.kubernetes.io/instance": "cm-ada", "app.kubernetes.io/managed-by": "cytomine-stacks"}
+    assert made["NetworkPolicy"]["spec"] == {
+        "podSelector": {"matchLabels": {**pods, "app.kubernetes.io/component": "datasets"}},
+        "policyTypes": ["Ingress", "Egress"],
+        "egress": [
+            {
+                "to": [{"podSelector": {"matchLabels": {**pods, "app.kubernetes.io/component": "gateway"}}}],
+                "ports": [{"port": 8081}],
+            }
+        ],
+    }
+    labels = made["Job"]["spec"]["template"]["metadata"]["labels"]
+    assert made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert not {"hub.jupyter.org/username", "component"} & set(labels)
+
+
+def test_the_gateway_lets_the_import_in_where_datasets_are_offered_and_only_at_the_internal_port():
+    def rules(settings):
+        made = render.render(a_stack(), settings)
+        (policy,) = [
+            o for o in made if o["kind"] == "NetworkPolicy" and o["metadata"]["name"] == "cm-ada-gateway"
+        ]
+        return [r for r in policy["spec"]["ingress"] if "'datasets'" in str(r["from"])]
+
+    assert [r["ports"] for r in rules(offering())] == [[{"port": "internal"}]]
+    assert not rules(StackSettings(namespace="ns"))
+
+
+def test_each_try_and_each_choice_has_a_job_of_its_own_with_a_name_that_fits():
+    names = {
+        objects(*args)["Job"]["metadata"]["name"]
+        for args in ((("colon",), "1"), (("colon",), "2"), (("colon", "skin"), "1"))
+    }
+    assert len(names) == 3
+    assert objects()["Job"]["metadata"]["name"] == objects()["Job"]["metadata"]["name"]
+    long = model.new_stack("ns", StackSpec(owner="x" * 255, server_name="y" * 255))
+    made = render.render(long, offering(), Import(("colon",), "1"))
+    (job,) = [o for o in made if o["kind"] == "Job"]
+    # A pod's name has six characters more.
+    assert len(job["metadata"]["name"]) <= 57
+
+
+def test_a_dataset_whose_name_looks_like_a_switch_is_a_name():
+    command = objects(("--help",))["Job"]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert command[-2:] == ["--", "--help"]
+
+
+def test_an_administrator_changes_the_job_as_any_other_object():
+    patch = {"spec": {"template": {"spec": {"securityContext": {"supplementalGroups": [7]}}}}}
+    settings = offering(overrides=[{"kind": "Job", "name": "datasets", **patch}], node_selector={"a": "b"})
+    render.check(settings)
+    pod = objects(settings=settings)["Job"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["supplementalGroups"] == [7]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["nodeSelector"] == {"a": "b"}
+
+
+# -- the settings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([{"title": "a"}], r"StackSettings.datasets\[0\].name: Field required"),
+        ([{"name": "a"}, {"name": "a"}], "the name 'a' is used more than once"),
+        ([{"name": "a", "size": 1}], r"datasets\[0\].size"),
+    ],
+)
+def test_a_wrong_entry_is_named(entries, said):
+    with pytest.raises(TraitError, match=said):
+        StackSettings(datasets=entries)
+
+
+def test_datasets_without_a_volume_are_refused_at_the_start():
+    with pytest.raises(ValueError, match="dataset_volume does not say where they are"):
+        render.check(offering(dataset_volume={}))
+
+
+# -- when it is due ---------------------------------------------------------------------------------------
+
+
+def test_it_is_due_once_the_stack_serves_and_until_all_is_in():
+    settings = offering()
+    assert imports.due(a_stack("colon", "skin"), settings).names == ("colon", "skin")
+    assert imports.due(
+        a_stack("colon", "skin", status={"imported_datasets": ("colon",)}), settings
+    ).names == ("skin",)
+    for stack in (
+        a_stack(),
+        a_stack("colon", status={"imported_datasets": ("colon",)}),
+        a_stack("colon", status={"ready_at": None, "phase": "Starting"}),
+        a_stack("colon", desired_state="Hibernated"),
+        a_stack("colon", "unknown"),
+    ):
+        assert imports.due(stack, settings) is None
+    # A database that starts anew ends no import.
+    assert imports.due(a_stack("colon", status={"phase": "Degraded"}), settings)
+
+
+def test_another_start_and_a_retry_are_another_try():
+    settings = offering()
+    first = imports.due(a_stack("colon"), settings)
+    assert first == imports.due(a_stack("colon"), settings)
+    assert first != imports.due(a_stack("colon", retry=1), settings)
+    assert first != imports.due(a_stack("colon", status={"started_at": NOW}), settings)
+
+
+# -- the sentence -----------------------------------------------------------------------------------------
+
+
+class World:
+    """A stack that imports: what is known of its Job and pods, and what the Job's log says last."""
+
+    def __init__(self, stack=None, log=""):
+        self.settings = offering(dataset_deadline=5400)
+        self.stack = stack or a_stack("colon")
+        self.children = Children(None, lambda _: None)
+        self.text = log
+        applier = Applier(None, self.children, self.settings)
+        self.due = imports.due(self.stack, self.settings)
+        plan = applier.plan(self.stack, self.due)
+        self.job = next((p.name for p in plan if p.kind == "Job"), "")
+        self.imports = imports.Imports(self, self.children, self.settings, applier, Patience())
+
+    async def log(self, pod, *, lines):
+        if self.text is None:
+            raise KubeError(500, "", "no log")
+        return self.text
+
+    def put(self, kind, name, **parts):
+        labels = model.child_labels(self.stack.name, "datasets")
+        meta = {"name": name, "uid": name, "labels": labels, "creationTimestamp": model.format_time(NOW)}
+        self.children.put(kind, {"metadata": meta, "spec": {}, **parts})
+        return self
+
+    def ended(self, how, reason=""):
+        return self.put(
+            "Job", self.job, status={"conditions": [{"type": how, "status": "True", "reason": reason}]}
+        )
+
+    def pod(self, phase="Running", name="p", **state):
+        state = state or {"running": {"startedAt": model.format_time(NOW)}}
+        status = {"name": "datasets", "restartCount": 0, "state": state}
+        spec = {"nodeName": "n1", "containers": [{"name": "datasets", "image": "registry/stacks:1"}]}
+        return self.put("Pod", name, spec=spec, status={"phase": phase, "containerStatuses": [status]})
+
+    def judge(self):
+        status, again = asyncio.run(self.imports.judge(self.stack, self.due, NOW))
+        found = status.condition(model.DATASETS_IMPORTED)
+        return status, found, again
+
+
+def failed(message="", reason="Error", code=1):
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+
+
+def test_a_stack_without_datasets_says_nothing_of_them():
+    status, found, _ = World(a_stack()).judge()
+    assert found is None
+    assert status.conditions == ()
+
+
+def test_a_running_import_says_how_far_it_is_and_is_asked_again():
+    world = World(log="3 of 12 steps done, uploading a.svs (40%)\n").put("Job", "").pod()
+    _, found, again = world.judge()
+    assert found.reason == "Importing"
+    assert found.status == "False"
+    assert found.message == "Colon biopsies is being imported: 3 of 12 steps done, uploading a.svs (40%)."
+    assert again == NOW + timedelta(seconds=imports.PROGRESS_SECONDS)
+
+
+@pytest.mark.parametrize("log", ["", None])
+def test_a_log_that_cannot_be_read_is_no_trouble(log):
+    assert World(log=log).pod().judge()[1].message == "Colon biopsies is being imported."
+
+
+def test_what_was_imported_is_written_down_and_the_next_look_is_at_once():
+    status, found, again = World().ended("Complete").judge()
+    assert status.imported_datasets == ("colon",)
+    assert (found.reason, found.status) == ("Imported", "True")
+    assert found.message == "Colon biopsies is in Cytomine."
+    assert again == NOW, "the Job is to go"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "said"),
+    [
+        (
+            failed("1 of 2\nCytomine did not take a.svs. Mend it.\n"),
+            "BackoffLimitExceeded",
+            "Cytomine did not take a.svs. Mend it.",
+        ),
+        (failed("", "OOMKilled", 137), "BackoffLimitExceeded", "needs more memory than it may have"),
+        (None, "BackoffLimitExceeded", "The cluster ended it. An administrator must look at it."),
+        (None, "DeadlineExceeded", "it took more than 1.5 hours"),
+    ],
+)
+def test_a_failure_has_its_sentence_and_may_be_tried_again(state, reason, said):
+    world = World().ended("Failed", reason)
+    if state:
+        world.pod("Failed", **state)
+    status, found, _ = world.judge()
+    assert (found.reason, found.status) == ("Failed", "False")
+    assert found.message.startswith("Colon biopsies could not be imported")
+    assert said in found.message
+    assert status.imported_datasets == ()
+    stack = world.stack.replace(status=status)
+    assert can_retry(stack)
+    assert imports.news(world.stack.status, status) == found
+    assert imports.news(status, status) is None
+
+
+def test_a_try_that_failed_is_said_while_the_next_one_is_on_its_way():
+    found = World().pod("Failed", **failed("Cytomine did not answer.\n")).judge()[1]
+    assert found.reason == "Importing"
+    assert found.message == "Colon biopsies is being imported. It is tried again. Cytomine did not answer."
+
+
+def test_an_image_that_cannot_be_fetched_is_named():
+    state = {"waiting": {"reason": "ErrImagePull", "message": "manifest not found"}}
+    found = World().pod("Pending", **state).judge()[1]
+    assert "Import of datasets cannot start: its image registry/stacks:1 cannot be fetched" in found.message
+
+
+def test_pods_that_a_quota_forbids_are_named():
+    world = World()
+    text = "pods is forbidden: exceeded quota: q, requested: pods=1, used: pods=9, limited: pods=9"
+    world.children.warnings.add(observe.Warning("Job", world.job, "FailedCreate", text, 1, NOW))
+    assert "the cluster's quota is used up" in world.judge()[1].message
+
+
+@pytest.mark.parametrize(
+    ("stack", "reason", "said"),
+    [
+        (
+            a_stack("colon", "skin", status={"ready_at": None}),
+            "Waiting",
+            "Colon biopsies and skin are imported as soon as",
+        ),
+        (
+            a_stack("colon", desired_state="Hibernated"),
+            "Waiting",
+            "Colon biopsies is imported at the next start.",
+        ),
+        (a_stack("lung"), "NotOffered", "The dataset lung is not offered here."),
+        (a_stack("skin", status={"imported_datasets": ("skin",)}), "Imported", "skin is in Cytomine."),
+    ],
+)
+def test_what_is_not_under_way_says_why(stack, reason, said):
+    found = World(stack).judge()[1]
+    assert found.reason == reason
+    assert said in found.message
+
+
+def test_an_unchanged_state_keeps_its_time():
+    world = World()
+    old = world.judge()[0]
+    later = world.stack.replace(status=old)
+    status, _ = asyncio.run(world.imports.judge(later, world.due, NOW + timedelta(hours=1)))
+    assert status == old
+
+
+def test_the_view_of_a_stack_has_it():
+    from cytomine_spawner.stacks.auth import Person
+
+    status = World().ended("Complete").judge()[0]
+    person = Person(name="ada", admin=False)
+    shown = view(a_stack("colon").replace(status=status), person).datasets
+    assert (shown.reason, shown.look) == ("Imported", "good")
