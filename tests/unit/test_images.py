@@ -188,3 +188,15 @@ def test_a_staged_context_holds_only_what_is_copied_with_equal_times(checkout, t
 
 def test_a_reference_is_known_without_building():
     assert re.fullmatch(r"localhost/cytomine-spawner/hub:[0-9a-f]{16}", images.reference("hub"))
+
+
+def test_jupyterlab_in_the_notebook_image_asks_nobody_for_news_or_versions(monkeypatch):
+    from jupyter_server.serverapp import ServerApp
+    from jupyterlab.handlers.announcements import NeverCheckForUpdate
+    from jupyterlab.labapp import LabApp
+
+    monkeypatch.setattr(ServerApp, "config_file_paths", [str(cache.ROOT / "images/singleuser")])
+    app = LabApp(serverapp=ServerApp())
+    app.load_config_file()
+    assert app.news_url is None
+    assert app.check_for_updates_class is NeverCheckForUpdate
