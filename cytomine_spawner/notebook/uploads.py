@@ -9,6 +9,7 @@ of the same upload harmless, also in a new kernel.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ def upload(
         existing: ``reuse`` gives the id of an annotation of yours with the same geometry and terms where there is one
             already; ``add`` stores all rows anew.
         repair: make invalid polygons valid instead of refusing them.
-        chunk: annotations per request. Cytomine takes about 0.1 s for each.
+        chunk: annotations per request at most. Cytomine takes about 0.1 s for each.
         workers: requests at the same time.
         patience: seconds without any success after which it gives up.
         progress: show a progress bar (annotations).
@@ -203,7 +204,8 @@ class _Upload:
         return [i for i in self.items if i.id is None and not i.reason]
 
     def _send(self, todo: list[Item], chunk: int, bar: Any) -> None:
-        """Send what is missing once."""
+        """Send what is missing once, in parts small enough that all workers have some."""
+        chunk = max(1, min(chunk, math.ceil(len(todo) / self.workers)))
         parts = [p for i in self.images for p in _parts([t for t in todo if t.image == i], chunk)]
         with ThreadPoolExecutor(self.workers) as pool:
             futures = {pool.submit(self._post, part): part for part in parts}

@@ -77,12 +77,19 @@ def test_an_upload_that_was_broken_off_goes_on_where_it_was(stack: Stack, empty:
     stack.way.lose = lambda method, path: ""
     assert len(stored(empty)) == 60
     stack.way.count.clear()
-    same(data, upload(data, empty, chunk=20, progress=False), empty)
+    same(data, upload(data, empty, chunk=20, workers=3, progress=False), empty)
     assert stack.way.count["POST"] == 3
     # A third time there is nothing to do.
     stack.way.count.clear()
     same(data, upload(data, empty, progress=False), empty)
     assert stack.way.count["POST"] == 0
+
+
+def test_a_few_annotations_keep_all_workers_busy_too(stack: Stack, empty: Any) -> None:
+    data = grid(40)
+    stack.way.count.clear()
+    same(data, upload(data, empty, workers=4, progress=False), empty)
+    assert stack.way.count["POST"] == 4
 
 
 def test_what_an_impatient_upload_leaves_is_counted(stack: Stack, empty: Any) -> None:
