@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from dev.demo.install import Installed
 from tests.browser.conftest import OUTPUT
 from tests.browser.test_journey import NOTE_PROGRESS, log_in
+from tests.browser.test_lab_card import card, opened, state
 from tests.support.person import Person, wait
 
 Picture = Callable[[str], None]
@@ -58,27 +59,38 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_and_a_collea
     page.get_by_role("button", name="Start").click()
     expect(page.locator("#progress-message")).not_to_be_empty()
     expect(page).to_have_url(re.compile(r"/user/.+/lab"), timeout=90_000)
+    lab = page.url.split("?")[0]
     moves = page.evaluate("JSON.parse(sessionStorage.getItem('moves') || '[]')")
     assert any("Cytomine" in move for move in moves), moves
 
     page.goto(f"{hub.url}/services/cytomine/")
-    card = page.locator("article.card")
-    expect(card).to_have_count(1)
+    on_page = page.locator("article.card")
+    expect(on_page).to_have_count(1)
     picture("21-card-starting")
-    expect(card.locator("[data-part=head] .state")).to_contain_text("Ready", timeout=120_000)
+    expect(on_page.locator("[data-part=head] .state")).to_contain_text("Ready", timeout=120_000)
     picture("22-card-ready")
 
     # Its own page opens without another form, also for a browser that has never been there.
-    with page.context.expect_page() as opened:
-        card.get_by_role("link", name=re.compile("^Open")).click()
-    cytomine = opened.value
-    address = re.compile(r"^http://cm-[a-z0-9-]+\.stacks-test\.localhost")
+    cytomine = opened(page, on_page.get_by_role("link", name=re.compile("^Open")).click)
+    address = re.compile(rf"^http://cm-[a-z0-9-]+\.{hub.place.stacks}\.localhost")
     expect(cytomine).to_have_url(address, timeout=60_000)
     # The page logs in by itself, with keycloak-js, at the identity of the stack service.
     expect(cytomine.get_by_role("heading", name="Projects")).to_be_visible(timeout=30_000)
     cytomine.wait_for_load_state()
     cytomine.screenshot(path=str(OUTPUT / "23-cytomine.png"))
     me = current_user(cytomine)
+
+    # JupyterLab knows the stack, and asks for nothing but that.
+    page.goto(f"{lab}?reset")
+    expect(state(page)).to_have_text("Cytomine: ready", timeout=60_000)
+    settings = page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent)")
+    assert settings["news"] == {"disabled": True}
+    picture("24-lab")
+    for way in (card(page), state(page)):
+        again = opened(page, way.click)
+        expect(again).to_have_url(address)
+        expect(again.get_by_role("heading", name="Projects")).to_be_visible(timeout=30_000)
+        again.close()
 
     # A colleague is refused, then invited, then in, then out.
     other = colleague.new_page()
@@ -87,14 +99,14 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_and_a_collea
     refused = other.goto(cytomine.url)
     assert refused
     assert refused.status == 403, refused.status
-    other.screenshot(path=str(OUTPUT / "24-stranger.png"))
+    other.screenshot(path=str(OUTPUT / "25-stranger.png"))
 
     ivan = Person(hub, "ivan")
     page.goto(f"{hub.url}/services/cytomine/stacks/{stack_name(hub, petra)}/members")
     page.locator("#member").fill(ivan.name)
     page.get_by_role("button", name="Invite").click()
     expect(page.get_by_role("list", name="Who may use it")).to_contain_text(ivan.name)
-    picture("25-members")
+    picture("26-members")
 
     def let_in() -> bool:
         found = other.goto(cytomine.url)
