@@ -171,7 +171,7 @@ def answers(url: str) -> bool:
 
 
 class Local:
-    """All services of a stack on loopback; ``url`` is the gateway's.
+    """All services of a stack on loopback; ``url`` is the gateway's, ``pims`` where core finds the image server.
 
     Args:
         folder: for its data and logs.
@@ -218,14 +218,14 @@ class Local:
         }
         if modules:
             self.variables["STANDIN_NODE_MODULES"] = str(modules)
-        self._pims = at["pims"]
+        self.pims = at["pims"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def launch(self, role: str, **extra: str) -> subprocess.Popen[bytes]:
         """Start one service; its log is ``<role>.log`` in the folder."""
         variables = {**self.variables, **self.database.environment(), "STANDIN_PORT": str(self.ports[role])}
         # The same name means the address of the images for the browser in web-ui.
-        variables["PIMS_URL"] = f"{self.url}/ims" if role == "web-ui" else self._pims
+        variables["PIMS_URL"] = f"{self.url}/ims" if role == "web-ui" else self.pims
         if role == "web-ui":
             variables |= {"CORE_URL": f"{self.url}/api", "IAM_URL": self.issuer}
         with (self.folder / f"{role}.log").open("ab") as log:
