@@ -85,12 +85,12 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_and_a_collea
     expect(state(page)).to_have_text("Cytomine: ready", timeout=60_000)
     settings = page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent)")
     assert settings["news"] == {"disabled": True}
-    picture("24-lab")
     for way in (card(page), state(page)):
         again = opened(page, way.click)
         expect(again).to_have_url(address)
         expect(again.get_by_role("heading", name="Projects")).to_be_visible(timeout=30_000)
         again.close()
+    picture("24-lab")
 
     # A colleague is refused, then invited, then in, then out.
     other = colleague.new_page()
@@ -113,6 +113,8 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_and_a_collea
         return bool(found and found.status == 200)
 
     wait(let_in, "the colleague to be let in", 60)
+    # The page leaves once, to log in.
+    expect(other.get_by_role("heading", name="Projects")).to_be_visible(timeout=30_000)
     assert current_user(other) != me
 
 
