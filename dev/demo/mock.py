@@ -15,12 +15,12 @@ OFFERED = [
     {
         "name": "mock-skin",
         "title": "Mock skin",
-        "description": "A slide in three forms, a large one among them, and a fluorescence image, with annotations.",
+        "description": "A slide in three forms, a large one among them, and a fluorescence image, with annotations",
     },
     {
         "name": "mock-landmarks",
         "title": "Mock landmarks",
-        "description": "Sixteen small images with seven landmarks each.",
+        "description": "Sixteen small images with seven landmarks each",
     },
 ]
 

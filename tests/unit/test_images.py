@@ -181,7 +181,9 @@ def test_a_staged_context_holds_only_what_is_copied_with_equal_times(checkout, t
     (checkout / "cytomine_spawner/__pycache__").mkdir(exist_ok=True)
     images.stage(checkout / "images/singleuser/Containerfile", context, checkout)
     top = {path.name for path in context.iterdir()}
-    assert top == {"LICENSE", "README.md", "cytomine_spawner", "images", "pyproject.toml", "setup.py"}
+    assert top == {
+        "LICENSE", "README.md", "cytomine_spawner", "images", "notebooks", "pyproject.toml", "setup.py",
+    }  # fmt: skip
     assert not list(context.rglob("__pycache__"))
     assert len({path.stat().st_mtime for path in context.rglob("*")}) == 1
 

@@ -11,6 +11,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado import web
 
+from . import examples
 from .look import Lookout
 
 PATH = "cytomine/api/stack"
@@ -38,7 +39,8 @@ class StackHandler(APIHandler):  # type: ignore[misc]
 
 
 def load(server: Any) -> None:
-    """Have a Jupyter server answer below its base URL."""
+    """Have a Jupyter server answer below its base URL, and put the image's notebooks into the home."""
+    examples.copy(server.log)
     settings = server.web_app.settings
     route = (url_path_join(settings["base_url"], PATH), StackHandler, {"lookout": Lookout(log=server.log)})
     server.web_app.add_handlers(".*$", [route])
