@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +27,11 @@ def target() -> install.Target:
 def hub(target: install.Target) -> install.Installed:
     """A hub of the tests' own, in its own namespace, that answers."""
     return install.install(Console(), target, install.TEST)
+
+
+@pytest.fixture(scope="session")
+def slides(hub: install.Installed) -> Path:
+    """The folder with the mock dataset, where the hub offers it."""
+    if hub.target.dataset is None:
+        pytest.skip("the mock dataset is not on the nodes of this cluster")
+    return hub.target.dataset

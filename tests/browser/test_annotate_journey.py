@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_ot
     page: Page,
     hub: Installed,
     petra: Person,  # noqa: F811
+    slides: Path,
     picture: Picture,
 ) -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)

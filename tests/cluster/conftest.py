@@ -28,7 +28,7 @@ def owner(hub: install.Installed) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def analyst(hub: install.Installed) -> Iterator[Lab]:
+def analyst(hub: install.Installed, slides: Path) -> Iterator[Lab]:
     """Somebody with a notebook and a stack in which the mock dataset is, for the tests of one file."""
     with Lab.beside(hub, "petra", datasets=[d["name"] for d in mock.OFFERED]) as lab:
         yield lab

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.support.person import wait
 
 
 @pytest.fixture
-def cut(hub: install.Installed) -> Iterator[Lab]:
+def cut(hub: install.Installed, slides: Path) -> Iterator[Lab]:
     """Somebody whose import waits in its midst, for an image server that was killed."""
     with Lab.beside(hub, "ivan", ready=False, datasets=["mock-skin"]) as lab:
         wait(lambda: lab.status().get("phase"), "the service to see the stack")
