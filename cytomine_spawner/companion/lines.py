@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..stacks.model import ComponentStatus, Phase, Stack, State
+from ..stacks.model import DATASETS_IMPORTED, ComponentStatus, Phase, Stack, State
 from ..stacks.render import TITLES
 from ..stacks.sentences import listed
 
@@ -40,7 +40,9 @@ def line(stack: Stack, before: Stack | None = None) -> str:
             return "Cytomine wakes up; its data are there."
         return "Cytomine waits for its service to take it up."
     if status.phase is Phase.READY:
-        return "Cytomine is ready."
+        datasets = status.condition(DATASETS_IMPORTED)
+        unfinished = datasets is not None and datasets.status != "True"
+        return f"Cytomine is ready. {datasets.message}" if datasets and unfinished else "Cytomine is ready."
     if status.phase is Phase.STARTING:
         doing = _components(stack, before)
         if not doing and before and before.status.components and _counts(before) == _counts(stack):

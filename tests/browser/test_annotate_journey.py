@@ -16,7 +16,7 @@ from tests.browser.conftest import OUTPUT
 from tests.browser.test_journey import log_in
 from tests.browser.test_stack_journey import petra  # noqa: F401 - a fixture
 from tests.browser.test_webui import at, stored
-from tests.support.person import Person
+from tests.support.person import Person, wait
 
 Picture = Callable[[str], None]
 # In pixels from the top left of skin.svs, in its lower half.
@@ -43,6 +43,14 @@ def mark(page: Page, annotation: int) -> Any:
     return page.locator(f"#annotations [data-annotation='{annotation}']")
 
 
+def tiles(page: Page) -> int:
+    """How many tiles of slides the page has got so far."""
+    found = (
+        "performance.getEntriesByType('resource').filter(e => e.name.includes('/normalized-tile/')).length"
+    )
+    return int(page.evaluate(found))
+
+
 @pytest.mark.timeout(600)
 def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_others(
     page: Page,
@@ -55,7 +63,9 @@ def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_ot
     log_in(page, hub, "Petra")
     expect(page.locator("#spawn_form")).to_be_visible()
     page.locator("#option-cytomine input[name=cytomine][value=stack]").check()
-    page.get_by_label(re.compile("^Mock skin")).check()
+    page.get_by_label("Mock skin", exact=True).check()
+    # The form remembers what was chosen last.
+    page.get_by_label("Mock landmarks", exact=True).uncheck()
     picture("30-options-dataset")
     page.get_by_role("button", name="Start").click()
     expect(page).to_have_url(re.compile(r"/user/.+/lab"), timeout=90_000)
@@ -83,7 +93,7 @@ def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_ot
     for number, term in zip(by_hand, DRAWN, strict=True):
         expect(mark(cytomine, number)).to_have_text(f"{term}: polygon")
     cytomine.get_by_role("button", name="Select", exact=True).click()
-    cytomine.wait_for_load_state("networkidle")
+    wait(lambda: tiles(cytomine) >= 4, "the slide")
     cytomine.screenshot(path=str(OUTPUT / "34-drawn.png"))
 
     page.goto(f"{lab}/tree/cytomine-notebooks/01_first_steps.ipynb?reset")
@@ -102,7 +112,8 @@ def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_ot
         expect(mark(cytomine, number)).to_have_count(1, timeout=20_000)
     for number in by_hand:
         expect(mark(cytomine, number)).to_have_count(1)
+    before = tiles(cytomine)
     mark(cytomine, found["annotations"][0]).click()
     expect(cytomine.locator("#details")).to_contain_text("Keratin: polygon")
-    cytomine.wait_for_load_state("networkidle")
+    wait(lambda: tiles(cytomine) > before, "the slide at its place")
     cytomine.screenshot(path=str(OUTPUT / "36-from-the-notebook.png"))

@@ -16,7 +16,7 @@ from cytomine_spawner.companion.api import StackTrouble
 from cytomine_spawner.companion.launch import Companion, Wanted, changes, new_spec, owner_groups
 from cytomine_spawner.companion.lines import line, settled
 from cytomine_spawner.options import CytomineChoice, OptionsError
-from cytomine_spawner.stacks.model import ComponentStatus, Desired, Phase, Reason, State
+from cytomine_spawner.stacks.model import ComponentStatus, Condition, Desired, Phase, Reason, State
 from tests.support.kube import make_spawner
 from tests.support.stacks import a_stack
 
@@ -135,11 +135,27 @@ def test_a_line_names_the_components_that_changed_and_the_slowest():
     assert line(later, second) == ""
 
 
+def importing(status, message):
+    condition = Condition(
+        type="DatasetsImported",
+        status=status,
+        reason="Any",
+        message=message,
+        last_transition_time="2026-01-01T00:00:00Z",
+    )
+    return a_stack(phase=Phase.READY, conditions=(condition,))
+
+
+def test_datasets_that_are_in_are_no_news():
+    assert line(importing("True", "Colon is in Cytomine.")) == "Cytomine is ready."
+
+
 @pytest.mark.parametrize(
     ("stack", "words", "end"),
     [
         (a_stack(phase=None, observed_generation=None), "waits for its service", None),
         (a_stack(phase=Phase.READY), "Cytomine is ready.", ""),
+        (importing("False", "Colon: 3 of 4."), "Cytomine is ready. Colon: 3 of 4.", ""),
         (a_stack(phase=Phase.READY, generation=2), "waits for its service", None),
         (a_stack(phase=Phase.HIBERNATED, generation=2), "wakes up", None),
         (a_stack(phase=Phase.FAILED, message="No such image."), "failed: No such image.", "No such image"),
