@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import shapely
+import shapely.affinity
+import shapely.geometry
 
 from dev.cache import ROOT
 from tests.support import podbooks
@@ -49,6 +53,8 @@ def statistics(found: dict[str, Any]) -> None:
     assert found["largest_relative_difference"] < 1e-6
 
 
+# What the notebooks have said so far, by their numbers.
+RESULTS: dict[str, dict[str, Any]] = {}
 EXPECTED: dict[str, Check] = {
     "01": first_steps,
     "02": tissue,
@@ -63,7 +69,39 @@ def test_a_notebook_runs_from_top_to_bottom_and_is_as_right_as_known(analyst: La
     assert path.name[:2] in EXPECTED, f"nobody has said what {path.name} must reach"
     done = podbooks.execute(analyst, path)
     print(f"\n{path.stem}: {done.seconds:.0f} s, {done.peak_mib:.0f} MiB: {done.result}")  # noqa: T201
+    RESULTS[path.name[:2]] = done.result
     EXPECTED[path.name[:2]](done.result)
+
+
+STORED = """
+import json
+from cytomine.models import Annotation, ImageInstanceCollection, ProjectCollection
+from cytomine_spawner.notebook import connect, runs
+connect(progress=False)
+project = next(p for p in ProjectCollection().fetch() if p.name == "mock-skin")
+image = next(i for i in ImageInstanceCollection({"project": project.id}).fetch() if i.instanceFilename == "skin.svs")
+made = [Annotation().fetch(i) for i in runs(project, "tissue detection")[0].annotations]
+print(json.dumps({"height": image.height, "wkt": [a.location for a in made if a.image == image.id]}))
+"""
+
+
+def test_the_outlines_that_cytomine_keeps_are_the_tissue_of_the_datasets_own_files(analyst: Lab) -> None:
+    said = (
+        RESULTS.get("02") or podbooks.execute(analyst, next(p for p in paths() if p.name[:2] == "02")).result
+    )
+    kept = analyst.python(STORED)
+    folder = analyst.hub.target.dataset
+    assert folder
+    (path,) = folder.glob("*/DATASET_mock-skin/ANNOTATIONS/skin-tissue.geojson")
+    truth = shapely.union_all(
+        [shapely.geometry.shape(f["geometry"]) for f in json.loads(path.read_text())["features"]]
+    )
+    # Cytomine counts from the bottom, the files from the top.
+    up = shapely.affinity.affine_transform(truth, [1, 0, 0, -1, 0, kept["height"]])
+    found = shapely.union_all(shapely.from_wkt(kept["wkt"]))
+    iou = found.intersection(up).area / found.union(up).area
+    assert iou >= 0.9
+    assert iou == pytest.approx(said["iou"]["skin.svs"], abs=0.01)
 
 
 def test_what_the_users_page_shows_runs_as_it_stands(analyst: Lab) -> None:
