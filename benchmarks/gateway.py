@@ -1,401 +1,236 @@
 """What the gateway costs: tiles and uploads direct, through the gateway, and through the hub's proxy.
 
-python3 -m benchmarks.gateway --user petra            the running demo; the user's stack must run, with its login
-python3 -m benchmarks.gateway --user petra --upload 0 without the upload
+python3 -m benchmarks.gateway --user petra                  the running demo; the user's stack must run, with its login
+python3 -m benchmarks.gateway --user petra --upload 0       without the uploads
+python3 -m benchmarks.gateway --user petra --upload-gb 10   one large upload through the ingress, and nothing else
+
+Tiles come from two servers. "image server" is the stack's own (core asks the image server, which reads and encodes);
+"ready tile" is an nginx that always answers with the same tile, so that no slow server hides what stands before it;
+before it stands a copy of the stack's gateway, with its login and limits. The ways take turns, and each turn begins
+with another one; a ratio is that of one turn, and of the turns the median, the least and the most are told.
 
 Everything runs on this machine, the clients too: they share the processors with what they measure. The hub's proxy is
-a pod of its own with the hub's image and limits, whose only target is the stack's core or image server. It and the
-policy that lets it through are removed at the end.
+a pod of its own with the hub's image and limits, whose only target is the server; it checks nobody, which the gateway
+does. What the benchmark makes is removed at the end, but for one project with one slide.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import json
-import random
+import statistics
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from benchmarks.common import in_test_environment, keep, table
+from benchmarks.gateway_parts import NAMESPACE, Meter, Person, addresses, pods, signed, slide
+from benchmarks.load import FORM, Way, tiles, upload
 from dev.kube import Kube
 
-CLIENTS = (1, 8, 64)
-NAMESPACE = "cytomine"
-BENCH = "gateway-benchmark"
 PROXY = "through the hub's proxy"
 DIRECT = "direct to the Service"
 LOGIN = "through the gateway, as a browser"
 KEYS = "through the gateway, as a notebook"
-BLOCK = bytes(256 * 1024)
+FILE = "gateway-benchmark.bin"
 
 
-@dataclass
-class Way:
-    """One way to the same server.
+class Bench:
+    """One person's stack, measured."""
 
-    Attributes:
-        name: for the table.
-        host: address and port for tiles.
-        upload: address, port and path for uploads.
-        headers: what makes the request a known person's.
-    """
+    def __init__(self, args: argparse.Namespace) -> None:
+        from dev import cluster
 
-    name: str
-    host: tuple[str, int]
-    upload: tuple[str, int, str]
-    headers: dict[str, str]
+        self.args = args
+        self.kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"))
+        self.person = Person(args.user, args.port)
+        self.services = addresses(self.kube, self.person.stack)
+        self.keys = self.person.keys()
+        self.paths, self.storage = slide(self.services["internal"], self.keys)
 
+    @contextmanager
+    def meter(self) -> Iterator[dict[str, Any]]:
+        """The gateway's memory and processor time in the block."""
+        meter = Meter(self.kube, self.person.stack)
+        meter.read()
+        found: dict[str, Any] = {"before": dict(meter.memory)}
+        meter.start()
+        try:
+            yield found
+        finally:
+            meter.ended.set()
+            meter.join()
+        found |= {"most": meter.memory, "readings": len(meter.times)}
+        found["cpu"] = {name: end - start for name, (start, end) in meter.cpu.items()}
 
-@dataclass
-class Load:
-    """What came of one run.
+    def turns(self, backend: str, ways: Callable[[], list[Way]]) -> list[dict[str, Any]]:
+        """The tiles of all ways; ``ways`` makes them anew, for a session does not last long."""
+        found = []
+        for clients in self.args.clients:
+            made = ways()
+            for way in made:  # what is slow at the first time alone
+                asyncio.run(tiles(way, self.paths, clients, 1))
+            for turn in range(self.args.turns):
+                for way in made[turn % len(made) :] + made[: turn % len(made)]:
+                    print(
+                        f"\r{backend}, {clients} clients, turn {turn + 1}, {way.name:40}", end="", flush=True
+                    )
+                    load = asyncio.run(tiles(way, self.paths, clients, self.args.seconds))
+                    row = {"backend": backend, "clients": clients, "turn": turn, "way": way.name}
+                    row |= {"rate": load.rate, "p95": load.p95, "tiles": len(load.seconds)}
+                    found.append({**row, "failed": load.failed})
+        return found
 
-    Attributes:
-        seconds: each tile's.
-        took: of the run.
-        failed: answers other than 200, by status.
-    """
+    def upload(self, way: Way, size: int) -> float:
+        """Megabytes per second of one upload; the file is removed again."""
+        way = replace(way, headers={**way.headers, **signed(self.keys, "POST", FORM)})
+        shown = 0.0
 
-    seconds: list[float] = field(default_factory=list)
-    took: float = 0
-    failed: dict[int, int] = field(default_factory=dict)
+        def told(sent: int) -> None:
+            nonlocal shown
+            if time.monotonic() - shown > 0.2:
+                shown = time.monotonic()
+                print(f"\rupload {way.name}: {sent // 10**6} of {size // 10**6} MB   ", end="", flush=True)
 
-    @property
-    def rate(self) -> float:
-        """Tiles per second."""
-        return len(self.seconds) / self.took
-
-    @property
-    def p95(self) -> float:
-        """Milliseconds that 95 of 100 tiles took at most."""
-        found = sorted(self.seconds)
-        return found[min(len(found) - 1, int(len(found) * 0.95))] * 1000 if found else float("nan")
-
-
-async def _read(reader: asyncio.StreamReader) -> int:
-    """One answer to its end; its status."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    status = int(head.split(b" ", 2)[1])
-    if b"transfer-encoding: chunked" in head:
-        while size := int(await reader.readline(), 16):
-            await reader.readexactly(size + 2)
-        await reader.readexactly(2)
-    else:
-        await reader.readexactly(int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]))
-    return status
-
-
-async def tiles(way: Way, paths: list[str], clients: int, seconds: float) -> Load:
-    """Ask for tiles with so many clients at once, each on a connection that it keeps."""
-    load, end = Load(), time.monotonic() + seconds
-    lines = [f"{k}: {v}" for k, v in {"Host": f"{way.host[0]}:{way.host[1]}", **way.headers}.items()]
-    tail = "\r\n".join(["", *lines, "", ""])
-
-    async def client() -> None:
-        while time.monotonic() < end:
-            reader, writer = await asyncio.open_connection(*way.host, limit=2**22)
-            with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
-                await connection(reader, writer)  # until the time is over, or the server closes it
-
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while time.monotonic() < end:
-            start = time.perf_counter()
-            writer.write(f"GET {random.choice(paths)} HTTP/1.1{tail}".encode())
-            status = await asyncio.wait_for(_read(reader), 60)
-            if status == 200:
-                load.seconds.append(time.perf_counter() - start)
-            else:
-                load.failed[status] = load.failed.get(status, 0) + 1
-
-    start = time.monotonic()
-    await asyncio.gather(*(client() for _ in range(clients)))
-    load.took = time.monotonic() - start
-    return load
-
-
-async def upload(way: Way, storage: int, size: int) -> float:
-    """Send a file of so many bytes; megabytes per second until the answer."""
-    host, port, path = way.upload
-    edge = b"benchmark"
-    name = b'Content-Disposition: form-data; name="files[]"; filename="benchmark.bin"'
-    head = b"--" + edge + b"\r\n" + name + b"\r\nContent-Type: application/octet-stream\r\n\r\n"
-    foot = b"\r\n--" + edge + b"--\r\n"
-    whole = len(head) + size + len(foot)
-    headers = {"Host": f"{host}:{port}", **way.headers, "Content-Length": str(whole), "Connection": "close"}
-    first = f"POST {path}?idStorage={storage}&storage={storage} HTTP/1.1\r\n"
-    first += "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + "\r\n"
-    reader, writer = await asyncio.open_connection(host, port)
-    start = time.monotonic()
-    with contextlib.closing(writer):
-        writer.write(first.encode() + head)
-        left = size
-        while left:
-            writer.write(BLOCK[: min(left, len(BLOCK))])
-            left -= min(left, len(BLOCK))
-            await writer.drain()
-        writer.write(foot)
-        await writer.drain()
-        answer = await asyncio.wait_for(reader.readline(), 3600)
-    status = int(answer.split(b" ", 2)[1])
-    if status >= 300:
-        raise SystemExit(f"The upload {way.name} was answered with {status}.")
-    return size / 1e6 / (time.monotonic() - start)
-
-
-class Meter(threading.Thread):
-    """Follows the gateway's containers as the kubelet counts them, about every ten seconds."""
-
-    def __init__(self, kube: Kube, stack: str) -> None:
-        super().__init__(daemon=True)
-        self.kube, self.stack = kube, stack
-        self.memory: dict[str, float] = {}
-        self.cpu: dict[str, tuple[float, float]] = {}
-        self.ended = threading.Event()
-
-    def run(self) -> None:
-        """Read until ``ended`` is set."""
-        while True:
-            self.read()
-            if self.ended.wait(2):
-                return
-
-    def read(self) -> None:
-        """One reading."""
-        for node in (self.kube.get("nodes") or {"items": []})["items"]:
-            path = f"/api/v1/nodes/{node['metadata']['name']}/proxy/stats/summary"
-            for pod in json.loads(self.kube.kubectl("get", "--raw", path))["pods"]:
-                if not pod["podRef"]["name"].startswith(f"{self.stack}-gateway-"):
-                    continue
-                for container in pod.get("containers", []):
-                    name = container["name"]
-                    memory = container.get("memory", {}).get("workingSetBytes", 0) / 2**20
-                    cpu = container.get("cpu", {}).get("usageCoreNanoSeconds", 0) / 1e9
-                    self.memory[name] = max(self.memory.get(name, 0), memory)
-                    self.cpu[name] = (self.cpu.get(name, (cpu, 0))[0], cpu)
-
-
-@contextlib.contextmanager
-def hub_proxy(kube: Kube, stack: str, services: dict[str, tuple[str, int]]) -> Iterator[dict[str, str]]:
-    """Two pods of the hub's proxy, one before core and one before the image server; their addresses."""
-    deployments = kube.get("deployments", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=proxy")
-    if not deployments or not deployments["items"]:
-        raise SystemExit(f"There is no deployment of the hub's proxy in the namespace {NAMESPACE}.")
-    found = deployments["items"][0]["spec"]["template"]["spec"]["containers"][0]
-    allowed = {f"{part}-{BENCH}": services[part][1] for part in ("core", "pims")}
-    objects: list[dict[str, Any]] = []
-    for part, (address, port) in services.items():
-        if f"{part}-{BENCH}" not in allowed:
-            continue
-        name = f"{part}-{BENCH}"
-        command = ["configurable-http-proxy", "--ip=0.0.0.0", "--port=9000", "--api-ip=127.0.0.1"]
-        container = {
-            "name": "proxy",
-            "image": found["image"],
-            "imagePullPolicy": found.get("imagePullPolicy", "IfNotPresent"),
-            "command": [*command, f"--default-target=http://{address}:{port}"],
-            "resources": found.get("resources", {}),
-            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        }
-        meta = {"name": name, "namespace": NAMESPACE, "labels": {"app": BENCH}}
-        user = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
-        pod = {"containers": [container], "securityContext": user, "restartPolicy": "Never"}
-        objects.append({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": pod})
-        selector = {"matchLabels": {"app.kubernetes.io/instance": stack, "app.kubernetes.io/component": part}}
-        rule = {"from": [{"podSelector": {"matchLabels": {"app": BENCH}}}], "ports": [{"port": port}]}
-        spec = {"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [rule]}
-        kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
-        objects.append({**kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
-    try:
-        kube.apply(objects)
-        for name in allowed:
-            kube.kubectl(
-                "-n", NAMESPACE, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=90s", timeout=120
+        try:
+            took = asyncio.run(upload(way, self.storage, size, FILE, told))
+        finally:
+            self._forget()
+            find = ("find", "/data/images", "-name", FILE, "-delete")
+            self.kube.kubectl(
+                "-n", NAMESPACE, "exec", f"deploy/{self.person.stack}-pims", "-c", "pims", "--", *find
             )
-        yield {
-            name.removesuffix(f"-{BENCH}"): (kube.get("pod", name, "-n", NAMESPACE) or {})["status"]["podIP"]
-            for name in allowed
-        }
-    finally:
-        for name in allowed:
-            kube.kubectl(
-                "-n", NAMESPACE, "delete", f"pod/{name}", f"networkpolicy/{name}", "--ignore-not-found"
-            )
+        return size / 1e6 / took
+
+    def _forget(self) -> None:
+        import httpx
+
+        host, port = self.services["internal"]
+        url = f"http://{host}:{port}/api/uploadedfile"
+        files = httpx.get(f"{url}.json", headers=signed(self.keys, "GET"), timeout=60).json()["collection"]
+        for file in files:
+            if file["originalFilename"] == FILE:
+                httpx.delete(f"{url}/{file['id']}.json", headers=signed(self.keys, "DELETE"), timeout=60)
+
+    def all(self) -> dict[str, Any]:
+        """Tiles of both servers, and uploads, by all ways."""
+        core, pims, public, internal = (self.services[n] for n in ("core", "pims", "public", "internal"))
+        with self.meter() as used, pods(self.kube, self.person.stack) as made:
+            proxies = {n: made.hub_proxy(n, *self.services[n]) for n in ("core", "pims")}
+
+            def real() -> list[Way]:
+                key = signed(self.keys, "GET")
+                return [
+                    Way(DIRECT, core, (*pims, "/ims/upload"), key),
+                    Way(KEYS, internal, (*internal, "/upload"), key),
+                    Way(LOGIN, public, (*public, "/upload"), self.person.session()),
+                    Way(PROXY, (proxies["core"], 9000), (proxies["pims"], 9000, "/ims/upload"), key),
+                ]
+
+            rows = self.turns("image server", real)
+            size = self.args.upload * 10**6
+            uploads = {way.name: self.upload(way, size) for way in real()} if size else {}
+            static = made.static(self._tile())
+            (copy, port), proxy = made.copy(static), made.hub_proxy("static", static, 8080)
+
+            def ready() -> list[Way]:
+                targets = ((static, 8080), (copy, 8081), (copy, port), (proxy, 9000))
+                return [replace(way, tiles=at) for way, at in zip(real(), targets, strict=True)]
+
+            rows += self.turns("ready tile", ready)
+        print("\r" + " " * 90 + "\r", end="")
+        return {"tiles": rows, "uploads": uploads, "gateway": used}
+
+    def _tile(self) -> bytes:
+        import httpx
+
+        host, port = self.services["core"]
+        url = f"http://{host}:{port}{self.paths[len(self.paths) // 2]}"
+        return httpx.get(url, headers=signed(self.keys, "GET"), timeout=60).content
+
+    def large(self) -> dict[str, Any]:
+        """One large upload as a browser sends it, through the ingress."""
+        session = self.person.session()
+        way = Way("through ingress and gateway", ("", 0), ("127.0.0.1", self.args.port, "/upload"), session)
+        with self.meter() as used:
+            rate = self.upload(way, int(self.args.upload_gb * 1e9))
+        print("\r" + " " * 90 + "\r", end="")
+        return {"uploads": {way.name: rate}, "gateway": used}
 
 
-def addresses(kube: Kube, stack: str) -> dict[str, tuple[str, int]]:
-    """Address and port of the stack's Services as this node reaches them."""
-    found = {}
-    for part, port in (("core", "http"), ("pims", "http"), ("gateway", "public"), ("gateway", "internal")):
-        service = kube.get("service", f"{stack}-{part}", "-n", NAMESPACE)
-        if not service:
-            raise SystemExit(f"The stack {stack} does not run: start it at the hub, then run this again.")
-        number = next(p["port"] for p in service["spec"]["ports"] if p["name"] == port)
-        key = part if part != "gateway" else port
-        found[key] = (service["spec"]["clusterIP"], number)
-    return found
+def spread(values: list[float], form: str) -> str:
+    """The median, the least and the most."""
+    middle, least, most = statistics.median(values), min(values), max(values)
+    return f"{middle:{form}} ({least:{form}} to {most:{form}})"
 
 
-class Person:
-    """A test user of the demo with a running stack: the session and the keys."""
-
-    def __init__(self, user: str, port: int) -> None:
-        from cytomine_spawner.stacks import model
-        from dev.demo.install import DEMO
-        from tests.support.browserless import log_in, xsrf
-
-        hub = DEMO.url(port)
-        self.client = log_in(hub, user)
-        head = {"Referer": f"{hub}/hub/home", **xsrf(self.client, hub)}
-        self.name = self.client.get(f"{hub}/hub/api/user", headers=head).json()["name"]
-        self.stack = model.stack_name(self.name)
-        self.url = DEMO.stack_url(port).replace("{stack}", self.stack)
-
-    def keys(self) -> tuple[str, str]:
-        """The public and the private key."""
-        self.client.get(f"{self.url}/")
-        answer = self.client.get(f"{self.url}/api/user/current/keys", headers={"Accept": "application/json"})
-        if answer.status_code != 200:
-            raise SystemExit(
-                f"{self.url} does not know {self.name} ({answer.status_code}): is the stack's login on?"
-            )
-        return answer.json()["primaryKey"], answer.json()["secondaryKey"]
-
-    def session(self) -> dict[str, str]:
-        """The headers of a fresh session in the stack's own page."""
-        self.client.get(f"{self.url}/")
-        host = urlsplit(self.url).hostname or ""
-        mine = [c for c in self.client.cookies.jar if c.domain.lstrip(".") == host]
-        value = "; ".join(f"{c.name}={c.value}" for c in mine)
-        return {"Host": urlsplit(self.url).netloc, "Origin": self.url, "Cookie": value}
+def ratios(rows: list[dict[str, Any]], backend: str, clients: int, way: str, to: str) -> list[float]:
+    """The rates of one way as parts of another's, turn by turn."""
+    rate = {
+        (r["turn"], r["way"]): r["rate"] for r in rows if (r["backend"], r["clients"]) == (backend, clients)
+    }
+    return [rate[turn, way] / rate[turn, to] for turn in sorted({turn for turn, _ in rate})]
 
 
-def signed(keys: tuple[str, str], method: str, content: str = "") -> dict[str, str]:
-    """The headers of a signed request."""
-    from email.utils import formatdate
-
-    from dev.standin.signing import signature
-
-    date = formatdate()
-    known = {"Authorization": f"CYTOMINE {keys[0]}:{signature(keys[1], method, content, date)}", "Date": date}
-    return {**known, "Content-Type": content} if content else known
-
-
-def slide(address: tuple[str, int], keys: tuple[str, str]) -> tuple[list[str], int]:
-    """A project with one slide, made by the Python client: the paths of its tiles, and the storage."""
-    import cytomine
-    from cytomine import models
-    from PIL import Image
-
-    connection = cytomine.Cytomine(f"http://{address[0]}:{address[1]}", *keys, use_cache=False)
-    connection.open_admin_session()
-    name = f"benchmark {time.strftime('%Y-%m-%d %H:%M:%S')}"
-    ontology = models.Ontology(name).save()
-    project = models.Project(name, ontology.id).save()
-    mine = connection.current_user.id
-    storage = next(s.id for s in models.StorageCollection().fetch() if s.userId == mine)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "noise.png"
-        Image.effect_noise((2048, 2048), 90).convert("RGB").save(file)
-        uploaded = connection.upload_image(str(file), storage, project.id, sync=True)
-    image = models.ImageInstance().fetch(uploaded.images[0]["imageInstances"][0]["id"])
-    base = f"/api/sliceinstance/{image.reference_slice().id}/normalized-tile/zoom/{image.zoom}"
-    side = 2048 // image.tileSize
-    return [f"{base}/tx/{x}/ty/{y}.jpg" for x in range(side) for y in range(side)], storage
-
-
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All ways, one after the other, so that none disturbs another."""
-    from dev import cluster
-
-    kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"))
-    person = Person(args.user, args.port)
-    services = addresses(kube, person.stack)
-    keys = person.keys()
-    paths, storage = slide(services["internal"], keys)
-    meter = Meter(kube, person.stack)
-    meter.read()
-    idle = dict(meter.memory)
-    meter.start()
-    rows: list[dict[str, Any]] = []
-    uploads: dict[str, float] = {}
-    kind = "multipart/form-data; boundary=benchmark"
-    with hub_proxy(kube, person.stack, services) as pods:
-
-        def ways() -> list[Way]:
-            core, pims = services["core"], services["pims"]
-            return [
-                Way(DIRECT, core, (*pims, "/ims/upload"), {}),
-                Way(KEYS, services["internal"], (*services["internal"], "/upload"), {}),
-                Way(LOGIN, services["public"], (*services["public"], "/upload"), person.session()),
-                Way(PROXY, (pods["core"], 9000), (pods["pims"], 9000, "/ims/upload"), {}),
+def lines(numbers: dict[str, Any]) -> list[list[str]]:
+    """The table's rows."""
+    rows, found = numbers.get("tiles", []), []
+    for backend, clients, way in dict.fromkeys((r["backend"], r["clients"], r["way"]) for r in rows):
+        mine = [r for r in rows if (r["backend"], r["clients"], r["way"]) == (backend, clients, way)]
+        failed = {code: n for r in mine for code, n in r["failed"].items()}
+        found.append(
+            [
+                f"{backend}, {clients} clients, {way}",
+                f"{spread([r['rate'] for r in mine], '.0f')} /s",
+                f"{statistics.median(r['p95'] for r in mine):.1f} ms",
+                spread(ratios(rows, backend, clients, way, DIRECT), ".0%"),
+                ", ".join(f"{n} times {code or 'cut'}" for code, n in failed.items()) or "none",
             ]
-
-        for clients in CLIENTS:
-            for way in ways():
-                way.headers |= {} if way.name == LOGIN else signed(keys, "GET")
-                print(f"\r{clients} clients {way.name:40}", end="", flush=True)
-                load = asyncio.run(tiles(way, paths, clients, args.seconds))
-                row = {"way": way.name, "clients": clients, "rate": load.rate, "p95": load.p95}
-                rows.append({**row, "tiles": len(load.seconds), "failed": load.failed})
-        for way in ways() if args.upload else []:
-            way.headers |= signed(keys, "POST", kind)
-            print(f"\rupload of {args.upload} MB {way.name:40}", end="", flush=True)
-            uploads[way.name] = asyncio.run(upload(way, storage, args.upload * 10**6))
-    print("\r" + " " * 70 + "\r", end="")
-    meter.ended.set()
-    meter.join()
-    used = {name: end - start for name, (start, end) in meter.cpu.items()}
-    return {"tiles": rows, "uploads": uploads, "idle": idle, "memory": meter.memory, "cpu": used}
+        )
+    direct = numbers["uploads"].get(DIRECT)
+    for name, speed in numbers["uploads"].items():
+        found.append(
+            [f"upload, {name}", f"{speed:.0f} MB/s", "", f"{speed / direct:.0%}" if direct else "", "none"]
+        )
+    used = numbers["gateway"]
+    for name, most in used["most"].items():
+        words = (
+            f"{used['before'][name]:.1f} MiB before, {most:.1f} MiB at most, {used['cpu'][name]:.1f} s of CPU"
+        )
+        found.append([f"container {name}", words, "", "", ""])
+    return found
 
 
 def main() -> None:
     """Measure and print."""
-    in_test_environment([str(Path(__file__).resolve()), *sys.argv[1:]])
+    in_test_environment(["-m", "benchmarks.gateway", *sys.argv[1:]])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--user", default="petra", help="test user whose stack runs (default petra)")
-    parser.add_argument("--seconds", type=float, default=10, help="length of each run (default 10)")
+    parser.add_argument("--seconds", type=float, default=1, help="length of each run (default 1)")
+    parser.add_argument("--turns", type=int, default=8, help="how often each way is measured (default 8)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64], help="at once (default 1 8 64)")
     parser.add_argument(
-        "--upload", type=int, default=2000, help="megabytes of the upload (default 2000; 0: none)"
+        "--upload", type=int, default=2000, help="megabytes of the uploads (default 2000; 0: none)"
     )
+    parser.add_argument("--upload-gb", type=float, default=0, help="only one upload of so many gigabytes")
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
-    numbers = measure(args)
-    rate = {(r["way"], r["clients"]): r["rate"] for r in numbers["tiles"]}
-    rows = [
-        [
-            f"tiles, {r['clients']} clients, {r['way']}",
-            f"{r['rate']:.0f} /s",
-            f"{r['p95']:.0f} ms",
-            f"{r['rate'] / rate[DIRECT, r['clients']]:.0%}",
-            ", ".join(f"{n} times {status}" for status, n in r["failed"].items()) or "none",
-        ]
-        for r in numbers["tiles"]
-    ]
-    for name, speed in numbers["uploads"].items():
-        rows.append(
-            [f"upload, {name}", f"{speed:.0f} MB/s", "", f"{speed / numbers['uploads'][DIRECT]:.0%}", "none"]
-        )
-    for name, most in numbers["memory"].items():
-        words = f"{numbers['idle'].get(name, 0):.0f} MiB before, {most:.0f} MiB at most, {numbers['cpu'][name]:.1f} s of CPU"
-        rows.append([f"container {name}", words, "", "", ""])
-    table("The gateway", ["what", "measured", "p95", "of direct", "failed"], rows)
-    print(
-        f"\nGateway at 8 clients: {rate[LOGIN, 8] / rate[DIRECT, 8]:.0%} of direct (wanted 60 % or more),",
-        end=" ",
-    )
-    print(f"{rate[LOGIN, 8] / rate[PROXY, 8]:.1f} times the hub's proxy (wanted 3 or more)")
-    print(f"\nRaw numbers: {keep('gateway', numbers)}")
+    bench = Bench(args)
+    numbers = bench.large() if args.upload_gb else bench.all()
+    table("The gateway", ["what", "measured", "p95", "of direct", "failed"], lines(numbers))
+    rows = numbers.get("tiles", [])
+    for backend in dict.fromkeys(r["backend"] for r in rows):
+        at = 8 if 8 in args.clients else args.clients[0]
+        direct, proxy = (ratios(rows, backend, at, LOGIN, to) for to in (DIRECT, PROXY))
+        print(f"\n{backend}, {at} clients: {spread(direct, '.0%')} of direct (wanted 60% or more),", end=" ")
+        print(f"{spread(proxy, '.1f')} times the hub's proxy (wanted 3 or more)")
+    print(f"\nMemory is anonymous memory as the kubelet counted it, {numbers['gateway']['readings']} times.")
+    print(f"Raw numbers: {keep('gateway', numbers)}")
 
 
 if __name__ == "__main__":

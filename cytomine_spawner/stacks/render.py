@@ -174,9 +174,9 @@ def _filled(
             continue
         own |= variables.gateway(stack, settings, login)
         objects = [*_load("gateway-config", {**common, **own}), *_load(name, {**common, **own})]
-        for patch in _load("gateway-login", {**common, **own}) if login else ():
-            target = next(obj for obj in objects if obj["kind"] == patch["kind"])
-            merge(target, patch)
+        for layer in ("gateway-script", *(["gateway-login"] if login else [])):
+            for patch in _load(layer, {**common, **own}):
+                merge(next(obj for obj in objects if obj["kind"] == patch["kind"]), patch)
         if settings.ingress_enabled:
             objects += _load("ingress", common)
         yield from ((name, obj) for obj in objects)

@@ -91,10 +91,9 @@ def gateway(stack: Stack, settings: StackSettings, login: dict[str, Any] | None)
         "internal_host": urlsplit(model.internal_url(stack.name, stack.namespace)).netloc,
         "verify_url": f"{internal}/{stack.name}/verify",
         "cookie_flags": "secure httponly samesite=lax" if secure else "httponly samesite=lax",
-        # Behind the login only the login can come here, from the same pod.
-        "public_listen": "127.0.0.1:8080" if login else "8080",
+        "login_include": "include /etc/gateway/login.conf;" if login else "",
         "public_trust": "session" if login else "client",
-        "public_check": "" if login else "auth_request /_check;",
+        "public_check": "include /etc/gateway/session.conf;" if login else "auth_request /_check;",
         "public_gate": _CLOSED if settings.public_access == "closed" else "",
     }
     if login:

@@ -35,6 +35,8 @@ NEIGHBOURS = {"core": "cm-ada-core:8080", "pims": "cm-ada-pims:5000", "web-ui": 
 # A token that the identity knows, and one that it does not.
 GOOD, BAD = "aaaa.good.token", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ."
 SIGNED = "CYTOMINE 8f5c:c2lnbmVk"
+# A cookie that the login knows: it stands for a session with the token GOOD.
+SESSION = "cytomine-session=known"
 
 
 class Neighbour(BaseHTTPRequestHandler):
@@ -130,13 +132,25 @@ def _verify(seen: dict[str, Any]) -> tuple[int, str, bytes, list[tuple[str, str]
     return (204 if good else 401), "text/plain", b"", []
 
 
+def _sessions(seen: dict[str, Any]) -> tuple[int, str, bytes, list[tuple[str, str]]]:
+    if seen["path"].startswith("/oauth2/start?"):
+        return 302, "text/plain", b"", [("Location", "https://hub.example.org/")]
+    known = seen["path"] == "/oauth2/auth" and SESSION in seen["headers"].get("cookie", "")
+    return (202, "text/plain", b"", [TOKEN]) if known else (401, "text/plain", b"", [])
+
+
+TOKEN = ("X-Auth-Request-Access-Token", GOOD)
+# The neighbours that do not repeat what they got.
+REPLIES = {"identity": _verify, "login": _sessions}
+
+
 @dataclass
 class Door:
     """A running gateway.
 
     Attributes:
         ports: the container's ports and where they are on loopback.
-        servers: the neighbours; ``identity`` checks tokens.
+        servers: the neighbours; ``identity`` checks tokens, ``login`` sessions.
         folder: nginx's files, among them ``activity``.
         pid: of nginx.
     """
@@ -163,14 +177,19 @@ class Door:
         connection.close()
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, content)
 
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a browser with a session as it comes, headers of the same name apart."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[8080], timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers={"Cookie": SESSION})
+            yield connection.getresponse()
+
     def public(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
-        """Ask as the login does for a session in the stack's own page."""
-        sure = (
-            {"X_Forwarded_Access_Token": GOOD, "Origin": URL}
-            if method not in ("GET", "HEAD")
-            else {"X_Forwarded_Access_Token": GOOD}
-        )
-        return self.ask(8080, path, method, body, **{**sure, **headers})
+        """Ask as the stack's own page does in a browser with a session."""
+        cookies = "; ".join(filter(None, (SESSION, headers.pop("Cookie", ""))))
+        origin = {} if method in ("GET", "HEAD") else {"Origin": URL}
+        return self.ask(8080, path, method, body, **{"Cookie": cookies, **origin, **headers})
 
     def internal(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
         """Ask as a notebook's client does, signed."""
@@ -181,11 +200,11 @@ class Door:
         for server in self.servers.values():
             server.seen.clear()
             server.started.clear()
-            server.reply = _verify if server.who == "identity" else tell
+            server.reply = REPLIES.get(server.who, tell)
 
     def reached(self) -> list[tuple[str, str]]:
         """Which component saw which path."""
-        return [(s.who, e["path"]) for s in self.servers.values() for e in s.seen if s.who != "identity"]
+        return [(s.who, e["path"]) for s in self.servers.values() for e in s.seen if s.who not in REPLIES]
 
 
 @dataclass
@@ -211,6 +230,8 @@ def running(
     access: str = "login",
     url: str = URL,
     others: dict[str, int] | None = None,
+    public: int = 0,
+    login: int = 0,
     **settings: Any,
 ) -> Iterator[Door]:
     """Run the rendered configuration with its neighbours' and its own ports moved to loopback.
@@ -220,9 +241,11 @@ def running(
         access: how browsers reach the stack.
         url: the stack's own, for browsers.
         others: ports of real neighbours; with them the internal address is the one on loopback, too.
+        public: the port for browsers; any if 0.
+        login: the port of a real login.
         settings: of the stacks.
     """
-    servers = {who: Server(who) for who in (*NEIGHBOURS, "identity")}
+    servers = {who: Server(who) for who in (*NEIGHBOURS, *REPLIES)}
     service = f"http://127.0.0.1:{servers['identity'].server_port}/services/cytomine"
     given = {"service_internal_url": service, "stack_url": url.replace("cm-ada", "{stack}"), **settings}
     stack = model.new_stack("ns", StackSpec(owner="ada"))
@@ -231,15 +254,16 @@ def running(
         o["data"] for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"] == "cm-ada-gateway"
     )
     ports = {port: free_port() for port in (8080, 8081, 8082, 6000)}
+    ports[8080] = public or ports[8080]
     at = {who: server.server_port for who, server in servers.items()} | (others or {})
     for name, text in files.items():
+        text = text.replace("server 127.0.0.1:4180;", f"server 127.0.0.1:{login or at['login']};")
         for who, address in NEIGHBOURS.items():
             text = text.replace(f"server {address};", f"server 127.0.0.1:{at[who]};")
         if others:
             text = text.replace(INTERNAL, f"http://127.0.0.1:{ports[8081]}")
         for port, own in ports.items():
-            for listen in (f"listen {port};", f"listen 127.0.0.1:{port};"):
-                text = text.replace(listen, f"listen 127.0.0.1:{own};")
+            text = text.replace(f"listen {port};", f"listen 127.0.0.1:{own};")
         text = text.replace("/tmp/", f"{folder}/").replace("/etc/gateway/", f"{folder}/")
         (folder / name).write_text(text.replace("/usr/lib/nginx/modules", MODULES))
     folder.chmod(0o755)

@@ -128,7 +128,7 @@ class Issuer:
             "azp": "gateway",
             "name": "ä" * 400,
             "n": self.refreshed,
-            "jti": os.urandom(400).hex(),
+            "jti": os.urandom(900).hex(),
         }
         found = {"token_type": "Bearer", "expires_in": 300, "refresh_token": f"refresh-{self.refreshed}"}
         id_token = self.sign(
@@ -180,9 +180,16 @@ class Browser:
 
 @dataclass
 class Login:
-    """A gateway with its login."""
+    """A gateway with its login.
+
+    Attributes:
+        port: of the gateway, for browsers.
+        own: the login's port.
+        pid: of the login.
+    """
 
     port: int
+    own: int
     pid: int
     door: Door
     issuer: Any
@@ -212,13 +219,14 @@ def before(
     service: str, folder: Path, secret: str, issuer: Any = None, port: int = 0, **options: str
 ) -> Iterator[Login]:
     """The gateway before an issuer that runs already."""
-    port = port or free_port()
+    port, own = port or free_port(), free_port()
     given = {"service_url": service, "service_internal_url": service}
     url = f"http://cm-ada.stacks.localhost:{port}"
     (folder / "oidc-client-secret").write_text(secret)
     (folder / "oauth2-cookie-secret").write_text(os.urandom(16).hex())
-    with running(folder, url=url, **given) as door, _program(folder, door, port, options) as process:
-        yield Login(port, process.pid, door, issuer, folder / "login.log")
+    gateway = running(folder, url=url, public=port, login=own, **given)
+    with gateway as door, _program(folder, door, own, options) as process:
+        yield Login(port, own, process.pid, door, issuer, folder / "login.log")
 
 
 @contextlib.contextmanager
@@ -238,9 +246,7 @@ def _program(
         text = (
             f"--{name}={options[name.replace('-', '_')]}" if name.replace("-", "_") in options else argument
         )
-        text = text.replace("=:4180", f"=127.0.0.1:{port}").replace(
-            "127.0.0.1:8080", f"127.0.0.1:{door.ports[8080]}"
-        )
+        text = text.replace("=:4180", f"=127.0.0.1:{port}")
         args.append(text.replace("/etc/oauth2-proxy", str(folder)))
     log = folder / "login.log"
     with log.open("wb") as out:

@@ -15,6 +15,7 @@ from tests.support.gateway import (
     INTERNAL,
     MISSING,
     REASON,
+    SESSION,
     SIGNED,
     URL,
     resident,
@@ -73,7 +74,7 @@ def test_an_upload_streams_has_no_limit_of_size_and_takes_no_memory(door, port):
             "Host: h",
             f"Origin: {URL}",
             f"Authorization: {SIGNED}",
-            f"X-Forwarded-Access-Token: {GOOD}",
+            f"Cookie: {SESSION}",
             "Content-Type: multipart/form-data; boundary=b",
             "Connection: close",
             f"Content-Length: {size}",
@@ -233,8 +234,10 @@ def test_what_someone_does_is_activity(quiet, side, method, path):
 def test_opening_the_page_is_activity_and_being_refused_is_none(quiet):
     assert quiet.internal("/api/x", Authorization="").status == 401
     assert quiet.public("/api/annotation.json", "POST", "{}", Origin="https://evil.example").status == 403
+    lead = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert quiet.ask(8080, "/", **lead).status == 302
     assert activity(quiet) is None
-    assert quiet.public("/", Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="document").status == 200
+    assert quiet.public("/", **lead).status == 200
     assert activity(quiet)
 
 

@@ -13,6 +13,7 @@ from tests.support.gateway import (
     GOOD,
     MISSING,
     REASON,
+    SESSION,
     SIGNED,
     URL,
     running,
@@ -268,7 +269,7 @@ def test_of_two_headers_core_sees_only_the_one_that_was_checked(door, side, firs
         ("Authorization", SIGNED, f"Bearer {BAD}"),
         ("Content-Type", "application/json", "application/x-www-form-urlencoded"),
     ]
-    for name, value in (("Origin", URL), ("X-Forwarded-Access-Token", GOOD), ("Content-Length", "0")):
+    for name, value in (("Origin", URL), ("Cookie", SESSION), ("Content-Length", "0")):
         connection.putheader(name, value)
     for name, checked, forged in pairs:
         for value in (checked, forged) if first == "checked" else (forged, checked):

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import socket
-import time
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
@@ -12,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.gateway import resident, websocket
-from tests.support.gateway_login import ENDPOINT, MISSING, REASON, logging_in
+from tests.support.gateway_login import ENDPOINT, MISSING, REASON, Browser, logging_in
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 COOKIE = "cytomine-session"
@@ -77,7 +76,7 @@ def test_a_page_leads_to_the_issuer_without_a_form_between(login):
     ],
 )
 def test_a_stranger_gets_401_for_what_is_no_page(login, method, path):
-    answer = login.browser().ask(path, method)
+    answer = login.browser().ask(path, method, Origin=login.url)
     assert answer.status == 401
     assert "location" not in answer.headers
     assert login.door.reached() == []
@@ -136,9 +135,32 @@ def test_a_websocket_needs_a_session(login, browser):
 
 
 def test_the_probes_answer_and_metrics_do_not(login):
+    own = Browser(login.own)
     for path in ("/oauth2/ping", "/oauth2/ready"):
-        assert login.browser().ask(path).status == 200
+        assert own.ask(path).status == 200
+    assert own.ask("/metrics").status == 302
     assert login.browser().ask("/metrics").status == 302
+
+
+def test_a_script_that_meets_the_end_of_its_session_is_told_and_not_led_away(login):
+    for headers in (
+        {"Sec_Fetch_Mode": "cors", "Sec_Fetch_Site": "same-origin"},
+        {"Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Site": "same-origin"},
+        {"Accept": "application/json"},
+    ):
+        answer = login.browser().ask("/configuration.json", **headers)
+        assert (answer.status, answer.headers.get("set-cookie")) == (401, None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/oauth2/auth", "/oauth2/userinfo", "/oauth2/ping", "/oauth2/x", "/oauth2", "/_session", "/OAUTH2/auth"],
+)
+def test_only_what_a_browser_needs_of_the_login_is_open(login, browser, path):
+    for one in (browser, login.browser()):
+        answer = one.ask(path)
+        assert answer.status in (302, 404) or answer.json["who"] == "web-ui"
+        assert not [name for name in answer.headers if name.startswith("x-auth")]
 
 
 # --- the login
@@ -308,55 +330,6 @@ def test_no_secret_and_no_token_is_in_the_log(login, browser):
     ):
         assert secret not in log
     assert not re.search(r"eyJ[\w-]{20}", log)
-
-
-# --- the life of a session
-
-
-def wait_until(check):
-    deadline = time.monotonic() + 10
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def short(tmp_path):
-    with logging_in(tmp_path, cookie_refresh="1s") as found:
-        yield found
-
-
-def test_a_session_is_renewed_and_core_gets_the_new_token(short):
-    found = short.browser()
-    found.log_in(short.issuer)
-    first = found.ask("/api/x").json["headers"]["authorization"]
-    wait_until(lambda: found.ask("/api/x").json["headers"]["authorization"] != first)
-    assert short.issuer.asked[-1]["grant_type"] == "refresh_token"
-    assert short.issuer.refreshed >= 1
-
-
-def test_one_who_may_no_longer_is_out_at_the_next_refresh(short):
-    found = short.browser()
-    found.log_in(short.issuer)
-    assert found.ask("/api/x").status == 200
-    short.issuer.refused = True
-    wait_until(lambda: found.ask("/api/x").status == 401)
-    assert not session(found)
-    count = len(short.door.reached())
-    assert found.ask("/").status == 302
-    assert len(short.door.reached()) == count
-
-
-def test_a_restart_of_the_login_service_logs_nobody_out(short):
-    found = short.browser()
-    found.log_in(short.issuer)
-    wait_until(lambda: found.ask("/api/x").status == 200 and short.issuer.refreshed)
-    short.issuer.server.shutdown()
-    short.issuer.server.server_close()
-    end = time.monotonic() + 2.5
-    while time.monotonic() < end:
-        assert found.ask("/api/x").status == 200
-        time.sleep(0.2)
 
 
 # --- bytes

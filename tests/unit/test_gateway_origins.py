@@ -12,6 +12,7 @@ from tests.support.gateway import (
     INTERNAL,
     MISSING,
     REASON,
+    SESSION,
     SIGNED,
     URL,
     running,
@@ -61,8 +62,8 @@ def test_a_page_of_another_origin_may_lead_to_a_stack(door):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_a_change_must_say_where_it_comes_from(door, method):
-    assert door.ask(8080, "/api/a", method, X_Forwarded_Access_Token=GOOD).status == 403
-    own = {"X_Forwarded_Access_Token": GOOD, "Sec_Fetch_Site": "same-origin"}
+    assert door.ask(8080, "/api/a", method, Cookie=SESSION).status == 403
+    own = {"Cookie": SESSION, "Sec_Fetch_Site": "same-origin"}
     assert door.ask(8080, "/api/a", method, **own).status == 200
     assert door.public("/api/a", method).status == 200
 
@@ -71,7 +72,7 @@ def test_a_change_must_say_where_it_comes_from(door, method):
     "origin", [{}, {"Origin": EVIL}, {"Origin": "null"}, {"Sec_Fetch_Site": "same-origin"}]
 )
 def test_a_websocket_needs_the_stacks_own_origin(door, origin):
-    status, sock = websocket(door.ports[8080], "/ws/user-position/1", X_Forwarded_Access_Token=GOOD, **origin)
+    status, sock = websocket(door.ports[8080], "/ws/user-position/1", Cookie=SESSION, **origin)
     sock.close()
     assert status == 403
     assert door.reached() == []
@@ -80,10 +81,9 @@ def test_a_websocket_needs_the_stacks_own_origin(door, origin):
 @pytest.mark.parametrize("port", [8080, 8081])
 def test_a_websocket_carries_both_ways(door, port):
     headers = {
-        "X_Forwarded_Access_Token": GOOD,
         "Authorization": SIGNED,
         "Origin": URL,
-        "Cookie": "a=b; JSESSIONID=c",
+        "Cookie": f"a=b; JSESSIONID=c; {SESSION}",
     }
     status, sock = websocket(door.ports[port], "/ws/user-position/1", **headers)
     with sock:
@@ -200,7 +200,9 @@ def test_core_cannot_make_nginx_serve_something_else(door):
 
 
 @BOTH
-@pytest.mark.parametrize("path", ["/_check", "/_started", "/@refused", "/oauth2/callback"])
+@pytest.mark.parametrize(
+    "path", ["/_check", "/_session", "/_started", "/@login", "/@refused", "/oauth2/auth"]
+)
 def test_the_gateways_inner_paths_are_closed(door, side, path):
     answer = getattr(door, side)(path)
     assert answer.status == 404 or answer.json["who"] == "web-ui"
@@ -211,7 +213,7 @@ def test_two_requests_in_one_are_two_requests(door):
     """A length and chunks at once: whoever believes the other one would see a hidden request."""
     hidden = b"0\r\n\r\nGET /ims/image/x HTTP/1.1\r\nHost: h\r\n\r\n"
     head = (
-        f"POST /api/x HTTP/1.1\r\nHost: h\r\nOrigin: {URL}\r\nX-Forwarded-Access-Token: {GOOD}\r\n"
+        f"POST /api/x HTTP/1.1\r\nHost: h\r\nOrigin: {URL}\r\nCookie: {SESSION}\r\n"
         f"Content-Length: {len(hidden)}\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", door.ports[8080]), 10) as sock:

@@ -560,7 +560,9 @@ def test_a_login_stands_before_every_stack_unless_the_settings_say_otherwise():
     ports = {
         port["name"]: (c["name"], port["containerPort"]) for c in pod["containers"] for port in c["ports"]
     }
-    assert ports["public"] == ("login", 4180)
+    assert (ports["public"], ports["login"]) == (("gateway", 8080), ("login", 4180))
+    # What the login says of sessions has tokens, and stays off the disk.
+    assert {"name": "sessions", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}} in pod["volumes"]
     assert find(objects(), "Service", "gateway")["spec"]["ports"][0]["targetPort"] == "public"
     for other in ("open", "closed"):
         assert login_container(everything(public_access=other)) is None
