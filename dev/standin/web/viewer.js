@@ -71,6 +71,8 @@ export async function openSlide(main, user, projectId, imageId, chosenId) {
   const vector = new ol.layer.Vector({ source, style: (f) => (hidden.has(f.get("user")) ? null : look(f.get("colour"), f.get("reviewed"), f.getId() === chosen)) });
   const redraw = () => map.setLayers([tiles(slice, image, projection, extent), vector]);
   redraw();
+  map.on("loadstart", () => { box.ariaBusy = "true"; });
+  map.on("loadend", () => { box.ariaBusy = "false"; });
   map.getView().fit(extent);
   map.on("singleclick", (event) => {
     if (drawing) return;
