@@ -30,6 +30,7 @@ def draw(page: Page, term: str, corners: list[tuple[int, int]]) -> int:
     """Draw a polygon with a term by the mouse; the id that it was stored under."""
     page.get_by_label("Term", exact=True).select_option(label=term)
     page.get_by_role("button", name="Polygon", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text("Click for each corner")
     for corner in corners[:-1]:
         page.mouse.click(*at(page, *corner))
     with page.expect_response(stored) as answer:
@@ -81,6 +82,7 @@ def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_ot
     cytomine.get_by_role("link", name="skin.svs").click()
     expect(cytomine.locator("#map canvas").first).to_be_visible()
     expect(cytomine.get_by_role("status")).to_have_text("")
+    expect(cytomine.locator("#map")).to_have_attribute("aria-busy", "false")
     by_hand = [draw(cytomine, term, corners) for term, corners in DRAWN.items()]
     for number, term in zip(by_hand, DRAWN, strict=True):
         expect(mark(cytomine, number)).to_have_text(f"{term}: polygon")
@@ -94,6 +96,7 @@ def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_ot
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     result = page.locator(".jp-OutputArea-output", has_text="RESULT {")
     expect(result).to_be_visible(timeout=240_000)
+    expect(page.get_by_text("Jupyter news")).to_have_count(0)
     picture("35-notebook")
     found = json.loads(result.inner_text().partition("RESULT ")[2])
     assert found["lost_area_px2"] < 1
