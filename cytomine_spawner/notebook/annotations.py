@@ -79,13 +79,14 @@ def read_annotations(
         project: the project or its id, for those of all its images.
         users: only these users' (objects or ids).
         terms: only those with one of these terms (objects or ids).
-        reviewed: the accepted copies instead of what users drew.
+        reviewed: the accepted copies (see `reviews`) instead of what users drew.
         origin: ``top-left`` as in arrays, or ``bottom-left`` as in Cytomine.
 
     Returns:
         One row per annotation, the oldest first. Columns: ``id``, ``image``, ``project``, ``user`` (ids),
         ``user_name``, ``term`` (list of ids), ``term_name`` (list of names), ``created`` (UTC), ``reviewed``
-        (accepted), ``geometry`` (shapely, px of the full-size image). ``frame.attrs["origin"]`` keeps the origin.
+        (accepted), ``geometry`` (shapely, px of the full-size image); of accepted copies also ``parent``, the id of the
+        annotation that was accepted. ``frame.attrs["origin"]`` keeps the origin.
 
     Raises:
         ValueError: neither or both of image and project are given.
@@ -107,7 +108,10 @@ def read_annotations(
     params = {k: v for k, v in params.items() if v is not None}
     items = sorted(pages("annotation.json", params, 2000), key=lambda item: item["id"])
     names = _term_names(place) if any(item.get("term") for item in items) else {}
-    return frame([_row(item, known, names, origin) for item in items], origin)
+    found = frame([_row(item, known, names, origin) for item in items], origin)
+    if reviewed:
+        found["parent"] = [int(item["parentIdent"]) for item in items]
+    return found
 
 
 def _term_names(project: int) -> dict[int, str]:

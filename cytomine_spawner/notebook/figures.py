@@ -114,6 +114,7 @@ def _draw(
     from matplotlib.collections import LineCollection, PathCollection
     from matplotlib.lines import Line2D
     from matplotlib.path import Path
+    from matplotlib.patheffects import withStroke
 
     if "image" in data:
         data = data[data["image"] == one.id]
@@ -132,7 +133,13 @@ def _draw(
         paths = [Path.make_compound_path(*[Path(r, closed=True) for r in outlines(p)]) for p in solid]
         ax.add_collection(PathCollection(paths, facecolor=colour, edgecolor="none", alpha=fill))
         lines = [o for g in mine for o in outlines(g)]
-        ax.add_collection(LineCollection([o for o in lines if len(o) > 1], colors=colour, linewidths=1.4))
+        # A light border: the colours of terms and those of stains are much alike.
+        border = [withStroke(linewidth=2.8, foreground="white", alpha=0.7)]
+        ax.add_collection(
+            LineCollection(
+                [o for o in lines if len(o) > 1], colors=colour, linewidths=1.4, path_effects=border
+            )
+        )
         points = np.array([o[0] for o in lines if len(o) == 1]).reshape(-1, 2)
         ax.scatter(points[:, 0], points[:, 1], s=18, c=colour, edgecolors="white", linewidths=0.6, zorder=3)
         handles.append(Line2D([], [], color=colour, linewidth=3, label=f"{name} ({len(mine)})"))

@@ -102,19 +102,64 @@ def match(found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry], least: f
         least: IoU from which two are the same; from 0.5 on the pairing is the only one possible, if the
             objects of one set do not overlap.
     """
+    return _pair(overlaps(found, truth), len(found), len(truth), least)
+
+
+def _pair(candidates: list[tuple[int, int, float]], found: int, truth: int, least: float) -> Matching:
     pairs: list[tuple[int, int, float]] = []
     used_a: set[int] = set()
     used_b: set[int] = set()
-    for m, n, score in overlaps(found, truth):
+    for m, n, score in candidates:
         if score >= least and m not in used_a and n not in used_b:
             used_a.add(m)
             used_b.add(n)
             pairs.append((m, n, score))
-    return Matching(pairs, len(found), len(truth))
+    return Matching(pairs, found, truth)
+
+
+def average_precisions(
+    found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry], thresholds: Sequence[float] = THRESHOLDS
+) -> dict[float, float]:
+    """TP / (TP + FP + FN) at each threshold of IoU, 0 to 1."""
+    candidates = overlaps(found, truth)
+    sizes = len(found), len(truth)
+    return {t: _pair(candidates, *sizes, t).average_precision for t in thresholds}
 
 
 def mean_average_precision(
     found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry], thresholds: Sequence[float] = THRESHOLDS
 ) -> float:
     """The mean of TP / (TP + FP + FN) over thresholds of IoU."""
-    return float(np.mean([match(found, truth, t).average_precision for t in thresholds]))
+    return float(np.mean(list(average_precisions(found, truth, thresholds).values())))
+
+
+def scores(
+    found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry], least: float = 0.5
+) -> dict[str, float]:
+    """All measures of this module at once: a row of a benchmark's table.
+
+    Args:
+        found: polygons, px.
+        truth: polygons, px.
+        least: IoU from which two objects are the same.
+
+    Returns:
+        ``found``, ``reference``, ``hits`` (counts of objects), ``precision``, ``recall``, ``F1`` (objects at ``least``),
+        ``AP50``, ``AP75`` (TP / (TP + FP + FN) at an IoU of 0.5 and 0.75), ``mean AP`` (over `THRESHOLDS`), ``hit IoU``
+        (mean IoU of the hits; NaN where there are none), ``Dice``, ``IoU`` (areas).
+    """
+    told, areas, curve = match(found, truth, least), agreement(found, truth), average_precisions(found, truth)
+    return {
+        "found": told.found,
+        "reference": told.truth,
+        "hits": len(told.pairs),
+        "precision": told.precision,
+        "recall": told.recall,
+        "F1": told.f1,
+        "AP50": curve[0.5],
+        "AP75": curve[0.75],
+        "mean AP": float(np.mean(list(curve.values()))),
+        "hit IoU": float(np.mean([p[2] for p in told.pairs])) if told.pairs else float("nan"),
+        "Dice": areas.dice,
+        "IoU": areas.iou,
+    }

@@ -45,12 +45,36 @@ def nuclei(found: dict[str, Any]) -> None:
     assert found["f1"] >= 0.8
     assert found["f1_by_region"]["region 2"] >= 0.67
     assert found["f1_by_region"]["region 3"] >= 0.89
+    assert found["f1_without_region_1"] >= 0.79
 
 
 def statistics(found: dict[str, Any]) -> None:
     assert found["rows"] == len(found["table"]) > 0
     assert found["equal_to_raw"]
     assert found["largest_relative_difference"] < 1e-6
+
+
+def benchmark(found: dict[str, Any]) -> None:
+    # Agreement with another algorithm, on regions that no parameter was chosen on: F1 0.81, 0.66, 0.56; mean AP 0.44.
+    scores = found["scores"]
+    assert found["judged"] == ["region 2", "region 3"]
+    assert found["best"] == "watershed"
+    assert set(scores) == {"watershed", "threshold", "blobs", "watershed, accepted"}
+    assert scores["watershed"]["F1"] >= 0.79
+    assert scores["watershed"]["mean AP"] >= 0.42
+    assert scores["watershed"]["Dice"] >= 0.82
+    # The rule accepts what is more often right.
+    assert scores["watershed, accepted"]["precision"] > scores["watershed"]["precision"]
+    assert found["accepted_copies"] == found["accepted"] > 0
+    assert found["cytomine_agrees"]
+    assert found["attached"] == ["benchmark-curves.csv", "benchmark.csv", "benchmark.png"]
+
+
+def unet(found: dict[str, Any]) -> None:
+    # The image has no PyTorch. Where it is, Dice was 0.895, and 0.851 without learning.
+    if "skipped" not in found:
+        assert found["dice"] >= 0.86
+        assert found["dice"] > found["dice_without_learning"]
 
 
 # What the notebooks have said so far, by their numbers.
@@ -61,6 +85,8 @@ EXPECTED: dict[str, Check] = {
     "03": objects,
     "04": nuclei,
     "07": statistics,
+    "08": benchmark,
+    "09": unet,
 }
 
 

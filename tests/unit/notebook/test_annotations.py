@@ -96,7 +96,7 @@ def test_accepted_annotations_are_told_apart(stack: Stack, empty: Any) -> None:
     review(first)
     assert list(read_annotations(empty)["reviewed"]) == [True, False]
     (accepted,) = read_annotations(empty, reviewed=True).itertuples()
-    assert (accepted.geometry.area, accepted.term_name) == (1500, ["tumour"])
+    assert (accepted.geometry.area, accepted.term_name, accepted.parent) == (1500, ["tumour"], first)
     assert len(read_annotations(empty, reviewed=True, terms=[known["tumour"]])) == 1
     assert len(read_annotations(empty, reviewed=True, terms=[known["stroma"]])) == 0
 

@@ -5,7 +5,14 @@ import pytest
 import shapely
 
 from cytomine_spawner.notebook.masks import polygons, rasterize
-from cytomine_spawner.notebook.scores import agreement, match, mean_average_precision
+from cytomine_spawner.notebook.scores import (
+    THRESHOLDS,
+    agreement,
+    average_precisions,
+    match,
+    mean_average_precision,
+    scores,
+)
 
 
 def blobs() -> np.ndarray:
@@ -70,3 +77,53 @@ def test_objects_are_paired_once_and_counted() -> None:
     assert match([], []).f1 == 1.0
     # Of ten thresholds, 0.9 is reached at nine.
     assert mean_average_precision(found[1:2], truth[:1]) == pytest.approx(0.9)
+
+
+def labelled(rng: np.random.Generator, move: int) -> tuple[np.ndarray, list[shapely.Polygon]]:
+    """Boxes of whole pixels, one a cell of a grid at most, as a picture of labels and as polygons."""
+    picture, boxes = np.zeros((240, 240), int), []
+    for row in range(0, 240, 24):
+        for column in range(0, 240, 24):
+            if rng.random() < 0.7:
+                x, y = column + 2 + rng.integers(0, move + 1), row + 2 + rng.integers(0, move + 1)
+                w, h = rng.integers(10, 17, 2)
+                boxes.append(shapely.box(x, y, x + w, y + h))
+                picture[y : y + h, x : x + w] = len(boxes)
+    return picture, boxes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_scores_are_those_counted_pixel_by_pixel(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    (a, found), (b, truth) = labelled(rng, 3), labelled(rng, 5)
+    # Counted independently: a table of common pixels. Of boxes that do not overlap, none has two partners above one half.
+    common = np.zeros((len(found) + 1, len(truth) + 1))
+    np.add.at(common, (a, b), 1)
+    inside = common[1:, 1:]
+    union = common.sum(1)[1:, None] + common.sum(0)[None, 1:] - inside
+    iou = inside / union
+
+    def hits(least: float) -> np.ndarray:
+        return iou[iou >= least]
+
+    same = iou >= 0.5
+    assert max(same.sum(0).max(), same.sum(1).max()) == 1
+    told = scores(found, truth)
+    n, both = len(found) + len(truth), ((a > 0) & (b > 0)).sum()
+    assert 0 < told["hits"] < min(len(found), len(truth))
+    assert (told["found"], told["reference"], told["hits"]) == (len(found), len(truth), len(hits(0.5)))
+    assert told["F1"] == pytest.approx(2 * len(hits(0.5)) / n)
+    assert told["hit IoU"] == pytest.approx(np.mean(hits(0.5)))
+    curve = {t: len(hits(t)) / (n - len(hits(t))) for t in THRESHOLDS}
+    assert average_precisions(found, truth) == pytest.approx(curve)
+    assert (told["AP50"], told["AP75"]) == pytest.approx((curve[0.5], curve[0.75]))
+    assert told["mean AP"] == pytest.approx(np.mean(list(curve.values())))
+    assert told["Dice"] == pytest.approx(2 * both / ((a > 0).sum() + (b > 0).sum()))
+    assert told["IoU"] == pytest.approx(both / ((a > 0) | (b > 0)).sum())
+
+
+def test_scores_of_nothing_are_defined() -> None:
+    told = scores([], [shapely.box(0, 0, 1, 1)])
+    assert (told["F1"], told["mean AP"], told["Dice"], np.isnan(told["hit IoU"])) == (0, 0, 0, True)
+    told = scores([], [])
+    assert (told["F1"], told["mean AP"], told["Dice"]) == (1, 1, 1)
