@@ -338,12 +338,6 @@ def test_minted_tokens_speak_for_a_person_for_a_moment(w: World) -> None:
     assert w.service.client().get(f"{PREFIX}{ADA}/verify", headers=bearer).status_code == 204
 
 
-def test_a_member_that_is_removed_can_be_thrown_out_at_once(w: World) -> None:
-    tokens = w.log_in(w.service.browser("cleo"), ADA)
-    assert w.wait(w.identity.end_sessions(ADA, "cleo")) == 1
-    assert w.refresh(ADA, tokens["refresh_token"]).status_code == 400
-
-
 def test_an_api_server_that_does_not_answer_is_an_outage_and_no_logout(w: World) -> None:
     w.service.put(a_stack("ada", "other", uid="unread"))
     w.vault.silent = True

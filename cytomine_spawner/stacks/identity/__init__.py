@@ -187,15 +187,6 @@ class Identity(LoggingConfigurable):
         }
         return self._keyring.sign(token)
 
-    async def end_sessions(self, stack: str, username: str) -> int:
-        """End all of a user's logins to a stack now, and count them; for when a member is removed.
-
-        Raises:
-            KubeError: the sessions cannot be read.
-        """
-        found = self._store.view.get(stack)
-        return (await self._grants.of(found)).end_user(username) if found else 0
-
     async def start(self) -> None:
         """Read the keys, and keep them: until :meth:`stop` in the background, if need be again and again."""
         with_keys = asyncio.Event()

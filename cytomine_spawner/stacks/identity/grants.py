@@ -214,13 +214,6 @@ class Ledger:
             self.end(each)
         return len(same)
 
-    def end_user(self, user: str) -> int:
-        """End all sessions of a user, and count them."""
-        theirs = [s for s in self._sessions.values() if s.user == user]
-        for session in theirs:
-            self.end(session)
-        return len(theirs)
-
     def _alive(self, session: Session) -> bool:
         now = self._clock()
         if session.pending:
