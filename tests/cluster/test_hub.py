@@ -128,7 +128,9 @@ def test_an_upgrade_keeps_secrets_users_and_the_running_notebook(
     before = secret_data()
     assert before
     install.install(Console(), hub.target, hub.place)
-    assert secret_data() == before
+    after = secret_data()
+    # A stack of an earlier test that still starts may get its own in the meantime.
+    assert {name: after.get(name) for name in before} == before
     wait(lambda: petra.get("user").status_code == 200, "the hub to know the session")
     assert petra.ready()
     assert [p["metadata"]["uid"] for p in petra.pods()] == pods
