@@ -70,7 +70,8 @@ def test_a_user_logs_in_works_in_a_notebook_stops_it_and_is_logged_out_everywher
     expect(page.locator(".jp-OutputArea-output").first).to_contain_text("answer 42", timeout=60_000)
     picture("05-notebook")
 
-    page.goto(f"{hub.url}/hub/home")
+    # The hub's buttons do nothing until their scripts are there.
+    page.goto(f"{hub.url}/hub/home", wait_until="networkidle")
     page.locator("#stop").click()
     expect(page.locator("#start")).to_contain_text(re.compile("Start"), timeout=60_000)
     picture("06-home-stopped")
