@@ -149,8 +149,17 @@ def test_the_outlines_that_cytomine_keeps_are_the_tissue_of_the_datasets_own_fil
     assert iou == pytest.approx(said["iou"]["skin.svs"], abs=0.01)
 
 
+PAGE = ROOT / "docs" / "users" / "notebooks.md"
+
+
 def test_what_the_users_page_shows_runs_as_it_stands(analyst: Lab) -> None:
-    code = podbooks.snippets(ROOT / "docs" / "users" / "notebooks.md")
+    code = podbooks.snippets(PAGE, "python")
     said = analyst.kubectl(*podbooks.inside(analyst), "python", "-", stdin=code, timeout=120)
     assert "(512, 512, 3)" in said
     assert "{'margin_px': 50}" in said
+
+
+def test_the_users_page_runs_a_notebook_without_jupyterlab(analyst: Lab) -> None:
+    commands = f"set -e\n{podbooks.snippets(PAGE, 'console')}\ncat tissue-of-one-slide.ipynb"
+    said = analyst.kubectl(*podbooks.inside(analyst), "sh", stdin=commands, timeout=120)
+    assert '"iou\\": {\\"skin.svs\\": 0.9' in said

@@ -31,9 +31,6 @@ print(json.dumps(said))
 """
 
 
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
 @dataclass(frozen=True)
 class Executed:
     """An executed notebook.
@@ -55,11 +52,11 @@ def inside(lab: Lab) -> list[str]:
     return ["exec", "-i", pod["metadata"]["name"], "-c", "notebook", "--"]
 
 
-def snippets(page: Path) -> str:
-    """The Python of a page of the documentation, one block after the other."""
-    found = "\n".join(BLOCK.findall(page.read_text()))
-    assert found, f"{page} has no Python"
-    return found
+def snippets(page: Path, language: str) -> str:
+    """What a page of the documentation shows in a language, one block after the other."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks, f"{page} shows no {language}"
+    return "\n".join(blocks)
 
 
 def execute(lab: Lab, path: Path, timeout: int = 420) -> Executed:
