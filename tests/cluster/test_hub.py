@@ -96,17 +96,18 @@ def test_the_notebook_reaches_the_hub_but_neither_the_proxys_api_nor_kubernetes(
     (pod,) = petra.pods()
     release, namespace = hub.place.release, hub.place.namespace
     probe = (
-        "import socket,sys\n"
+        "import os, socket\n"
         "def can(host, port):\n"
         "    try:\n"
         "        socket.create_connection((host, port), 3).close(); return True\n"
         "    except OSError: return False\n"
         f"print(can('{release}-hub', 8081), can('{release}-proxy-api', 8001), can('kubernetes.default.svc', 443))\n"
+        "print(os.path.exists('/var/run/secrets/kubernetes.io/serviceaccount/token'))\n"
     )
     out = hub.target.kube.kubectl(
         "-n", namespace, "exec", pod["metadata"]["name"], "-c", "notebook", "--", "python", "-c", probe
     )
-    assert out.split() == ["True", "False", "False"]
+    assert out.split() == ["True", "False", "False", "False"]
 
 
 def test_an_upgrade_keeps_secrets_users_and_the_running_notebook(

@@ -154,12 +154,12 @@ PAGE = ROOT / "docs" / "users" / "notebooks.md"
 
 def test_what_the_users_page_shows_runs_as_it_stands(analyst: Lab) -> None:
     code = podbooks.snippets(PAGE, "python")
-    said = analyst.kubectl(*podbooks.inside(analyst), "python", "-", stdin=code, timeout=120)
+    said = analyst.inside("python", "-", stdin=code, timeout=120)
     assert "(512, 512, 3)" in said
     assert "{'margin_px': 50}" in said
 
 
 def test_the_users_page_runs_a_notebook_without_jupyterlab(analyst: Lab) -> None:
     commands = f"set -e\n{podbooks.snippets(PAGE, 'console')}\ncat tissue-of-one-slide.ipynb"
-    said = analyst.kubectl(*podbooks.inside(analyst), "sh", stdin=commands, timeout=120)
+    said = analyst.inside("sh", stdin=commands, timeout=120)
     assert '"iou\\": {\\"skin.svs\\": 0.9' in said

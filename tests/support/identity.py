@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import jwt
@@ -18,8 +14,9 @@ import jwt
 from cytomine_spawner.stacks.identity import Identity
 from cytomine_spawner.stacks.identity.vault import Record
 from cytomine_spawner.stacks.kube import KubeError
-from cytomine_spawner.stacks.model import Stack
+from cytomine_spawner.stacks.model import ENDPOINTS, REALM, Stack
 from cytomine_spawner.stacks.settings import StackSettings
+from tests.support.adapter import Adapter, Pkce
 from tests.support.stacks import PREFIX, Service, serving
 
 STACK_URL = "http://{stack}.stacks.localhost:8000"
@@ -86,18 +83,6 @@ def unverified(token: str) -> dict[str, Any]:
 
 
 @dataclass
-class Pkce:
-    """A verifier and its challenge."""
-
-    verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48))
-
-    @property
-    def challenge(self) -> str:
-        digest = hashlib.sha256(self.verifier.encode()).digest()
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-@dataclass
 class World:
     """The running service with an identity, and what one does at it."""
 
@@ -110,10 +95,10 @@ class World:
         return found
 
     def issuer(self, stack: str) -> str:
-        return f"{self.service.url}{PREFIX}{stack}/iam/realms/cytomine"
+        return f"{self.service.url}{PREFIX}{stack}{REALM}"
 
     def oidc(self, stack: str, endpoint: str) -> str:
-        return f"{self.issuer(stack)}/protocol/openid-connect/{endpoint}"
+        return f"{self.issuer(stack)}{ENDPOINTS}/{endpoint}"
 
     def origin(self, stack: str) -> str:
         return STACK_URL.format(stack=stack)
@@ -125,76 +110,35 @@ class World:
     def wait(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.service.loop).result(10)
 
+    def at(self, stack: str, browser: httpx.Client | None = None) -> Adapter:
+        """Who asks the login of a stack for tokens."""
+        program = self.service.client()
+        return Adapter(self.issuer(stack), self.origin(stack), browser or program, program, GATEWAY_SECRET)
+
     def query(self, stack: str, client: str = "core", **changes: str) -> dict[str, str]:
-        """What keycloak-js or oauth2-proxy ask for."""
-        path = "/" if client == "core" else "/oauth2/callback"
-        usual = {
-            "client_id": client,
-            "redirect_uri": self.origin(stack) + path,
-            "response_type": "code",
-            "response_mode": "fragment" if client == "core" else "query",
-            "scope": "openid",
-            "state": "a state",
-            "nonce": "a nonce",
-            "code_challenge_method": "S256",
-        }
-        return {k: v for k, v in {**usual, **changes}.items() if v}
+        return self.at(stack).query(client, **changes)
 
     def ask(self, browser: httpx.Client, stack: str, **query: str) -> httpx.Response:
-        """Open the login; follows the redirects within the service and the hub."""
-        page = browser.get(self.oidc(stack, "auth"), params=query, follow_redirects=False)
-        while page.is_redirect and urlsplit(page.headers["Location"]).netloc in (
-            "",
-            urlsplit(self.service.url).netloc,
-        ):
-            page = browser.get(page.url.join(page.headers["Location"]), follow_redirects=False)
-        return page
+        return self.at(stack, browser).ask(**query)
 
     def code(
         self, browser: httpx.Client, stack: str, pkce: Pkce, client: str = "core", **changes: str
     ) -> str:
-        """Log in as far as the code."""
-        query = self.query(stack, client, code_challenge=pkce.challenge, **changes)
-        return answer(self.ask(browser, stack, **query))["code"]
+        return self.at(stack, browser).code(pkce, client, **changes)
 
     def post(self, stack: str, endpoint: str = "token", origin: str = "", **form: str) -> httpx.Response:
-        headers = {"Origin": origin} if origin else {}
-        return self.service.client().post(self.oidc(stack, endpoint), data=form, headers=headers)
+        return self.at(stack).post(endpoint, origin, **form)
 
     def exchange(
         self, stack: str, code: str, pkce: Pkce, client: str = "core", **changes: str
     ) -> httpx.Response:
-        usual = {
-            "grant_type": "authorization_code",
-            "client_id": client,
-            "code": code,
-            "redirect_uri": self.query(stack, client)["redirect_uri"],
-            "code_verifier": pkce.verifier,
-            "client_secret": GATEWAY_SECRET if client == "gateway" else "",
-        }
-        return self.post(stack, **{k: v for k, v in {**usual, **changes}.items() if v})
+        return self.at(stack).exchange(code, pkce, client, **changes)
 
     def refresh(self, stack: str, token: str, client: str = "core", **changes: str) -> httpx.Response:
-        secret = {"client_secret": GATEWAY_SECRET} if client == "gateway" else {}
-        form = {"grant_type": "refresh_token", "client_id": client, "refresh_token": token}
-        return self.post(stack, **{**form, **secret, **changes})
+        return self.at(stack).refresh(token, client, **changes)
 
     def log_in(self, browser: httpx.Client, stack: str, client: str = "core") -> dict[str, Any]:
-        """The whole login; the token endpoint's answer."""
-        pkce = Pkce()
-        response = self.exchange(stack, self.code(browser, stack, pkce, client), pkce, client)
-        assert response.status_code == 200, response.text
-        tokens: dict[str, Any] = response.json()
-        return tokens
-
-
-def answer(page: httpx.Response) -> dict[str, str]:
-    """The parameters with which a browser is sent back to its stack."""
-    assert page.status_code == 302, page.text
-    parts = urlsplit(page.headers["Location"])
-    found = parse_qs(parts.fragment or parts.query, strict_parsing=True)
-    assert all(len(values) == 1 for values in found.values())
-    return {name: values[0] for name, values in found.items()}
+        return self.at(stack, browser).log_in(client)
 
 
 @contextmanager

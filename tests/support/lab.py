@@ -7,7 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
+
+from cytomine_spawner.stacks.model import REALM
 from dev.demo import install
+from tests.support.adapter import Adapter
+from tests.support.browserless import browserless
 from tests.support.person import Person, wait
 
 KINDS = (
@@ -65,10 +70,12 @@ class Lab:
 
     def python(self, code: str) -> Any:
         """Run code in the notebook's pod, as its user would; what it prints last, from JSON."""
+        return json.loads(self.inside("python", "-c", code, timeout=240).strip().splitlines()[-1])
+
+    def inside(self, *command: str, **kwargs: Any) -> str:
+        """Run a command in the notebook's pod; what it prints."""
         (pod,) = self.person.pods()
-        name = pod["metadata"]["name"]
-        out = self.kubectl("exec", name, "-c", "notebook", "--", "python", "-c", code, timeout=240)
-        return json.loads(out.strip().splitlines()[-1])
+        return self.kubectl("exec", "-i", pod["metadata"]["name"], "-c", "notebook", "--", *command, **kwargs)
 
     def left(self) -> set[str]:
         """Objects of this stack, of any kind."""
@@ -80,15 +87,25 @@ class Lab:
             and o["metadata"]["annotations"]["cytomine-spawner.org/owner"] == self.person.name
         }
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The stacks' REST API, as this person's browser does."""
+    def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """The answer of the stacks' REST API, as this person's browser asks it."""
         url = f"{self.hub.url}/services/cytomine/{path}"
         self.person.client.get(f"{self.hub.url}/services/cytomine/")
         token = self.person.client.cookies.get("_xsrf", path="/services/cytomine/")
         headers = {"X-XSRFToken": token or "", "Sec-Fetch-Site": "same-origin"}
-        answer = self.person.client.request(method, url, json=body, headers=headers)
+        return self.person.client.request(method, url, json=body, headers=headers)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """What the stacks' REST API tells this person's browser."""
+        answer = self.request(method, path, body)
         assert answer.status_code < 300, (answer.status_code, answer.text)
         return answer.json() if answer.text else None
+
+    def adapter(self, stack: str) -> Adapter:
+        """This person's browser at the login of a stack."""
+        issuer = f"{self.hub.url}/services/cytomine/{stack}{REALM}"
+        origin = self.hub.place.stack_url(self.hub.target.port).replace("{stack}", stack)
+        return Adapter(issuer, origin, self.person.client, browserless())
 
     @classmethod
     @contextmanager

@@ -46,12 +46,6 @@ class Executed:
     peak_mib: float
 
 
-def inside(lab: Lab) -> list[str]:
-    """The arguments of kubectl that run a command in the pod."""
-    (pod,) = lab.person.pods()
-    return ["exec", "-i", pod["metadata"]["name"], "-c", "notebook", "--"]
-
-
 def snippets(page: Path, language: str) -> str:
     """What a page of the documentation shows in a language, one block after the other."""
     blocks = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
@@ -71,9 +65,9 @@ def execute(lab: Lab, path: Path, timeout: int = 420) -> Executed:
         AssertionError: a cell failed, with the last lines that papermill said.
     """
     code = PAPERMILL.format(folder=FOLDER, name=path.name, timeout=timeout)
-    said = lab.kubectl(*inside(lab), "python", "-c", code, stdin=path.read_text(), timeout=timeout + 30)
+    said = lab.inside("python", "-c", code, stdin=path.read_text(), timeout=timeout + 30)
     done = json.loads(said.strip().splitlines()[-1])
-    copy = lab.kubectl(*inside(lab), "cat", f"{FOLDER}/out/{path.name}", timeout=60)
+    copy = lab.inside("cat", f"{FOLDER}/out/{path.name}", timeout=60)
     if kept := os.environ.get(OUT):
         folder = Path(kept)
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,10 @@ from urllib.parse import urlsplit
 import jwt
 import pytest
 
+from tests.support.adapter import Pkce
 from tests.support.gateway_login import MISSING, REASON, before
 from tests.support.hub import free_port
-from tests.support.identity import GATEWAY_SECRET, Pkce, world
+from tests.support.identity import GATEWAY_SECRET, world
 from tests.support.stacks import PREFIX, a_stack
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)

@@ -14,7 +14,8 @@ import jwt
 import pytest
 
 from cytomine_spawner.stacks.identity.claims import preferred_username
-from tests.support.identity import GATEWAY_SECRET, FakeVault, Pkce, World, answer, unverified, world
+from tests.support.adapter import Pkce, answer
+from tests.support.identity import GATEWAY_SECRET, FakeVault, World, unverified, world
 from tests.support.stacks import PREFIX, a_stack
 
 ADA, BOB = "cm-ada", "cm-bob"

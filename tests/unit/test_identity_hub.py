@@ -11,8 +11,9 @@ import httpx
 import pytest
 from bs4 import BeautifulSoup
 
+from tests.support.adapter import Pkce, answer
 from tests.support.hub import free_port, process
-from tests.support.identity import GATEWAY_SECRET, Pkce, World, answer, unverified, world
+from tests.support.identity import GATEWAY_SECRET, World, unverified, world
 from tests.support.stacks import PREFIX, a_stack
 
 ADA = "cm-ada"
