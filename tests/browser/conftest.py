@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from dev.demo import install
+from tests.support.lab import Lab
+from tests.support.person import Person
+
 OUTPUT = Path(__file__).resolve().parents[2] / ".test-output" / "screens"
 # Chromium itself must not look for anything outside of this machine.
 QUIET = [
@@ -50,6 +54,15 @@ def page(context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Pa
         page.screenshot(
             path=OUTPUT / f"failed-{re.sub(r'[^a-z0-9]+', '-', request.node.name)}.png", full_page=True
         )
+
+
+@pytest.fixture
+def petra(hub: install.Installed) -> Iterator[Person]:
+    """Somebody without server and stack, before and after."""
+    lab = Lab(hub, "petra")
+    lab.remove()
+    yield lab.person
+    lab.remove()
 
 
 @pytest.hookimpl(wrapper=True)

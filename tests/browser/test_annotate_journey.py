@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from dev.demo.install import Installed
 from tests.browser.conftest import OUTPUT
 from tests.browser.test_journey import log_in
-from tests.browser.test_stack_journey import petra  # noqa: F401 - a fixture
+from tests.browser.test_lab_card import opened
 from tests.browser.test_webui import at, stored
 from tests.support.person import Person
 
@@ -48,7 +48,7 @@ def mark(page: Page, annotation: int) -> Any:
 def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_others(
     page: Page,
     hub: Installed,
-    petra: Person,  # noqa: F811
+    petra: Person,
     slides: Path,
     picture: Picture,
 ) -> None:
@@ -75,9 +75,7 @@ def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_ot
     expect(datasets).to_contain_text("Mock skin is in Cytomine.", timeout=180_000)
     picture("33-card-imported")
 
-    with page.context.expect_page() as opened:
-        card.get_by_role("link", name=re.compile("^Open")).click()
-    cytomine = opened.value
+    cytomine = opened(page, card.get_by_role("link", name=re.compile("^Open")).click)
     cytomine.get_by_role("link", name="mock-skin").click(timeout=60_000)
     cytomine.get_by_role("link", name="skin.svs").click()
     expect(cytomine.locator("#map canvas").first).to_be_visible()

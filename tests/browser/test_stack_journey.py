@@ -17,27 +17,6 @@ from tests.support.person import Person, wait
 Picture = Callable[[str], None]
 
 
-def remove_stacks(hub: Installed, owner: str) -> None:
-    kube, namespace = hub.target.kube, hub.place.namespace
-    found = kube.get("-n", namespace, "cytominestacks") or {"items": []}
-    for stack in found["items"]:
-        if stack["spec"]["owner"] == owner:
-            name = stack["metadata"]["name"]
-            kube.kubectl("-n", namespace, "delete", "cytominestack", name, "--timeout=90s", timeout=100)
-
-
-@pytest.fixture
-def petra(hub: Installed) -> Iterator[Person]:
-    """Somebody without server and stack, before and after."""
-    person = Person(hub, "petra")
-    for _ in range(2):
-        if person.server():
-            person.stop()
-        remove_stacks(hub, person.name)
-        if _ == 0:
-            yield person
-
-
 @pytest.fixture
 def colleague(browser: Browser) -> Iterator[BrowserContext]:
     """Another clean profile."""
