@@ -152,7 +152,7 @@ class Kube:
         query = {"tailLines": str(lines), "limitBytes": "4096"}
         path = f"{self._path('Pod', None, pod)}/log"
         async with self._gate:
-            return str(await self._once("GET", path, query, None, "application/json", "*/*", text=True))
+            return str(await self._once("GET", path, query, None, "application/json", "*/*"))
 
     # -- many objects -------------------------------------------------------------------------------------
 
@@ -316,15 +316,7 @@ class Kube:
             await asyncio.sleep(min(pause, 5) * random.uniform(0.5, 1))  # noqa: S311
 
     async def _once(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str],
-        body: Any,
-        content_type: str,
-        accept: str,
-        *,
-        text: bool = False,
+        self, method: str, path: str, query: dict[str, str], body: Any, content_type: str, accept: str
     ) -> Any:
         timeout = aiohttp.ClientTimeout(total=self.timeout)
         try:
@@ -332,7 +324,7 @@ class Kube:
             async with response:
                 if response.status >= 300:
                     raise await _error(response)
-                return await (response.text(errors="replace") if text else response.json())
+                return await (response.json() if "json" in accept else response.text(errors="replace"))
         except (aiohttp.ClientError, asyncio.TimeoutError, ssl.SSLError, OSError) as error:
             raise KubeError(0, type(error).__name__, "The API server does not answer") from error
 

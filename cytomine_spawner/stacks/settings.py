@@ -283,7 +283,7 @@ class StackSettings(LoggingConfigurable):
             raise TraitError(f"StackSettings.datasets{error}") from None
         return proposal["value"]
 
-    @property
+    @cached_property
     def dataset_titles(self) -> dict[str, str]:
         """The titles of the datasets that are offered, by name."""
         return {dataset.name: dataset.title or dataset.name for dataset in offered(self.datasets)}
