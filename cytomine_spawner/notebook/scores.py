@@ -121,9 +121,13 @@ def average_precisions(
     found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry], thresholds: Sequence[float] = THRESHOLDS
 ) -> dict[float, float]:
     """TP / (TP + FP + FN) at each threshold of IoU, 0 to 1."""
-    candidates = overlaps(found, truth)
-    sizes = len(found), len(truth)
-    return {t: _pair(candidates, *sizes, t).average_precision for t in thresholds}
+    return _precisions(overlaps(found, truth), len(found), len(truth), thresholds)
+
+
+def _precisions(
+    candidates: list[tuple[int, int, float]], found: int, truth: int, thresholds: Sequence[float]
+) -> dict[float, float]:
+    return {t: _pair(candidates, found, truth, t).average_precision for t in thresholds}
 
 
 def mean_average_precision(
@@ -148,7 +152,9 @@ def scores(
         ``AP50``, ``AP75`` (TP / (TP + FP + FN) at an IoU of 0.5 and 0.75), ``mean AP`` (over `THRESHOLDS`), ``hit IoU``
         (mean IoU of the hits; NaN where there are none), ``Dice``, ``IoU`` (areas).
     """
-    told, areas, curve = match(found, truth, least), agreement(found, truth), average_precisions(found, truth)
+    candidates, sizes = overlaps(found, truth), (len(found), len(truth))
+    told, curve = _pair(candidates, *sizes, least), _precisions(candidates, *sizes, THRESHOLDS)
+    areas = agreement(found, truth)
     return {
         "found": told.found,
         "reference": told.truth,
