@@ -21,6 +21,7 @@ import asyncio
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -180,7 +181,7 @@ def lines(numbers: dict[str, Any]) -> list[list[str]]:
     rows, found = numbers.get("tiles", []), []
     for backend, clients, way in dict.fromkeys((r["backend"], r["clients"], r["way"]) for r in rows):
         mine = [r for r in rows if (r["backend"], r["clients"], r["way"]) == (backend, clients, way)]
-        failed = {code: n for r in mine for code, n in r["failed"].items()}
+        failed = sum((Counter(r["failed"]) for r in mine), Counter[int]())
         found.append(
             [
                 f"{backend}, {clients} clients, {way}",

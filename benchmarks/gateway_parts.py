@@ -84,12 +84,9 @@ class Person:
 
 def signed(keys: tuple[str, str], method: str, content: str = "") -> dict[str, str]:
     """The headers of a signed request."""
-    from email.utils import formatdate
+    from cytomine_spawner.stacks import signing
 
-    from dev.standin.signing import signature
-
-    date = formatdate()
-    known = {"Authorization": f"CYTOMINE {keys[0]}:{signature(keys[1], method, content, date)}", "Date": date}
+    known = signing.signed(*keys, method=method, content_type=content)
     return {**known, "Content-Type": content} if content else known
 
 
