@@ -391,9 +391,8 @@ def settle(look: Callable[[], list[str]], seconds: float = 120) -> list[str]:
 def dry() -> Iterator[Place]:
     """An API server with all that a dry run needs."""
     from dev import cluster
-    from tests.support.apiserver import Kubectl
+    from tests.support.apiserver import Kubectl, define_stacks
     from tests.support.cutter import Cutter
-    from tests.support.stackserver import CRDS
     from tests.support.stackservice import Service, server_of
 
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as name:
@@ -401,8 +400,7 @@ def dry() -> Iterator[Place]:
         try:
             kubeconfig = cluster.api_up(folder, nodes=3, controllers=True)
             kubectl = Kubectl(kubeconfig)
-            kubectl("apply", "-f", str(CRDS))
-            kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            define_stacks(kubectl)
             kubectl("create", "namespace", "chaos")
             cutter = Cutter(server_of(kubeconfig))
             service = Service(folder / "service", kubeconfig, "chaos", server=cutter.url)

@@ -57,8 +57,7 @@ class Bench:
         from cytomine_spawner.stacks import model, render
         from cytomine_spawner.stacks.settings import StackSettings
         from dev import cluster
-        from tests.support.apiserver import Kubectl
-        from tests.support.stackserver import CRDS
+        from tests.support.apiserver import Kubectl, define_stacks
         from tests.support.stackservice import Service
 
         self.count, self.folder = count, folder
@@ -67,8 +66,7 @@ class Bench:
         nodes = 1 + math.ceil(count * max(cost.cpu / 64, cost.memory / 2**38, 12 / 1000) * 1.1)
         kubeconfig = cluster.api_up(folder, nodes=nodes, controllers=True, audit=self.audit)
         kubectl = Kubectl(kubeconfig)
-        kubectl("apply", "-f", str(CRDS))
-        kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        define_stacks(kubectl)
         kubectl("create", "namespace", NAMESPACE)
         kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
         kubectl("create", "serviceaccount", ACCOUNT, f"--namespace={NAMESPACE}")

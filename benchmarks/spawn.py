@@ -24,7 +24,6 @@ from typing import Any
 
 from benchmarks.common import in_test_environment, keep, spread, table
 from dev import cluster
-from dev.cache import ROOT
 from dev.console import Console
 
 KINDS = ["KubeSpawner", "CytomineSpawner", "CytomineSpawner with a stack"]
@@ -135,13 +134,12 @@ async def spawner_settled(spawner: Any) -> None:
 
 def own_server(rounds: int) -> dict[str, Any]:
     """All starts on an API server of the benchmark's own."""
-    from tests.support.apiserver import Kubectl
+    from tests.support.apiserver import Kubectl, define_stacks
 
     with tempfile.TemporaryDirectory(prefix="spawn-") as folder:
         try:
             kubectl = Kubectl(cluster.api_up(Path(folder), nodes=3, controllers=True))
-            kubectl("apply", "-f", str(ROOT / "helm/cytomine-hub/crds"))
-            kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            define_stacks(kubectl)
             kubectl("create", "namespace", "bench")
             return asyncio.run(starts(kubectl.kubeconfig, "bench", rounds))
         finally:

@@ -6,7 +6,6 @@ import base64
 import itertools
 import json
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import pytest
 import yaml
 
 from dev import cluster
-
-CRDS = Path(__file__).parents[2] / "helm/cytomine-hub/crds"
+from tests.support.apiserver import Kubectl, define_stacks
 
 
 class Api:
@@ -84,51 +82,16 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         cluster.api_down(folder)
 
 
-class Kubectl:
-    """The kubectl of the cluster's programs, in one namespace; a call gives the finished process."""
-
-    def __init__(self, api: Api, namespace: str) -> None:
-        self.namespace = namespace
-        self._command = [
-            str(cluster.bin() / "kubectl"),
-            f"--kubeconfig={api.kubeconfig}",
-            f"--namespace={namespace}",
-        ]
-
-    def __call__(
-        self, *args: str, check: bool = True, stdin: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl; with `check`, a failure is the test's, with what kubectl said."""
-        done = subprocess.run(
-            [*self._command, *args], input=stdin, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert not check or done.returncode == 0, done.stderr
-        return done
-
-    def apply(self, *objects: dict[str, Any], dry_run: bool = False) -> subprocess.CompletedProcess[str]:
-        """Apply objects, or only ask the server whether it would take them; a refusal is for the test to judge."""
-        content = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        switches = ["--dry-run=server"] if dry_run else []
-        return self("apply", *switches, "-f", "-", check=False, stdin=content)
-
-    def get(self, kind: str, name: str) -> dict[str, Any]:
-        """An object as the API has it."""
-        found: dict[str, Any] = json.loads(self("get", kind, name, "-o", "json").stdout)
-        return found
-
-
 @pytest.fixture(scope="session")
 def definitions(api: Api) -> None:
     """The chart's resource definitions, served."""
-    kubectl = Kubectl(api, "default")
-    kubectl("apply", "-f", str(CRDS))
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
+    define_stacks(Kubectl(api.kubeconfig))
 
 
 @pytest.fixture
 def kubectl(api: Api, namespace: str, definitions: None) -> Kubectl:
     """kubectl in the test's namespace, with the CytomineStack known."""
-    return Kubectl(api, namespace)
+    return Kubectl(api.kubeconfig, namespace)
 
 
 _numbers = itertools.count(1)

@@ -33,7 +33,8 @@ from cytomine_spawner.stacks.model import (
     State,
     new_stack,
 )
-from tests.api.conftest import Api, Kubectl
+from tests.api.conftest import Api
+from tests.support.apiserver import Kubectl
 
 pytestmark = pytest.mark.hub_independent
 

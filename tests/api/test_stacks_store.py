@@ -16,7 +16,8 @@ from cytomine_spawner.stacks import operations
 from cytomine_spawner.stacks.kubestore import KubeStore
 from cytomine_spawner.stacks.model import Desired, Stack, StackSpec, new_stack
 from cytomine_spawner.stacks.store import Conflict, Denied, Invalid, NotFound, Unavailable
-from tests.api.conftest import Api, Kubectl
+from tests.api.conftest import Api
+from tests.support.apiserver import Kubectl
 
 FINALIZER = "tests.cytomine-spawner.org/hold"
 

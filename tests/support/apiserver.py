@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dev import cluster
+from dev.cache import ROOT
+from dev.wait import until
+
+CRDS = ROOT / "helm/cytomine-hub/crds"
+
+
+def define_stacks(kubectl: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Make the chart's resource definitions known to an API server, and wait until it serves them."""
+    kubectl("apply", "-f", str(CRDS))
+    wait = ("wait", "--for=condition=Established", "--timeout=5s", "-f", str(CRDS))
+    # A definition of this very moment has no conditions yet, and kubectl's own waiting ends at that.
+    until(
+        lambda: kubectl(*wait, check=False).returncode == 0, "the stacks' definition", 30, cure="Look at it"
+    )
 
 
 class Kubectl:

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from dev import cluster
-from tests.support.apiserver import Kubectl
+from tests.support.apiserver import Kubectl, define_stacks
 from tests.support.cutter import Cutter
 from tests.support.stackservice import Service, server_of
-
-CRDS = Path(__file__).parents[2] / "helm/cytomine-hub/crds"
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +20,7 @@ def stack_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
     folder = tmp_path_factory.mktemp("stacks-api")
     try:
         kubectl = Kubectl(cluster.api_up(folder, nodes=3, controllers=True))
-        kubectl("apply", "-f", str(CRDS))
-        kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        define_stacks(kubectl)
         yield kubectl
     finally:
         cluster.api_down(folder)
