@@ -15,7 +15,7 @@ from aiohttp import FormData, web
 from . import geometry
 from .access import read_project
 from .auth import User, caller
-from .database import Connection, Row, epoch_text, every, next_id, one, transaction
+from .database import Connection, Row, epoch_text, every, next_id, one, transaction, value
 from .errors import Broken, Failure, answer, refused, rejected
 from .pixels import annotation_pixels, ask
 from .projects import cbir
@@ -110,12 +110,15 @@ async def add(request: web.Request, conn: Connection, user: User, data: dict[str
     if data.get("location") is None:
         raise rejected(400, "Annotation must have a valid geometry:null")
     place = await _place(conn, user, data)
-    shape = await geometry.clip(conn, await geometry.parse(conn, data["location"]), place["image_id"])
-    annotation = await next_id(conn)
-    await conn.execute(
-        """INSERT INTO user_annotation (id, image_id, slice_id, project_id, user_id, location, created, updated)
-           VALUES (%s, %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp())""",
-        (annotation, place["image_id"], place["slice_id"], place["project_id"], user.id, shape),
+    shape = await geometry.fit(conn, data["location"], place["image_id"])
+    annotation = int(
+        await value(
+            conn,
+            """INSERT INTO user_annotation (id, image_id, slice_id, project_id, user_id, location, created, updated)
+               VALUES (nextval('hibernate_sequence'), %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp())
+               RETURNING id""",
+            *(place["image_id"], place["slice_id"], place["project_id"], user.id, shape),
+        )
     )
     for term in idents(data.get("term")):
         if not await one(conn, "SELECT 1 FROM term WHERE id = %s AND deleted IS NULL", term):
@@ -199,10 +202,9 @@ async def update(request: web.Request) -> web.Response:
         raise refused(400, "Json not valid") from None
     async with transaction(request) as conn:
         row = await find(conn, user, ident(request), command_=True)
-        shape = await geometry.parse(conn, data.get("location"))
+        shape = await geometry.fit(conn, data.get("location"), row["image_id"])
         if data.get("image") is None and data.get("slice") is None:
             raise Broken("the body lacks image and slice")
-        shape = await geometry.clip(conn, shape, row["image_id"])
         await conn.execute(
             "UPDATE user_annotation SET location = %s, updated = clock_timestamp() WHERE id = %s",
             (shape, row["id"]),

@@ -27,35 +27,33 @@ def jts(text: str) -> str:
 
 async def parse(conn: Connection, text: Any) -> str:
     """The geometry of a WKT as hexadecimal EWKB, or 400."""
+    return await _read(conn, "SELECT g::text AS hex, ST_IsValid(g) AS valid FROM read_wkt(%s) g", text)
+
+
+async def fit(conn: Connection, text: Any, image: int) -> str:
+    """The part of a WKT's geometry that is inside the image, as hexadecimal EWKB, or 400."""
+    return await _read(
+        conn,
+        f"""SELECT g.valid, upper(GeometryType(g.geom)) AS kind,
+              CASE WHEN g.valid THEN ST_IsEmpty(g.geom) OR NOT ST_Intersects(g.geom, b.box) END AS outside,
+              CASE WHEN NOT g.valid OR ST_CoveredBy(g.geom, b.box) THEN g.geom
+                   ELSE ST_Intersection(g.geom, b.box) END::text AS hex
+            FROM (SELECT geom, ST_IsValid(geom) AS valid FROM read_wkt(%s) geom) g,
+                 (SELECT ST_MakeEnvelope(0, 0, i.width, i.height) AS box FROM {WIDTHS} WHERE n.id = %s) b""",
+        text,
+        image,
+    )
+
+
+async def _read(conn: Connection, query: str, text: Any, *more: Any) -> str:
     try:
-        async with conn.transaction():
-            row = await one(
-                conn,
-                "SELECT g::text AS hex, ST_IsValid(g) AS valid, ST_IsEmpty(g) AS empty FROM ST_GeomFromText(%s) g",
-                str(text),
-            )
-    except psycopg.Error:
+        row = await one(conn, query, str(text), *more)
+    except psycopg.DataError:  # a zero byte, refused before it is sent
         row = None
     if row is None or not row["valid"]:
         raise rejected(400, "Annotation location is not valid")
-    return str(row["hex"])
-
-
-async def clip(conn: Connection, geometry: str, image: int) -> str:
-    """The part of a geometry that is inside the image, or 400."""
-    row = await one(
-        conn,
-        f"""SELECT CASE WHEN ST_CoveredBy(g.geom, b.box) THEN g.geom ELSE ST_Intersection(g.geom, b.box) END::text AS hex,
-              ST_IsEmpty(g.geom) OR NOT ST_Intersects(g.geom, b.box) AS outside
-            FROM (SELECT %s::geometry AS geom) g,
-                 (SELECT ST_MakeEnvelope(0, 0, i.width, i.height) AS box FROM {WIDTHS} WHERE n.id = %s) b""",
-        geometry,
-        image,
-    )
-    assert row is not None
-    if row["outside"]:
-        kind = await value(conn, "SELECT upper(GeometryType(%s::geometry))", geometry)
-        raise rejected(400, f"Cannot extract boundaries for {kind} EMPTY")
+    if row.get("outside"):
+        raise rejected(400, f"Cannot extract boundaries for {row['kind']} EMPTY")
     return str(row["hex"])
 
 

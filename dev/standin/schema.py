@@ -132,6 +132,12 @@ CREATE TABLE tag_domain_association (
     created timestamptz NOT NULL DEFAULT now(), updated timestamptz, deleted timestamptz);
 """
 
+# NULL for what cannot be read: an error would end the caller's transaction.
+GEOMETRIES = """
+CREATE FUNCTION read_wkt(text) RETURNS geometry LANGUAGE plpgsql IMMUTABLE AS
+$$ BEGIN RETURN ST_GeomFromText($1); EXCEPTION WHEN OTHERS THEN RETURN NULL; END $$;
+"""
+
 # Upstream has this step too: on a database whose superuser is named postgres it fails, and with it the start.
 SUPERUSER = "DROP USER IF EXISTS postgres"
 
@@ -142,6 +148,7 @@ MIGRATIONS = (
     ("images", IMAGES),
     ("annotations", ANNOTATIONS),
     ("metadata", METADATA),
+    ("geometries", GEOMETRIES),
 )
 
 

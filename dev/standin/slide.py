@@ -27,6 +27,8 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "image/jpeg": ("JPEG", {"quality": 75}),
     "image/webp": ("WEBP", {"quality": 75, "method": 0}),
 }
+# As upstream names them.
+COMPRESSIONS = {1: "NONE", 5: "LZW", 6: "OJPEG", 7: "JPEG", 8: "ADOBE_DEFLATE", 32773: "PACKBITS"}
 
 
 def metadata(path: Path) -> list[dict[str, Any]]:
@@ -47,6 +49,8 @@ def metadata(path: Path) -> list[dict[str, Any]]:
 
 def _tag(number: int, value: Any) -> dict[str, Any]:
     name = TiffTags.lookup(number).name
+    if number == TiffImagePlugin.COMPRESSION:
+        value = COMPRESSIONS.get(value, value)
     kinds = {int: "INTEGER", str: "STRING", float: "DECIMAL"}
     kind = kinds.get(type(value), "UNKNOWN")
     return {

@@ -122,6 +122,19 @@ def test_a_slide_s_header_says_what_it_is(
     assert found.physical_y == pytest.approx(microns)
 
 
+@pytest.mark.parametrize(
+    ("name", "compression"),
+    [
+        ("IMAGE_2/skin.svs", "JPEG"),
+        ("IMAGE_3/skin-large.tif", "JPEG"),
+        ("IMAGE_4/cells.ome.tif", "ADOBE_DEFLATE"),
+    ],
+)
+def test_a_tiff_s_compression_is_named_as_upstream_names_it(mock: Path, name: str, compression: str) -> None:
+    found = {tag["key"]: (tag["type"], tag["value"]) for tag in slide.metadata(mock / name)}
+    assert found["Compression"] == ("STRING", compression)
+
+
 def test_aperio_and_dicom_show_the_same_pixels(mock: Path) -> None:
     for box in ([0, 0, 300, 200], [2020, 2867, 200, 100], [1200, 900, 512, 512]):
         parts = [slide.window(mock / name, box) for name in ("IMAGE_2/skin.svs", "IMAGE_1/skin-0.dcm")]
