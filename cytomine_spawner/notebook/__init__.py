@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from .figures import figure
     from .images import crop, preview, slices, thumb
     from .provenance import Run, run, runs
-    from .regions import Level, Tile, channels, lazy, level_for, levels, region, tiles
+    from .regions import Level, channels, level_for, levels, region
     from .reviews import NotYourReview, review, start_review, stop_review
     from .safe import add_term, attach, download, fetch_all, remove_term, tag, term_ids, terms
     from .shapes import InvalidGeometry
+    from .tiling import Tile, lazy, tiles
     from .transport import RequestFailed, guard
     from .uploads import UploadIncomplete, upload
     from .viewer import Viewer, view
@@ -101,7 +102,7 @@ _MODULES = {
     "figures": ("figure",),
     "images": ("crop", "preview", "slices", "thumb"),
     "provenance": ("Run", "run", "runs"),
-    "regions": ("Level", "Tile", "channels", "lazy", "level_for", "levels", "region", "tiles"),
+    "regions": ("Level", "channels", "level_for", "levels", "region"),
     "reviews": ("NotYourReview", "review", "start_review", "stop_review"),
     "safe": (
         "add_term",
@@ -114,6 +115,7 @@ _MODULES = {
         "terms",
     ),
     "shapes": ("InvalidGeometry",),
+    "tiling": ("Tile", "lazy", "tiles"),
     "transport": ("RequestFailed", "guard"),
     "uploads": ("UploadIncomplete", "upload"),
     "viewer": ("Viewer", "view"),

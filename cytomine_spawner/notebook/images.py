@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any, TypeAlias, cast
 
 import numpy as np
+from cytomine import Cytomine
 from cytomine.models import ImageInstance
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from .errors import CytomineError
-from .transport import current, get_bytes, get_json
+from .transport import RequestFailed, current, get_bytes, get_json
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
 # A slide is larger than what Pillow takes for an attack; its pieces come one by one.
 Pillow.MAX_IMAGE_PIXELS = None
 IMAGE_CLASS = "be.cytomine.domain.image.ImageInstance"
+# What is compressed with losses nearly always, and never; of other files Cytomine names the compression.
+LOSSY_FORMATS, EXACT_FORMATS = ("JPEG", "WSIDICOM"), ("BMP", "PNG")
+LOSSY = ("JPEG", "OJPEG", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB")
 
 
 class NotAPicture(CytomineError):
@@ -66,11 +71,36 @@ def reference(image: ImageInstance | int) -> int:
     return int(get_json(f"imageinstance/{image_id(image)}/sliceinstance/reference.json")["id"])
 
 
+def lossy(image: ImageInstance, client: Cytomine | None = None) -> bool:
+    """Whether the image's own file keeps its colours with losses, as nearly all slide scanners write them.
+
+    False for anything but three colours of 8 bits in one plane, and where Cytomine does not say how the file is
+    compressed. It is asked once for each image.
+    """
+    kind = [getattr(image, n, None) for n in ("bitPerSample", "samplePerPixel", "channels")]
+    stored_as = getattr(image, "contentType", None)
+    if kind != [8, 3, 1] or stored_as in EXACT_FORMATS:
+        return False
+    if stored_as in LOSSY_FORMATS:
+        return True
+    try:
+        return _compression(current(client), image_id(image)) in LOSSY
+    except RequestFailed:
+        return False
+
+
+@functools.lru_cache(maxsize=1024)
+def _compression(client: Cytomine, image: int) -> str:
+    tags = get_json(f"imageinstance/{image}/metadata.json", client=client)["collection"]
+    return next((str(t["value"]) for t in tags if t.get("key") == "Compression"), "")
+
+
 def decode(content: bytes, what: str) -> Pixels:
     """The pixels of a PNG, JPEG or WebP: uint8, shape (height, width, 3)."""
     try:
         with Pillow.open(io.BytesIO(content)) as picture:
-            return np.asarray(picture.convert("RGB"))
+            # Converting what is RGB already would copy it.
+            return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise NotAPicture(f"{what} came as no picture ({len(content)} bytes): try again.") from error
 

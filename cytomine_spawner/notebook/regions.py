@@ -1,4 +1,4 @@
-"""Pixels of a slide: regions, levels, and tiles that are read only when they are needed.
+"""Pixels of a slide: regions and levels; `tiling` reads whole slides.
 
 The full-size image is read by windows, which Cytomine gives as RGB in full size only; smaller levels come from its
 tiles, each level half the size of the one below, rounded up. Level 0 is the full size. Origin top left.
@@ -7,9 +7,8 @@ tiles, each level half the size of the one below, rounded up. Level 0 is the ful
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from cytomine.models import ImageInstance
 from tqdm.auto import tqdm
 
-from .images import Pixels, decode, image_id, image_of, reference, slices
+from .images import Pixels, decode, image_id, image_of, lossy, reference, slices
 from .transport import current, get_bytes
 
 TILE = 256
@@ -45,23 +44,6 @@ class Level:
     height: int
     scale: int
     zoom: int
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A piece of a slide.
-
-    Attributes:
-        x: left edge, px at the level that was asked for.
-        y: top edge.
-        pixels: uint8, shape (height, width, 3).
-        core: the part (x, y, width, height) that no other tile has, at the same level; the rest is overlap.
-    """
-
-    x: int
-    y: int
-    pixels: Pixels
-    core: tuple[int, int, int, int]
 
 
 def levels(image: ImageInstance | int) -> list[Level]:
@@ -99,14 +81,20 @@ class Reader:
     Args:
         image: the image or its id.
         plane: the id of a plane (`images.slices`); the reference plane if not given.
-        format: ``png`` (exact) or ``jpg`` (smaller and faster, with losses) for windows; tiles are the same.
+        format: ``png`` (exact) or ``jpg`` (several times faster, with losses). If not given, ``jpg`` for slides whose
+            own file is compressed with losses (`images.lossy`), else ``png``.
     """
 
-    def __init__(self, image: ImageInstance | int, plane: int | None = None, format: str = "png") -> None:  # noqa: A002
-        if format not in ("png", "jpg"):
+    def __init__(
+        self,
+        image: ImageInstance | int,
+        plane: int | None = None,
+        format: str | None = None,  # noqa: A002
+    ) -> None:
+        if format not in ("png", "jpg", None):
             raise ValueError(f"format must be png or jpg, not {format!r}.")
         self.client = current()  # a later connect() elsewhere must not redirect what is read lazily
-        self.image, self.format, self._plane = image_of(image), format, plane
+        self.image, self._plane, self._format = image_of(image), plane, format
         self.levels = levels(self.image)
 
     @property
@@ -115,6 +103,13 @@ class Reader:
         if self._plane is None:
             self._plane = reference(self.image)
         return self._plane
+
+    @property
+    def format(self) -> str:
+        """The format that is asked for."""
+        if self._format is None:
+            self._format = "jpg" if lossy(self.image, self.client) else "png"
+        return self._format
 
     def check(self, x: int, y: int, w: int, h: int, level: int) -> Level:
         """The level, if the rectangle is inside it.
@@ -150,15 +145,21 @@ class Reader:
 
     def requests(self, x: int, y: int, w: int, h: int, level: int) -> list[tuple[int, int, int, int]]:
         """The pieces (x, y, w, h) that a region is read by, one request each."""
-        side = PIECE if level == 0 else TILE
-        left, top = (0, 0) if level else (x, y)
-        pieces = []
-        for py in range(top + (y - top) // side * side, y + h, side):
-            for px in range(left + (x - left) // side * side, x + w, side):
-                at = self.levels[level]
-                right, bottom = (at.width, at.height) if level else (x + w, y + h)
-                pieces.append((px, py, min(side, right - px), min(side, bottom - py)))
-        return pieces
+        at = self.levels[level]
+        if level:
+            return [
+                (px, py, min(TILE, at.width - px), min(TILE, at.height - py))
+                for py in range(y // TILE * TILE, y + h, TILE)
+                for px in range(x // TILE * TILE, x + w, TILE)
+            ]
+        # As much as a square of PIECE, whatever the region's shape.
+        tall = min(h, SIDE_LIMIT, max(PIECE, PIECE * PIECE // w))
+        wide = min(w, SIDE_LIMIT, PIECE * PIECE // tall)
+        return [
+            (px, py, min(wide, x + w - px), min(tall, y + h - py))
+            for py in range(y, y + h, tall)
+            for px in range(x, x + w, wide)
+        ]
 
     def piece(self, place: tuple[int, int, int, int], level: int) -> Pixels:
         """One of `requests`' pieces."""
@@ -172,11 +173,15 @@ class Reader:
         self.check(x, y, w, h, level)
         out = np.empty((h, w, 3), np.uint8)
         places = self.requests(x, y, w, h, level)
-        read = map if pool is None else pool.map
-        for place, pixels in zip(places, read(lambda p: self.piece(p, level), places), strict=True):
+
+        def put(place: tuple[int, int, int, int]) -> None:
             px, py, pw, ph = place
             x0, y0, x1, y1 = max(px, x), max(py, y), min(px + pw, x + w), min(py + ph, y + h)
+            pixels = self.piece(place, level)
             out[y0 - y : y1 - y, x0 - x : x1 - x] = pixels[y0 - py : y1 - py, x0 - px : x1 - px]
+
+        for _ in map(put, places) if pool is None or len(places) == 1 else pool.map(put, places):
+            pass
         return out
 
 
@@ -201,7 +206,7 @@ def region(
     *,
     level: int = 0,
     plane: int | None = None,
-    format: str = "png",  # noqa: A002
+    format: str | None = None,  # noqa: A002
     workers: int = WORKERS,
     progress: bool = False,
 ) -> Pixels:
@@ -215,7 +220,8 @@ def region(
         h: height in px.
         level: 0 for the full size, n for 1/2ⁿ.
         plane: the id of a plane (`images.slices`); the reference plane if not given.
-        format: ``png`` (exact) or ``jpg`` (faster, with losses).
+        format: ``png`` (exact) or ``jpg`` (several times faster, with losses); if not given, ``jpg`` where the slide's own
+            file is compressed with losses, else ``png``.
         workers: requests at the same time.
         progress: show a progress bar (requests).
 
@@ -244,130 +250,6 @@ class _Counted:
         for result in self._pool.map(function, items):
             self._bar.update()
             yield result
-
-
-def tiles(
-    image: ImageInstance | int,
-    size: int = 1024,
-    *,
-    overlap: int = 0,
-    level: int = 0,
-    area: tuple[int, int, int, int] | None = None,
-    plane: int | None = None,
-    format: str = "png",  # noqa: A002
-    workers: int = WORKERS,
-    progress: bool = True,
-) -> Iterator[Tile]:
-    """The tiles of a slide, row by row, read ahead while the caller works on the one before.
-
-    At most ``workers + 1`` tiles are in memory, however large the slide is.
-
-    Args:
-        image: the image or its id.
-        size: side of the tiles' cores in px.
-        overlap: px that a tile reaches into its neighbours on each side (less at the image's border).
-        level: 0 for the full size, n for 1/2ⁿ.
-        area: only this part (x, y, w, h), px of the level.
-        plane: the id of a plane; the reference plane if not given.
-        format: ``png`` (exact) or ``jpg`` (faster, with losses).
-        workers: tiles that are read at the same time.
-        progress: show a progress bar (tiles).
-
-    Yields:
-        `Tile`: place, pixels, and the part that belongs to it alone.
-
-    Raises:
-        ValueError: size, overlap or area do not fit.
-        RequestFailed: Cytomine refused, or was cut off several times.
-    """
-    if size < 1 or overlap < 0 or size + 2 * overlap > SIDE_LIMIT:
-        raise ValueError(f"size must be at least 1 and size + 2 * overlap at most {SIDE_LIMIT} px.")
-    reader = Reader(image, plane, format)
-    at = reader.levels[level] if 0 <= level < len(reader.levels) else reader.check(0, 0, 1, 1, level)
-    ax, ay, aw, ah = area or (0, 0, at.width, at.height)
-    reader.check(ax, ay, aw, ah, level)
-    cores = [
-        (x, y, min(size, ax + aw - x), min(size, ay + ah - y))
-        for y in range(ay, ay + ah, size)
-        for x in range(ax, ax + aw, size)
-    ]
-
-    def read(core: tuple[int, int, int, int]) -> Tile:
-        x, y = max(0, core[0] - overlap), max(0, core[1] - overlap)
-        right = min(at.width, core[0] + core[2] + overlap)
-        bottom = min(at.height, core[1] + core[3] + overlap)
-        return Tile(x, y, reader.region(x, y, right - x, bottom - y, level), core)
-
-    return _ahead(read, cores, max(1, workers), progress)
-
-
-def _ahead(read: Any, cores: list[Any], workers: int, progress: bool) -> Iterator[Tile]:
-    waiting: deque[Future[Tile]] = deque()
-    todo = iter(cores)
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(cores), unit="tile", desc="tiles", disable=not progress) as bar,
-    ):
-        try:
-            for core in todo:
-                waiting.append(pool.submit(read, core))
-                if len(waiting) >= workers:
-                    break
-            while waiting:
-                tile = waiting.popleft().result()
-                if (core := next(todo, None)) is not None:
-                    waiting.append(pool.submit(read, core))
-                yield tile
-                bar.update()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def lazy(
-    image: ImageInstance | int,
-    *,
-    level: int = 0,
-    chunk: int = 1024,
-    plane: int | None = None,
-    format: str = "png",  # noqa: A002
-) -> Any:
-    """A slide as a dask array: pixels are read when they are computed.
-
-    ``lazy(image)[1000:2000, 500:900].compute()`` reads what it needs. Dask's threads decide how much is read at the
-    same time: ``array.compute(num_workers=8)``. A whole slide does not fit into memory at level 0: reduce it.
-
-    Args:
-        image: the image or its id.
-        level: 0 for the full size, n for 1/2ⁿ.
-        chunk: side of the chunks in px; one chunk is one request at level 0, and (chunk / 256)² at others.
-        plane: the id of a plane; the reference plane if not given.
-        format: ``png`` (exact) or ``jpg`` (faster, with losses).
-
-    Returns:
-        A dask array, uint8, shape (height, width, 3) of the level.
-    """
-    import dask.array
-
-    reader = Reader(image, plane, format)
-    at = reader.check(0, 0, 1, 1, level)
-    if level:
-        chunk = max(TILE, chunk // TILE * TILE)
-    side = min(chunk, PIECE) if level == 0 else chunk
-
-    def read(block_info: Any = None) -> Pixels:
-        (top, bottom), (left, right) = block_info[None]["array-location"][:2]
-        return reader.region(left, top, right - left, bottom - top, level)
-
-    chunks = (_cut(at.height, side), _cut(at.width, side), (3,))
-    name = f"slide-{reader.client.host}-{image_id(reader.image)}-{plane}-{level}-{side}-{format}"
-    return dask.array.map_blocks(  # type: ignore[no-untyped-call]
-        read, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8), name=name
-    )
-
-
-def _cut(length: int, side: int) -> tuple[int, ...]:
-    return (side,) * (length // side) + ((length % side,) if length % side else ())
 
 
 def channels(

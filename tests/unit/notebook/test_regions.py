@@ -83,47 +83,66 @@ def test_a_region_outside_the_image_is_refused_before_it_is_asked_for(
     assert stack.way.count["GET"] == before
 
 
-def test_tiles_cover_every_pixel_once_and_reach_into_their_neighbours(image: Any, truth: np.ndarray) -> None:
-    seen = np.zeros((HEIGHT, WIDTH), int)
-    for tile in regions.tiles(image, 400, overlap=30, progress=False):
-        h, w = tile.pixels.shape[:2]
-        assert np.array_equal(tile.pixels, truth[tile.y : tile.y + h, tile.x : tile.x + w])
-        x, y, cw, ch = tile.core
-        seen[y : y + ch, x : x + cw] += 1
-        assert tile.x == max(0, x - 30)
-        assert tile.x + w == min(WIDTH, x + cw + 30)
-    assert (seen == 1).all()
+def wide_and_tall(reader: regions.Reader, w: int, h: int) -> list[tuple[int, int]]:
+    return [(pw, ph) for _, _, pw, ph in reader.requests(0, 0, w, h, 0)]
 
 
-def test_tiles_read_ahead_no_more_than_they_may(image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
-    whole = regions.Reader.region
-    monkeypatch.setattr(
-        regions.Reader, "region", lambda self, *a, **k: started.append(a) or whole(self, *a, **k)
-    )
-    walk = regions.tiles(image, 100, workers=3, progress=False)
-    for done in range(5):
-        next(walk)
-        assert len(started) <= done + 1 + 3
-    walk.close()
-    assert len(started) < 20
+def test_a_region_takes_few_requests_whatever_its_shape(image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regions, "PIECE", 200)
+    monkeypatch.setattr(regions, "SIDE_LIMIT", 600)
+    reader = regions.Reader(image)
+    assert wide_and_tall(reader, 400, 100) == [(400, 100)]
+    assert wide_and_tall(reader, 100, 400) == [(100, 400)]
+    assert wide_and_tall(reader, 400, 400) == [(200, 200)] * 4
+    assert wide_and_tall(reader, 1300, 10) == [(600, 10), (600, 10), (100, 10)]
 
 
-def test_a_lazy_slide_reads_only_what_is_computed(stack: Stack, image: Any, truth: np.ndarray) -> None:
-    array = regions.lazy(image, chunk=256)
-    assert array.shape == (HEIGHT, WIDTH, 3)
-    stack.way.count.clear()
-    assert np.array_equal(array[500:, 1000:1100].compute(), truth[500:, 1000:1100])
-    assert stack.way.count["GET"] <= 6
-    assert np.array_equal(array.mean(axis=2).max().compute(), truth.mean(axis=2).max())
-    small = regions.lazy(image, level=1).compute()
-    assert small.shape == (389, 667, 3)
+def test_an_image_that_is_kept_exactly_comes_exactly_and_a_scanners_jpeg_as_jpeg(
+    stack: Stack, image: Any, slide: Any
+) -> None:
+    asked: list[str] = []
+    stack.way.lose = lambda method, path: asked.append(path) or ""  # type: ignore[func-returns-value]
+
+    def kinds(one: Any, **how: Any) -> set[str]:
+        asked.clear()
+        regions.region(one, 0, 0, 300, 30, **how)
+        return {p.rpartition(".")[2] for p in asked if "/window-" in p or "/normalized-tile/" in p}
+
+    assert kinds(image) == {"png"}
+    assert kinds(image, format="jpg") == {"jpg"}
+    assert kinds(slide) == kinds(slide, level=1) == {"jpg"}
+    # How the file is compressed is asked once.
+    assert not [p for p in asked if "metadata" in p]
+    assert kinds(slide, format="png") == {"png"}
+    with pytest.raises(ValueError, match="format must be png or jpg"):
+        regions.region(image, 0, 0, 9, 9, format="webp")
 
 
-def test_a_lazy_slide_stays_with_the_stack_that_it_came_from(stack: Stack, image: Any) -> None:
-    array = regions.lazy(image)
-    guard(cytomine.Cytomine.connect(stack.way.url, "no", "keys"))
-    assert array[:9, :9].compute().shape == (9, 9, 3)
+@pytest.mark.parametrize(
+    ("said", "lossy"),
+    [
+        ({"contentType": "WSIDICOM"}, True),
+        ({"contentType": "JPEG"}, True),
+        ({"contentType": "PNG"}, False),
+        # Grey values, and channels that were measured, are kept.
+        ({"contentType": "WSIDICOM", "samplePerPixel": 1}, False),
+        ({"contentType": "WSIDICOM", "bitPerSample": 16}, False),
+        ({"contentType": "OMETIFF", "channels": 4}, False),
+        ({"contentType": None}, False),
+    ],
+)
+def test_only_colours_that_have_suffered_already_are_taken_for_lossy(
+    image: Any, said: dict[str, Any], lossy: bool
+) -> None:
+    one = cytomine.models.ImageInstance().populate({**vars(image), **said})
+    assert images.lossy(one) is lossy
+
+
+def test_a_slide_whose_compression_is_not_told_comes_exactly(stack: Stack, slide: Any) -> None:
+    stack.way.lose = lambda method, path: "request" if "metadata" in path else ""
+    guard(cytomine.Cytomine.get_instance(), retries=0)
+    assert not images.lossy(slide)
+    assert regions.Reader(slide).format == "png"
 
 
 @pytest.mark.parametrize("how", ["request", "answer", "half"])
