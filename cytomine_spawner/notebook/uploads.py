@@ -169,7 +169,7 @@ class _Upload:
     def run(self, bar: Any) -> None:
         if not self.items:
             return
-        there = self._listed()
+        there = self._listed(outlines=self.reuse)
         self.before = {int(e["id"]) for e in there}
         if self.reuse:
             self._claim(there, self.items, bar)
@@ -261,17 +261,17 @@ class _Upload:
         end = time.monotonic() + (min(60.0, 2 * self.slowest) if self.cut else 0.0)
         pause = 0.2
         while True:
-            self._claim(self._unclaimed(), [i for i in self.doubtful if i.id is None], bar)
+            self._claim(self._unclaimed(self._listed()), [i for i in self.doubtful if i.id is None], bar)
             if all(i.id is not None for i in self.doubtful) or time.monotonic() > end:
                 self.doubtful, self.cut = [], False
                 return
             time.sleep(pause)
             pause = min(2.0, pause * 1.5)
 
-    def _unclaimed(self) -> list[dict[str, Any]]:
-        """What is new since the start and has no row yet."""
+    def _unclaimed(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What of Cytomine's list is new since the start and has no row yet."""
         claimed = {i.id for i in self.items}
-        return [e for e in self._listed() if e["id"] not in self.before and e["id"] not in claimed]
+        return [e for e in entries if e["id"] not in self.before and e["id"] not in claimed]
 
     def _claim(self, entries: list[dict[str, Any]], items: list[Item], bar: Any) -> None:
         for image in self.images:
@@ -283,16 +283,16 @@ class _Upload:
 
     def _verify(self, bar: Any) -> None:
         """Every id is there, and nothing twice."""
-        there = self._listed()
+        again = [i for i in self.items if i.row in self.again | {d.row for d in self.doubtful}]
+        there = self._listed(outlines=bool(again))
         ids = {int(e["id"]) for e in there}
         for item in self.items:
             if item.id is not None and item.id not in ids:
                 item.id, item.reason = None, "It was stored, and someone deleted it again."
-        again = [i for i in self.items if i.row in self.again | {d.row for d in self.doubtful}]
         if not again:
             return
-        self._claim(self._unclaimed(), [i for i in again if i.id is None], bar)
-        extra = self._unclaimed()
+        self._claim(self._unclaimed(there), [i for i in again if i.id is None], bar)
+        extra = self._unclaimed(there)
         for image in self.images:
             stored = Stored([e for e in extra if e["image"] == image])
             part = [i for i in again if i.image == image]
@@ -301,12 +301,12 @@ class _Upload:
                     LOG.info("annotation %d was stored twice, deleting it", number)
                     delete_annotation(number)
 
-    def _listed(self) -> list[dict[str, Any]]:
-        """My annotations on the images."""
-        found = []
+    def _listed(self, outlines: bool = True) -> list[dict[str, Any]]:
+        """My annotations on the images; their ids alone cost Cytomine far less."""
+        found, shown = [], str(outlines).lower()
         for image in self.images:
             params = {"image": image, "user": self.user, "showBasic": "true", "showMeta": "false"}
-            params |= {"showWKT": "true", "showTerm": "true"}
+            params |= {"showWKT": shown, "showTerm": shown}
             found += [{**e, "image": image} for e in pages("annotation.json", params, 5000)]
         return found
 

@@ -228,3 +228,47 @@ def test_what_is_prepared_is_valid_inside_and_recognised(corners: Any, origin: A
     again = shapely.from_wkt(shapes.Item(0, 1, made, ()).body["location"])
     assert shapes.keys([made]) == shapes.keys([again])
     assert np.isfinite(shapely.get_coordinates(again)).all()
+
+
+@pytest.mark.parametrize("origin", ["top-left", "bottom-left"])
+def test_many_are_prepared_as_one_by_one(origin: Any) -> None:
+    random = np.random.default_rng(0)
+    shapes_ = [
+        *(shapely.Point(x, y).buffer(9) for x, y in random.uniform(-5, 105, (40, 2))),
+        *(shapely.Polygon(c) for c in random.uniform(0, 80, (40, 4, 2))),
+        *shapely.points(random.uniform(-5, 105, (9, 3))),
+        shapely.Polygon([(1, 1), (1.0002, 1), (9, 9), (1, 1.0002)]),
+        shapely.MultiPoint([(1, 2), (3, 4)]),
+        shapely.box(10, 10, 60, 60) - shapely.box(20, 20, 30, 30),
+        shapely.LinearRing([(1, 1), (2, 2), (3, 1)]),
+        shapely.GeometryCollection([shapely.Point(1, 1)]),
+        shapely.Point(float("inf"), 3),
+        shapely.Polygon(),
+    ]
+    sizes = [(100, 80), (90, 100)] * (len(shapes_) // 2) + [(100, 80)] * (len(shapes_) % 2)
+
+    def tried(rows: list[int]) -> dict[int, Any]:
+        try:
+            made = shapes.prepare([shapes_[n] for n in rows], [sizes[n] for n in rows], origin, repair=False)
+        except shapes.InvalidGeometry as error:
+            bad = {rows[n]: reason for n, reason in error.reasons.items()}
+            return bad | (tried([n for n in rows if n not in bad]) if len(bad) < len(rows) else {})
+        return {n: shape.wkt for n, shape in zip(rows, made, strict=True)}
+
+    def alone(n: int) -> Any:
+        try:
+            return shapes._one(shapes_[n], *sizes[n], origin, False).wkt
+        except ValueError as error:
+            return str(error)
+
+    rows = list(range(len(shapes_)))
+    assert tried(rows) == {n: alone(n) for n in rows}
+
+
+def test_a_clean_upload_asks_for_no_outlines(stack: Stack, empty: Any) -> None:
+    lists: list[str] = []
+    stack.way.lose = lambda method, path: lists.append(path) or "" if method == "GET" else ""  # type: ignore[func-returns-value]
+    upload(grid(5), empty, existing="add", progress=False)
+    lists = [p for p in lists if "/annotation.json" in p]
+    assert lists
+    assert not [p for p in lists if "showWKT=true" in p]
