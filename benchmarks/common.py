@@ -27,11 +27,13 @@ def in_test_environment(argv: list[str]) -> None:
     os.execve(python, [str(python), *argv], {**os.environ, "PYTHONPATH": str(ROOT)})
 
 
-def spread(values: Sequence[float]) -> str:
-    """``median (minimum to maximum)``, in the unit of the values."""
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """``median (minimum to maximum)``, in the unit of the values; a single value alone."""
     if not values:
         return "none"
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

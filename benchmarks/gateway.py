@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.common import in_test_environment, keep, table
+from benchmarks.common import in_test_environment, keep, spread, table
 from benchmarks.gateway_parts import NAMESPACE, Meter, Person, addresses, pods, signed, slide
 from benchmarks.load import FORM, Way, tiles, upload
 from dev.kube import Kube
@@ -160,12 +160,6 @@ class Bench:
             rate = self.upload(way, int(self.args.upload_gb * 1e9))
         print("\r" + " " * 90 + "\r", end="")
         return {"uploads": {way.name: rate}, "gateway": used}
-
-
-def spread(values: list[float], form: str) -> str:
-    """The median, the least and the most."""
-    middle, least, most = statistics.median(values), min(values), max(values)
-    return f"{middle:{form}} ({least:{form}} to {most:{form}})"
 
 
 def ratios(rows: list[dict[str, Any]], backend: str, clients: int, way: str, to: str) -> list[float]:
