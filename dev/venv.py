@@ -25,8 +25,7 @@ def ensure(name: str, requirements: list[str], constraints: list[Path], step: St
     with cache.lock(f"venv-{name}"):
         if whole.exists():
             return python
-        for old in (cache.home() / "venv").glob(f"{name}-*"):
-            shutil.rmtree(old, ignore_errors=True)
+        _remove_old(name)
         proc.run(
             [sys.executable, "-m", "venv", str(folder)],
             "making a Python environment",
@@ -40,6 +39,8 @@ def ensure(name: str, requirements: list[str], constraints: list[Path], step: St
             "install",
             "--no-input",
             "--disable-pip-version-check",
+            # Most of it is never imported; what is, is compiled then.
+            "--no-compile",
         ]
         for file in constraints:
             command += ["--constraint", file]
@@ -52,3 +53,12 @@ def ensure(name: str, requirements: list[str], constraints: list[Path], step: St
         )
         whole.touch()
     return python
+
+
+def _remove_old(name: str) -> None:
+    """Remove what is cut or old; the newest stays, for another checkout may be running its tests in it."""
+    whole = [path.parent for path in (cache.home() / "venv").glob(f"{name}-*/complete")]
+    newest = max(whole, key=lambda folder: (folder / "complete").stat().st_mtime, default=None)
+    for old in (cache.home() / "venv").glob(f"{name}-*"):
+        if old != newest:
+            shutil.rmtree(old, ignore_errors=True)
