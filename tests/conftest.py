@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dev.console import Console
 from dev.demo import install
+from tests.support.looks import looking
 
 
 @pytest.fixture(scope="session")
-def target() -> install.Target:
+def target() -> Iterator[install.Target]:
     """A cluster that has this checkout's images: ours, or the one of KUBECONFIG."""
     port = int(os.environ.get("CYTOMINE_TEST_PORT", "8000"))
     foreign = os.environ.get("KUBECONFIG", "")
@@ -20,7 +23,9 @@ def target() -> install.Target:
 
     if foreign and foreign == str(cluster.kubeconfig()):
         foreign = ""  # set by ./test for child processes: still our own cluster
-    return install.prepare(Console(), port, foreign)
+    found = install.prepare(Console(), port, foreign)
+    with looking(found.kube) as kube:
+        yield replace(found, kube=kube)
 
 
 @pytest.fixture(scope="session")
