@@ -102,7 +102,16 @@ class PostGIS:
                 for parent in (self.folder, password):
                     os.chown(parent, account["user"], account["group"])
                 _open_parents(self.folder)
-            command = [BINARIES / "initdb", "-D", self.folder, "-U", self.superuser, "-A", "scram-sha-256"]
+            command = [
+                BINARIES / "initdb",
+                "--no-sync",
+                "-D",
+                self.folder,
+                "-U",
+                self.superuser,
+                "-A",
+                "scram-sha-256",
+            ]
             command += ["-E", "UTF8", "--locale=C.UTF-8", f"--pwfile={password}"]
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, timeout=120, **account

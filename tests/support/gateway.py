@@ -111,7 +111,7 @@ class Server(ThreadingHTTPServer):
         self.seen: list[dict[str, Any]] = []
         self.started = threading.Event()
         self.reply: Callable[[dict[str, Any]], Any] = tell
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
 
 def tell(seen: dict[str, Any]) -> tuple[int, str, bytes, list[tuple[str, str]]]:

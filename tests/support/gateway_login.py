@@ -73,7 +73,7 @@ class Issuer:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self.server.daemon_threads = True
         self.server.issuer = self  # type: ignore[attr-defined]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         self.service = f"http://127.0.0.1:{self.server.server_port}/services/cytomine"
         self.issuer = f"http://127.0.0.1:{self.server.server_port}{REALM}"
         self.codes: dict[str, dict[str, str]] = {}

@@ -91,7 +91,7 @@ class Stacks:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.root = f"http://127.0.0.1:{self._server.server_port}"
         self.url = f"{self.root}/services/cytomine/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def environment(self) -> dict[str, str]:
         """What the hub gives the notebook."""

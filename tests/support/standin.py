@@ -41,7 +41,7 @@ class Issuer:
         self.jwks = f"http://127.0.0.1:{port}/certs"
         self.issuer = f"http://127.0.0.1:{port}/realms/cytomine"
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Keys)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
