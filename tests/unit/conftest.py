@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,17 +22,28 @@ HUB_INDEPENDENT = (
     "test_gateway_client",
     "test_gateway_login",
     "test_images",
+    "test_looks",
     "test_render",
     "test_stack_kube",
     "test_standin",
 )
 
 
+def is_independent(path: Path) -> bool:
+    """Whether a file's tests are the same with every version of JupyterHub."""
+    return str(path).rpartition("tests/unit/")[2].startswith(HUB_INDEPENDENT)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what is not wanted: it takes ten seconds."""
+    unwanted = config.option.markexpr == "not hub_independent" and is_independent(collection_path)
+    return True if unwanted else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark them."""
     for item in items:
-        place = str(item.path).rpartition("tests/unit/")[2]
-        if place.startswith(HUB_INDEPENDENT):
+        if is_independent(item.path):
             item.add_marker(pytest.mark.hub_independent)
 
 
