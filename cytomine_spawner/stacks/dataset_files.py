@@ -10,17 +10,23 @@ import itertools
 import json
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# So many names are said where another was looked for.
+_SHOWN = 5
 # Terms without a colour get these, in turn.
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 
 
 class DatasetError(Exception):
     """A dataset that cannot be read, or that Cytomine did not take; the message names the cause and the cure."""
+
+
+class Interrupted(DatasetError):
+    """No fault of a dataset: the stack does not answer, or lets nobody in. A later try may find it well."""
 
 
 @dataclass(frozen=True)
@@ -89,44 +95,98 @@ class Dataset:
     images: list[ImageFiles]
 
 
+def folders(root: Path, names: Collection[str] = ()) -> list[Path]:
+    """The folders ``DATASET_<name>`` of datasets, by the datasets' names; what is in them is not looked at.
+
+    Args:
+        root: the folder with the datasets.
+        names: the datasets that are wanted; none means all.
+
+    Raises:
+        DatasetError: the root folder is missing or holds none, or not all that are wanted.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root} is no folder. Mount the datasets there and try again.")
+    found = [folder for folder in sorted(root.glob("*/DATASET_*")) if folder.is_dir()]
+    if not found:
+        raise DatasetError(
+            f"{root} holds no dataset. Lay them out as {root}/<UUID>/DATASET_<name>/IMAGES and try again."
+        )
+    called = sorted((*_called(folder), folder) for folder in found)
+    if unknown := sorted(set(names) - {name for name, _, _ in called}):
+        text = f"There is no dataset {', '.join(unknown)} in {root}"
+        if fault := next((fault for _, fault, _ in called if fault), ""):
+            raise DatasetError(f"{text}, unless it is this one: {fault}")
+        have = ", ".join(dict.fromkeys(name for name, _, _ in called[:_SHOWN]))
+        raise DatasetError(f"{text}, which holds {have}. Put it there, or mend its name, and try again.")
+    return [folder for name, _, folder in called if not names or name in names]
+
+
 def find(root: Path) -> list[Dataset]:
     """The datasets below a root folder, by name.
 
     Raises:
         DatasetError: the folder is missing, holds none, or one is not as it should be.
     """
-    if not root.is_dir():
-        raise DatasetError(f"{root} is no folder. Mount the datasets there.")
-    found = [read(folder) for folder in sorted(root.glob("*/DATASET_*")) if folder.is_dir()]
-    if not found:
-        raise DatasetError(f"{root} holds no dataset. Lay them out as {root}/<UUID>/DATASET_<name>/IMAGES.")
-    return sorted(found, key=lambda d: d.name)
+    return [read(folder) for folder in folders(root)]
 
 
 def read(folder: Path) -> Dataset:
     """One dataset, from its folder ``DATASET_<name>``.
 
     Raises:
-        DatasetError: its description cannot be read, or it has no images.
+        DatasetError: a part of it is missing or cannot be read, or it has no images.
     """
+    try:
+        return _read(folder)
+    except OSError as error:
+        raise unreadable(error, folder) from None
+
+
+def unreadable(error: OSError, path: Path) -> DatasetError:
+    """What is said of a file or folder that the system does not let us read."""
+    return DatasetError(
+        f"{error.filename or path} cannot be read ({error.strerror}). Let everybody read it and try again."
+    )
+
+
+def _called(folder: Path) -> tuple[str, str]:
+    """A dataset's name as far as it can be known, and what is wrong with its description."""
+    try:
+        return _described(folder)[0], ""
+    except DatasetError as error:
+        return folder.name.removeprefix("DATASET_"), str(error)
+    except OSError as error:
+        return folder.name.removeprefix("DATASET_"), str(unreadable(error, folder))
+
+
+def _described(folder: Path) -> tuple[str, str]:
+    """A dataset's name and what it says of itself."""
     described = _xml(folder / "METADATA" / "dataset.xml")
     name, about = folder.name.removeprefix("DATASET_"), ""
     if described is not None and (element := described.find(".//DATASET")) is not None:
         name = element.get("alias") or name
         about = element.findtext("DESCRIPTION") or element.findtext("TITLE") or ""
+    return name, about
+
+
+def _read(folder: Path) -> Dataset:
+    name, about = _described(folder)
     places = {p.name: p for p in sorted((folder / "IMAGES").glob("*"))}
     if not places:
         raise DatasetError(
-            f"{folder} has no images. Put each into a folder of its own in {folder / 'IMAGES'}."
+            f"{folder} has no images. Put each into a folder of its own in {folder / 'IMAGES'} and try again."
         )
     images = []
     for alias, place in sorted(places.items(), key=lambda item: _natural(item[0])):
         files = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place]
         if not files:
-            raise DatasetError(f"{place} is empty. Complete the dataset or remove the folder.")
+            raise DatasetError(
+                f"{place} is empty. Complete the dataset, or remove the folder, and try again."
+            )
         if len(files) > 1 and any(p.suffix.lower() != ".dcm" for p in files):
             raise DatasetError(
-                f"{place} holds several files that are not DICOM. Give each image its own folder."
+                f"{place} holds several files that are not DICOM. Give each image its own folder and try again."
             )
         images.append(ImageFiles(alias, files))
     _add_annotations(folder, images)
@@ -144,7 +204,7 @@ def _xml(path: Path) -> ET.Element | None:
     try:
         return ET.parse(path).getroot()  # noqa: S314 - expat expands no external entities
     except ET.ParseError as error:
-        raise DatasetError(f"{path} is not valid XML ({error}). Mend the dataset.") from None
+        raise DatasetError(f"{path} is not valid XML ({error}). Mend the dataset and try again.") from None
 
 
 def _add_annotations(folder: Path, images: list[ImageFiles]) -> None:
@@ -156,11 +216,13 @@ def _add_annotations(folder: Path, images: list[ImageFiles]) -> None:
             image = by_alias.get(reference.get("alias", "")) if reference is not None else None
             if image is None or file is None:
                 raise DatasetError(
-                    f"{folder}: an annotation names no image of the dataset. Mend annotation.xml."
+                    f"{folder}: an annotation names no image of the dataset. Mend annotation.xml and try again."
                 )
             path = (folder / file.get("filename", "")).resolve()
             if not path.is_relative_to(folder.resolve()) or not path.is_file():
-                raise DatasetError(f"{folder}: {file.get('filename')} is missing. Complete the dataset.")
+                raise DatasetError(
+                    f"{folder}: {file.get('filename')} is missing. Complete the dataset and try again."
+                )
             image.annotations.append(path)
         return
     for path in sorted((folder / "ANNOTATIONS").glob("*.geojson")):
@@ -174,18 +236,23 @@ def shapes(path: Path) -> list[Shape]:
     """The annotations of a GeoJSON file, as QuPath and the archive write it.
 
     Raises:
-        DatasetError: the file is no GeoJSON, or a geometry has no coordinates.
+        DatasetError: the file is no GeoJSON, or a geometry is none that Cytomine could store.
     """
     try:
         data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} is no GeoJSON ({error}). Mend the dataset.") from None
-    features = data.get("features", [data]) if isinstance(data, dict) else data
-    found = []
-    for number, feature in enumerate(features):
+        features = data.get("features", [data]) if isinstance(data, dict) else data
+        return [_shape(feature, f"{path}: feature {number}") for number, feature in enumerate(features)]
+    except OSError as error:
+        raise unreadable(error, path) from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DatasetError(f"{path} is no GeoJSON ({error}). Mend the dataset and try again.") from None
+
+
+def _shape(feature: Any, place: str) -> Shape:
+    try:
         geometry = feature.get("geometry", feature) if isinstance(feature, dict) else None
         if not isinstance(geometry, dict) or not any(_points(geometry.get("coordinates", []))):
-            raise DatasetError(f"{path}: feature {number} has no geometry. Mend the dataset.")
+            raise DatasetError("it has no geometry. Mend the dataset and try again.")
         properties = feature.get("properties") or {}
         kind = properties.get("classification") or {}
         name = str(kind.get("name", "") if isinstance(kind, dict) else kind)
@@ -194,8 +261,16 @@ def shapes(path: Path) -> list[Shape]:
             text = "#{:02x}{:02x}{:02x}".format(*(int(v) % 256 for v in colour))
         else:
             text = COLOURS[sum(name.encode()) % len(COLOURS)]
-        found.append(Shape(geometry, name, text))
-    return found
+        shape = Shape(geometry, name, text)
+        # Computed here, where the file is known that has the fault.
+        _ = shape.wkt(0), shape.centroid, shape.extent
+        return shape
+    except DatasetError as error:
+        raise DatasetError(f"{place}: {error}") from None
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise DatasetError(
+            f"{place} is not as GeoJSON has it ({error}). Mend the dataset and try again."
+        ) from None
 
 
 def _points(coordinates: Any) -> Iterator[tuple[float, float]]:
@@ -230,7 +305,9 @@ def to_wkt(geometry: dict[str, Any], height: int) -> str:
     if kind == "MultiPolygon":
         parts = ("(" + ", ".join(_text(ring, height) for ring in part) + ")" for part in coordinates)
         return "MULTIPOLYGON (" + ", ".join(parts) + ")"
-    raise DatasetError(f"A geometry of the kind {kind} cannot be stored in Cytomine. Write it as polygons.")
+    raise DatasetError(
+        f"a geometry of the kind {kind} cannot be stored in Cytomine. Write it as polygons and try again."
+    )
 
 
 def _centroid(geometry: dict[str, Any]) -> tuple[float, float]:

@@ -14,11 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import math
-import secrets
 import sys
-import tempfile
-import zipfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +22,16 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from .dataset_files import Dataset, DatasetError, ImageFiles, Shape, find, shapes
+from .dataset_annotations import Annotations
+from .dataset_files import Dataset, DatasetError, Interrupted, folders, read, shapes
+from .dataset_images import Images
 from .dataset_stack import Connection, Refused, Unreachable, again
 
 log = logging.getLogger(__name__)
 
-IMAGE = "be.cytomine.domain.image.ImageInstance"
 PROJECT = "be.cytomine.domain.project.Project"
-# Upstream computes a crop for each new annotation: 130 ms each on a small machine.
-CHUNK = 20
-CHUNK_SECONDS = 120.0
-# An upload waits for the import: so long may nothing come back.
-UPLOAD_SILENCE_SECONDS = 1800.0
+# How the program ends when a dataset has a fault, which no other try can change: the Job's manifest knows it.
+FAULT = 65
 PAUSES = (1.0, 3.0, 10.0, 30.0)
 T = TypeVar("T")
 
@@ -85,27 +79,51 @@ class Importer:
         pauses: Sequence[float] = PAUSES,
     ) -> None:
         self._stack, self._progress, self._pauses = connection, progress, pauses
-        self._done = self._total = self._user = 0
+        self._done = self._total = 0
 
     async def run(self, datasets: Sequence[Dataset]) -> list[Imported]:
-        """Import them, one after the other.
+        """Import them, one after the other; one with a fault holds up none of the others.
 
         Raises:
-            DatasetError: one sentence for people; what was imported stays, and the next run goes on from there.
+            Interrupted: the stack does not answer, or fails; the next run goes on from there.
+            DatasetError: one sentence for people for each that has a fault, after all others are in.
         """
         self._done, self._total = 0, sum(1 + sum(1 + len(i.annotations) for i in d.images) for d in datasets)
         try:
             await self._open_session()
-            self._user = int((await self._try(self._stack.call, "GET", "/api/user/current.json"))["id"])
-            return [await self._dataset(d) for d in datasets]
+            user = int((await self._try(self._stack.call, "GET", "/api/user/current.json"))["id"])
+            return await self._all(datasets, user)
         except Unreachable as error:
-            raise DatasetError(
-                f"The stack does not answer any more ({error}). Start the import again when it runs; it goes on from here."
+            raise Interrupted(
+                f"The stack does not answer any more ({error}). Try again when it runs: it goes on from here."
             ) from error
         except Refused as error:
             if error.status == 401:
-                raise DatasetError("The stack refused the keys. Fetch the connection again.") from error
-            raise DatasetError(f"Cytomine refused a call ({error.status}): {error}") from error
+                raise Interrupted("The stack refused the keys. Fetch the connection again.") from error
+            raise Interrupted(
+                f"Cytomine failed at a call ({error.status}: {error}). Try again: it goes on from here."
+            ) from error
+
+    async def _all(self, datasets: Sequence[Dataset], user: int) -> list[Imported]:
+        pause = min(5.0, self._pauses[0] if self._pauses else 5.0)
+        images = Images(self._stack, user, self._say, pause)
+        annotations = Annotations(self._stack, user, self._say)
+        found = [await self._outcome(dataset, images, annotations) for dataset in datasets]
+        if faults := [item for item in found if isinstance(item, str)]:
+            raise DatasetError(" ".join(faults))
+        return [item for item in found if not isinstance(item, str)]
+
+    async def _outcome(self, dataset: Dataset, images: Images, annotations: Annotations) -> Imported | str:
+        """What was imported, or a sentence that says what is wrong with the dataset."""
+        try:
+            return await self._dataset(dataset, images, annotations)
+        except Refused as error:
+            if error.status == 401 or error.status >= 500:
+                raise
+            text = f"Cytomine refuses a part of {dataset.name} ({error.status}: {error})"
+            return f"{text}. Mend the dataset and try again."
+        except DatasetError as error:
+            return str(error)
 
     async def _try(self, action: Callable[..., Awaitable[T]], *arguments: Any, **named: Any) -> T:
         try:
@@ -130,7 +148,7 @@ class Importer:
     def _say(self, what: str, fraction: float = 0.0) -> None:
         self._progress(Progress(self._done, self._total, what, fraction))
 
-    async def _dataset(self, dataset: Dataset) -> Imported:
+    async def _dataset(self, dataset: Dataset, images: Images, annotations: Annotations) -> Imported:
         self._say(f"preparing the project {dataset.name}")
         wanted = {path: shapes(path) for image in dataset.images for path in image.annotations}
         colours = {s.term: s.colour for part in wanted.values() for s in part if s.term}
@@ -140,12 +158,12 @@ class Importer:
         count = 0
         for image in dataset.images:
             self._say(f"uploading {image.name}")
-            instance = await self._try(self._image, image, int(project["id"]))
+            instance = await self._try(images.put, image, int(project["id"]))
             self._done += 1
             for path in image.annotations:
                 count += len(wanted[path])
                 self._say(f"annotating {image.name} from {path.name}")
-                await self._try(self._annotations, path, wanted[path], instance, terms)
+                await self._try(annotations.put, path, wanted[path], instance, terms)
                 self._done += 1
         self._say(f"{dataset.name} is imported")
         return Imported(dataset.name, int(project["id"]), len(dataset.images), count)
@@ -176,11 +194,11 @@ class Importer:
                     raise
                 if (project := await known()) is None:
                     raise DatasetError(
-                        f"A project named {dataset.name} exists that you cannot see. Ask its owner, or rename the dataset."
+                        f"A project named {dataset.name} exists that you cannot see. Ask its owner, or rename the dataset, and try again."
                     ) from error
         if not project.get("ontology"):
             raise DatasetError(
-                f"The project {dataset.name} has no ontology. Give it one in Cytomine, and start again."
+                f"The project {dataset.name} has no ontology. Give it one in Cytomine and try again."
             )
         if dataset.description:
             await self._describe(int(project["id"]), dataset.description)
@@ -206,189 +224,6 @@ class Importer:
                 known[name] = int((made.get("data") or made["term"])["id"])
         return known
 
-    async def _find_image(self, image: ImageFiles, project: int) -> dict[str, Any] | None:
-        # An import by reference, without an upload, names an image by its alias.
-        names = {image.name, image.alias}
-        found = await self._stack.listed(f"/api/project/{project}/imageinstance.json")
-        fitting = [i for i in found if {i.get("originalFilename"), i.get("instanceFilename")} & names]
-        return min(fitting, key=lambda i: int(i["id"]), default=None)
-
-    async def _image(self, image: ImageFiles, project: int) -> dict[str, Any]:
-        if found := await self._find_image(image, project):
-            return found
-        storage = await self._storage()
-        await self._settle(image.name, project)
-        if found := await self._find_image(image, project):
-            return found
-        try:
-            await self._upload(image, storage, project)
-        except Refused as error:
-            raise DatasetError(
-                f"Cytomine did not take {image.name} ({error.status}: {error}). Look at its upload in Cytomine's storage."
-            ) from error
-        if found := await self._find_image(image, project):
-            return found
-        raise DatasetError(
-            f"Cytomine took {image.name} but does not show it. Look at its upload in Cytomine's storage."
-        )
-
-    async def _settle(self, name: str, project: int) -> None:
-        """Wait for an upload that an earlier run had begun and Cytomine still works on."""
-        for _ in range(60):
-            files = await self._stack.listed("/api/uploadedfile.json")
-            busy = [
-                f
-                for f in files
-                if f.get("originalFilename") == name
-                and project in (f.get("projects") or [])
-                and _is_busy(int(f.get("status") or 0))
-            ]
-            if not busy:
-                return
-            self._say(f"waiting for an earlier upload of {name}")
-            await asyncio.sleep(min(5.0, self._pauses[0] if self._pauses else 5.0))
-
-    async def _storage(self) -> int:
-        found = await self._stack.listed("/api/storage.json")
-        # An administrator sees everybody's.
-        own = [int(s["id"]) for s in found if s.get("userId", s.get("user")) == self._user]
-        if not own:
-            raise DatasetError(
-                "You have no storage in Cytomine. Open Cytomine once in the browser, and start again."
-            )
-        return min(own)
-
-    async def _upload(self, image: ImageFiles, storage: int, project: int) -> None:
-        with tempfile.TemporaryDirectory(prefix="dataset-") as folder:
-            path = image.files[0]
-            if image.is_packed:
-                path = Path(folder) / image.name
-                await asyncio.to_thread(_pack, image, path)
-            size = path.stat().st_size
-            with path.open("rb") as source:
-                form = aiohttp.MultipartWriter("form-data", boundary=secrets.token_hex(16))
-                part = form.append_payload(aiohttp.BufferedReaderPayload(source, filename=image.name))
-                part.set_content_disposition("form-data", name="files[]", filename=image.name)
-                watching = asyncio.create_task(self._watch(source, size, image.name))
-                try:
-                    await self._stack.call(
-                        "POST",
-                        "/upload",
-                        content=form,
-                        seconds=UPLOAD_SILENCE_SECONDS,
-                        idStorage=storage,
-                        storage=storage,
-                        idProject=project,
-                        projects=project,
-                        sync="true",
-                    )
-                finally:
-                    watching.cancel()
-
-    async def _watch(self, source: Any, size: int, name: str) -> None:
-        while not source.closed:
-            await asyncio.sleep(1)
-            try:
-                at = source.tell()
-            except ValueError:
-                return
-            self._say(f"uploading {name}", min(1.0, at / max(1, size)))
-
-    async def _annotations(
-        self, path: Path, wanted: list[Shape], instance: dict[str, Any], terms: dict[str, int]
-    ) -> None:
-        number, height = int(instance["id"]), int(instance["height"])
-        attached = f"/api/domain/{IMAGE}/{number}/attachedfile.json"
-        if any(f["filename"] == path.name for f in await self._stack.listed(attached)):
-            return
-        missing = await self._missing(wanted, instance, terms)
-        left = len(missing)
-        for start in range(0, left, CHUNK):
-            self._say(f"annotating {instance['instanceFilename']} from {path.name}", start / left)
-            body = [
-                {
-                    "location": shape.wkt(height),
-                    "image": number,
-                    "project": int(instance["project"]),
-                    **({"term": [terms[shape.term]]} if shape.term else {}),
-                }
-                for shape in missing[start : start + CHUNK]
-            ]
-            await self._stack.call("POST", "/api/annotation.json", body, seconds=CHUNK_SECONDS)
-        # A bulk call with a bad geometry stores the others and answers 200.
-        if missing and (lost := await self._missing(wanted, instance, terms)):
-            raise DatasetError(
-                f"Cytomine did not store {len(lost)} of {len(wanted)} annotations of {path.name}, the first near "
-                f"{lost[0].centroid[0]:.0f}, {lost[0].centroid[1]:.0f}. Mend their geometry, and start again."
-            )
-        await self._attach(path, number)
-
-    async def _missing(
-        self, wanted: list[Shape], instance: dict[str, Any], terms: dict[str, int]
-    ) -> list[Shape]:
-        """Those that are not stored: Cytomine keeps the centre of what it simplifies within a pixel or so."""
-        stored = await self._stack.listed(
-            "/api/annotation.json",
-            image=instance["id"],
-            project=instance["project"],
-            user=self._user,
-            showBasic="true",
-            showMeta="true",
-            showGIS="true",
-            showTerm="true",
-        )
-        height = int(instance["height"])
-        grid: dict[tuple[tuple[int, ...], int, int], list[tuple[float, float]]] = {}
-        for item in stored:
-            x, y = float(item["centroid"]["x"]), height - float(item["centroid"]["y"])
-            key = tuple(sorted(int(t) for t in item.get("term") or []))
-            grid.setdefault((key, int(x // 64), int(y // 64)), []).append((x, y))
-        missing = []
-        for shape in wanted:
-            x, y = shape.centroid
-            key = (terms[shape.term],) if shape.term else ()
-            reach = max(1.5, shape.extent / 100)
-            cells = range(-1 - int(reach // 64), 2 + int(reach // 64))
-            near = [
-                (math.dist((x, y), place), spot, place)
-                for i in cells
-                for j in cells
-                if (spot := grid.get((key, int(x // 64) + i, int(y // 64) + j)))
-                for place in spot
-            ]
-            best = min(near, key=lambda n: n[0], default=None)
-            if best is None or best[0] > reach:
-                missing.append(shape)
-            else:
-                best[1].remove(best[2])
-        return missing
-
-    async def _attach(self, path: Path, image: int) -> None:
-        """Attach the file itself: the exact truth for scripts, and the sign that all of it is stored."""
-        content = await asyncio.to_thread(path.read_bytes)
-        form = aiohttp.MultipartWriter("form-data", boundary=secrets.token_hex(16))
-        part = form.append(content, {"Content-Type": "application/geo+json"})
-        part.set_content_disposition("form-data", name="files[]", filename=path.name)
-        await self._stack.call(
-            "POST",
-            "/api/attachedfile.json",
-            content=form,
-            domainClassName=IMAGE,
-            domainIdent=image,
-            filename=path.name,
-        )
-
-
-def _is_busy(status: int) -> bool:
-    # 0, 10, 20, …: under way; 11, 21, …: failed; from 100 on: done.
-    return status < 100 and status % 10 == 0
-
-
-def _pack(image: ImageFiles, target: Path) -> None:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as content:
-        for path in image.files:
-            content.write(path, f"{image.alias}/{path.name}")
-
 
 async def import_datasets(
     url: str,
@@ -409,15 +244,33 @@ async def import_datasets(
         progress: called at each step.
 
     Raises:
-        DatasetError: one sentence for people.
+        Interrupted: the stack does not answer, or fails; the next run goes on from there.
+        DatasetError: one sentence for people for each that has a fault, after all others are in.
     """
-    found = await asyncio.to_thread(find, root)
-    if unknown := set(names) - {d.name for d in found}:
-        have = ", ".join(d.name for d in found)
-        raise DatasetError(f"There is no dataset {', '.join(sorted(unknown))} in {root}. It holds {have}.")
+    places = await asyncio.to_thread(folders, root, names)
+    found = [await asyncio.to_thread(_read, place) for place in places]
+    faults = [item for item in found if isinstance(item, str)]
+    whole = [item for item in found if not isinstance(item, str)]
+    done: list[Imported] = []
     async with aiohttp.ClientSession() as session:
         importer = Importer(Connection(url, public_key, private_key, session), progress)
-        return await importer.run([d for d in found if not names or d.name in names])
+        try:
+            done = await importer.run(whole) if whole else []
+        except Interrupted:
+            raise
+        except DatasetError as error:
+            faults.append(str(error))
+    if faults:
+        raise DatasetError(" ".join(faults))
+    return done
+
+
+def _read(folder: Path) -> Dataset | str:
+    """A dataset, or a sentence that says what is wrong with it."""
+    try:
+        return read(folder)
+    except DatasetError as error:
+        return str(error)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -452,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
     except DatasetError as error:
         log.debug("import failed", exc_info=True)
         sys.stderr.write(f"{error}\n")
-        return 1
+        return 1 if isinstance(error, Interrupted) else FAULT
     for item in done:
         counts = f"{item.images} images, {item.annotations} annotations"
         sys.stdout.write(f"{item.dataset}: project {item.project}, {counts}\n")

@@ -1,28 +1,35 @@
 """The import of datasets into a stack: what is due, and how it stands.
 
-What was imported is written in the stack's status, so nothing is imported twice. A Job does the work once the stack
-serves and its owner's keys are there; it goes when all is in, when the stack goes to sleep, and when another try or
-another choice takes its place.
+Each dataset has a Job of its own, and they take turns: one that fails holds up no other, and what it needs too much of,
+memory or time, is its own loss alone. What was imported is written in the stack's status, so nothing is imported twice,
+and so is what failed, until the next start or a retry. Jobs are there once the stack serves and its owner's keys are
+there; they go when their dataset is in, when the stack goes to sleep, and when another try takes their place. That of a
+dataset that failed stays until then, for its log.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from .apply import Applier
 from .children import Children
 from .diagnose import Patience, placed
 from .kube import Kube, KubeError
-from .model import DATASETS_IMPORTED, Condition, Desired, Import, Stack, StackStatus, State
-from .observe import Child, Pod
+from .model import DATASETS_IMPORTED, Condition, Desired, FailedDataset, Import, Stack, StackStatus, State
+from .observe import Child, Pod, pod
 from .render import DATASETS
 from .sentences import cut, last_line, listed, quota_gap
 from .settings import StackSettings
 
 # How often a running import is asked how far it is.
 PROGRESS_SECONDS = 5
+# Of so many failures is said why; the rest is named.
+_TOLD = 3
+# A sentence with its cure at the end must not be cut before it.
+_WORDS = 600
 _ADMINISTRATOR = "An administrator must look at it."
 
 
@@ -34,12 +41,11 @@ class _Verdict:
 
 
 def due(stack: Stack, settings: StackSettings) -> Import | None:
-    """What is to be imported now; nothing before the stack serves, or while one is named that is not offered."""
-    missing = _missing(stack)
-    serves = stack.spec.desired_state is Desired.RUNNING and stack.status.ready_at is not None
-    if not missing or not serves or _not_offered(missing, settings):
+    """Whose Jobs are to be there now; none before the stack serves."""
+    if not _serves(stack):
         return None
-    return Import(missing, f"{stack.status.started_at} {stack.spec.retry}")
+    names = (*(f.name for f in _failed(stack, settings)), *_waiting(stack, settings)[:1])
+    return Import(names, _run(stack)) if names else None
 
 
 def news(before: StackStatus, after: StackStatus) -> Condition | None:
@@ -49,12 +55,33 @@ def news(before: StackStatus, after: StackStatus) -> Condition | None:
     return new if ended and new and (old is None or old.reason != new.reason) else None
 
 
-def _missing(stack: Stack) -> tuple[str, ...]:
-    return tuple(name for name in stack.spec.datasets if name not in stack.status.imported_datasets)
+def _serves(stack: Stack) -> bool:
+    return stack.spec.desired_state is Desired.RUNNING and stack.status.ready_at is not None
 
 
-def _not_offered(names: tuple[str, ...], settings: StackSettings) -> list[str]:
-    return [name for name in names if name not in settings.dataset_titles]
+def _run(stack: Stack) -> str:
+    # After another start the stack's keys are others.
+    return f"{stack.status.started_at} {stack.spec.retry}"
+
+
+def _missing(stack: Stack) -> list[str]:
+    return [name for name in stack.spec.datasets if name not in stack.status.imported_datasets]
+
+
+def _offered(stack: Stack, settings: StackSettings) -> list[str]:
+    return [name for name in _missing(stack) if name in settings.dataset_titles]
+
+
+def _failed(stack: Stack, settings: StackSettings) -> list[FailedDataset]:
+    """Those that failed in the present try."""
+    wanted = _offered(stack, settings)
+    return [f for f in stack.status.failed_datasets if f.run == _run(stack) and f.name in wanted]
+
+
+def _waiting(stack: Stack, settings: StackSettings) -> list[str]:
+    """Those whose turn is now or comes later in the present try."""
+    failed = [f.name for f in _failed(stack, settings)]
+    return [name for name in _offered(stack, settings) if name not in failed]
 
 
 class Imports:
@@ -107,63 +134,103 @@ class Imports:
             importing: what was due when its objects were applied.
             now: the present time.
         """
-        plan = self._applier.plan(stack, importing)
-        job = next((p.name for p in plan if p.kind == "Job"), "")
-        child = self._children.family(stack.name).children.get(("Job", job))
-        if importing and child and child.ended == "Complete":
-            imported = (*stack.status.imported_datasets, *importing.names)
-            stack = stack.replace(status=stack.status.replace(imported_datasets=imported))
-        others = tuple(c for c in stack.status.conditions if c.type != DATASETS_IMPORTED)
+        jobs = self._jobs(stack, importing)
         if not stack.spec.datasets:
-            return stack.status.replace(conditions=others), None
-        verdict = await self._verdict(stack, importing, job, child, now)
+            others = tuple(c for c in stack.status.conditions if c.type != DATASETS_IMPORTED)
+            return stack.status.replace(conditions=others, failed_datasets=()), None
+        stack = stack.replace(status=await self._noted(stack, jobs))
+        verdict = await self._verdict(stack, importing, jobs, now)
+        others = tuple(c for c in stack.status.conditions if c.type != DATASETS_IMPORTED)
         condition = _condition(stack, verdict, now)
         # What became due, or no longer is, is for the next look to apply.
         again = now if due(stack, self._settings) != importing else verdict.again
         return stack.status.replace(conditions=(*others, condition)), again
 
-    async def _verdict(
-        self, stack: Stack, importing: Import | None, job: str, child: Child | None, now: datetime
-    ) -> _Verdict:
-        missing = _missing(stack)
-        if not missing:
-            return _Verdict("Imported", self._say(stack.spec.datasets, "in Cytomine"))
-        if strange := _not_offered(missing, self._settings):
-            word = "dataset" if len(strange) == 1 else "datasets"
-            verb = "is" if len(strange) == 1 else "are"
-            text = f"The {word} {cut(listed(strange))} {verb} not offered here. Choose others in the options"
-            return _Verdict("NotOffered", f"{text} or ask an administrator.")
-        if importing is None:
-            when = "at the next start" if _sleeps(stack) else "as soon as the stack is ready"
-            return _Verdict("Waiting", self._say(missing, f"imported {when}"))
-        refused = self._refused.get(stack.name)
-        if refused and refused[0] == importing:
-            text = f"{self._named(missing)} could not be imported. The cluster refuses it: {cut(refused[1])}"
-            return _Verdict("Failed", f"{text}. {_ADMINISTRATOR}")
-        if child and child.ended:
-            return _Verdict("Failed", self._failed(missing, stack, child))
-        return await self._under_way(stack, missing, job, now)
+    def _jobs(self, stack: Stack, importing: Import | None) -> dict[str, str]:
+        """The names of the Jobs by those of the datasets."""
+        jobs = [p.name for p in self._applier.plan(stack, importing) if p.kind == "Job"]
+        return dict(zip(importing.names, jobs, strict=True)) if importing else {}
 
-    def _say(self, names: tuple[str, ...], what: str) -> str:
+    async def _noted(self, stack: Stack, jobs: dict[str, str]) -> StackStatus:
+        """The status with what the Jobs that ended made of their datasets."""
+        status = stack.status
+        children = self._children.family(stack.name).children
+        failed = {f.name: f for f in _failed(stack, self._settings)}
+        for name, job in jobs.items():
+            child = children.get(("Job", job))
+            if child and child.ended == "Complete":
+                failed.pop(name, None)
+                status = status.replace(imported_datasets=(*status.imported_datasets, name))
+            elif child and child.ended and name not in failed:
+                message = f"{self._named([name])} could not be imported{await self._cause(stack, child)}"
+                failed[name] = FailedDataset(name=name, message=message, run=_run(stack))
+        return status.replace(failed_datasets=tuple(failed.values()))
+
+    async def _verdict(
+        self, stack: Stack, importing: Import | None, jobs: dict[str, str], now: datetime
+    ) -> _Verdict:
+        if not _missing(stack):
+            return _Verdict("Imported", self._say(stack.spec.datasets, "in Cytomine"))
+        failed, waiting = _failed(stack, self._settings), _waiting(stack, self._settings)
+        notes = [*self._told(failed), *self._strange(stack)]
+        if not _serves(stack) and (waiting := _offered(stack, self._settings)):
+            when = "at the next start" if _sleeps(stack) else "as soon as the stack is ready"
+            notes = [self._say(waiting, f"imported {when}"), *self._strange(stack)]
+            return _Verdict("Waiting", " ".join(notes))
+        refused = self._refused.get(stack.name)
+        if waiting and refused and refused[0] == importing:
+            text = f"{self._named(waiting)} could not be imported. The cluster refuses it: {cut(refused[1])}"
+            return _Verdict("Failed", " ".join([f"{text}. {_ADMINISTRATOR}", *notes]))
+        if waiting:
+            turn = await self._under_way(stack, waiting[0], jobs.get(waiting[0]), now)
+            if rest := waiting[1:]:
+                notes.insert(0, f"{self._named(rest)} {'follows' if len(rest) == 1 else 'follow'}.")
+            return replace(turn, message=" ".join([turn.message, *notes]))
+        if inside := [name for name in stack.spec.datasets if name in stack.status.imported_datasets]:
+            notes.append(self._say(inside, "in Cytomine"))
+        return _Verdict("Failed" if failed else "NotOffered", " ".join(notes))
+
+    def _told(self, failed: list[FailedDataset]) -> list[str]:
+        told = [f.message for f in failed[:_TOLD]]
+        if rest := [f.name for f in failed[_TOLD:]]:
+            told.append(f"{self._named(rest)} could not be imported either.")
+        return told
+
+    def _strange(self, stack: Stack) -> list[str]:
+        names = [name for name in _missing(stack) if name not in self._settings.dataset_titles]
+        if not names:
+            return []
+        subject = f"The dataset {names[0]} is" if len(names) == 1 else f"The datasets {listed(names)} are"
+        return [f"{cut(subject)} not offered here. Choose others in the options or ask an administrator."]
+
+    def _say(self, names: Sequence[str], what: str) -> str:
         return f"{self._named(names)} {'is' if len(names) == 1 else 'are'} {what}."
 
-    def _named(self, names: tuple[str, ...]) -> str:
+    def _named(self, names: Sequence[str]) -> str:
         return cut(listed([self._settings.dataset_titles.get(name, name) for name in names]))
 
-    def _failed(self, names: tuple[str, ...], stack: Stack, child: Child) -> str:
-        text = f"{self._named(names)} could not be imported"
-        if child.trouble == "DeadlineExceeded":
+    async def _cause(self, stack: Stack, job: Child) -> str:
+        """Why a Job failed: how its dataset's sentence goes on."""
+        if job.trouble == "DeadlineExceeded":
             hours = self._settings.dataset_deadline / 3600
-            return f"{text}: it took more than {hours:.3g} hours. Try again: it goes on from where it ended."
-        pods = self._children.family(stack.name).pods_of(DATASETS)
-        words = next(
-            (w for pod in pods if (w := _last_words(pod))), f"The cluster ended it. {_ADMINISTRATOR}"
-        )
-        return f"{text}. {words}"
+            return f": it took more than {hours:.3g} hours. Try again: it goes on from where it ended."
+        pods = self._pods(stack, job.name)
+        with contextlib.suppress(KubeError):
+            # The watch may bring the Job's end before that of its pods.
+            found, _ = await self._kube.list("Pod", labels=f"batch.kubernetes.io/job-name={job.name}")
+            pods = sorted((pod(obj) for obj in found), key=lambda p: p.created, reverse=True)
+        words = (w for p in pods if (w := _last_words(p)))
+        return f". {next(words, f'The cluster ended it. {_ADMINISTRATOR}')}"
 
-    async def _under_way(self, stack: Stack, names: tuple[str, ...], job: str, now: datetime) -> _Verdict:
-        text = self._say(names, "being imported")
-        pods = [p for p in self._children.family(stack.name).pods_of(DATASETS) if not p.deleting]
+    def _pods(self, stack: Stack, job: str) -> list[Pod]:
+        pods = self._children.family(stack.name).pods_of(DATASETS)
+        return [p for p in pods if p.name.startswith(f"{job}-")]
+
+    async def _under_way(self, stack: Stack, name: str, job: str | None, now: datetime) -> _Verdict:
+        text = self._say([name], "being imported")
+        if job is None:
+            return _Verdict("Importing", text)
+        pods = [p for p in self._pods(stack, job) if not p.deleting]
         if not pods:
             warned = self._children.warnings.find("Job", job, "FailedCreate")
             if not warned:
@@ -171,20 +238,20 @@ class Imports:
             full = "exceeded quota" in warned.text
             why = f"the cluster's quota is used up: {quota_gap(warned.text)}" if full else cut(warned.text)
             return _Verdict("Importing", f"{text} It is not allowed to start: {why}. {_ADMINISTRATOR}")
-        pod = pods[0]
-        if pod.phase == "Failed":
-            return _Verdict("Importing", f"{text} It is tried again. {_last_words(pod)}".strip())
-        if pod.phase == "Succeeded":
+        newest = pods[0]
+        if newest.phase == "Failed":
+            return _Verdict("Importing", f"{text} It is tried again. {_last_words(newest)}".strip())
+        if newest.phase == "Succeeded":
             return _Verdict("Importing", text)
         family, warnings = self._children.family(stack.name), self._children.warnings
-        finding = placed(stack.name, DATASETS, pod, family, warnings, now, self._patience)
+        finding = placed(stack.name, DATASETS, newest, family, warnings, now, self._patience)
         if finding.status.state is State.FAILED:
             return _Verdict("Importing", finding.status.message, finding.again)
-        if not any(c.running_since for c in pod.containers):
+        if not any(c.running_since for c in newest.containers):
             return _Verdict("Importing", text, finding.again)
         line = ""
         with contextlib.suppress(KubeError):
-            line = last_line(await self._kube.log(pod.name, lines=1))
+            line = last_line(await self._kube.log(newest.name, lines=1))
         progress = f"{text[:-1]}: {line}." if line else text
         return _Verdict("Importing", progress, now + timedelta(seconds=PROGRESS_SECONDS))
 
@@ -201,7 +268,7 @@ def _last_words(pod: Pod) -> str:
         return (
             "It was ended because it needs more memory than it may have. An administrator must give it more."
         )
-    line = last_line(container.last_text)
+    line = last_line(container.last_text, _WORDS)
     return f"{line}." if line else ""
 
 

@@ -195,6 +195,14 @@ class ComponentStatus(_Model):
     ready_seconds: float | None = None
 
 
+class FailedDataset(_Model):
+    """A dataset that could not be imported, with what is said of it to people, and the try in which it failed."""
+
+    name: str
+    message: str
+    run: str
+
+
 class StackStatus(_Model):
     """What is true of a stack. Written by the operator alone; see the CRD for the meaning of each field."""
 
@@ -212,6 +220,7 @@ class StackStatus(_Model):
     components: tuple[ComponentStatus, ...] = ()
     conditions: tuple[Condition, ...] = ()
     imported_datasets: tuple[str, ...] = ()
+    failed_datasets: tuple[FailedDataset, ...] = ()
     started_at: datetime | None = None
     ready_at: datetime | None = None
     hibernated_at: datetime | None = None
@@ -227,10 +236,10 @@ class StackStatus(_Model):
 
 @dataclass(frozen=True)
 class Import:
-    """One try to import datasets.
+    """One try to import datasets, each by a Job of its own.
 
     Attributes:
-        names: the datasets.
+        names: the datasets whose Jobs are to be there: those that failed, for their logs, and the one whose turn it is.
         run: tells this try from those after another start of the stack, whose keys are others, or after a retry.
     """
 

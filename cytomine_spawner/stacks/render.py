@@ -185,13 +185,11 @@ def _filled(
 def _filled_import(
     stack: Stack, settings: StackSettings, importing: Import | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    if importing is None:
-        return
-    values = {
-        **variables.common(stack, settings, (), ALL),
-        **variables.datasets(stack, settings, importing.names),
-    }
-    yield from ((DATASETS, obj) for obj in _load(DATASETS, values))
+    common = variables.common(stack, settings, (), ALL)
+    for number, name in enumerate(importing.names if importing else ()):
+        for obj in _load(DATASETS, {**common, **variables.datasets(stack, settings, name)}):
+            if obj["kind"] == "Job" or number == 0:
+                yield DATASETS, obj
 
 
 def secret(stack: Stack, data: dict[str, str]) -> dict[str, Any]:

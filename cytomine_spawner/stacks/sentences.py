@@ -21,10 +21,10 @@ def cut(text: str, length: int = 240) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def last_line(text: str) -> str:
-    """The last line that is not empty."""
+def last_line(text: str, length: int = 240) -> str:
+    """The last line that is not empty, cut to this length."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return cut(lines[-1]) if lines else ""
+    return cut(lines[-1], length) if lines else ""
 
 
 def pull_cause(text: str) -> str:

@@ -225,7 +225,9 @@ class StackSettings(LoggingConfigurable):
         help="What an import may use, as in a container. Slides are sent piece by piece: their size does not matter.",
     ).tag(config=True)
     dataset_deadline = Integer(
-        24 * 3600, min=60, help="Seconds after which an import that has not ended counts as failed."
+        24 * 3600,
+        min=60,
+        help="Seconds after which the import of a dataset that has not ended counts as failed.",
     ).tag(config=True)
 
     idle_timeout = Integer(

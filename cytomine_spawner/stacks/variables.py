@@ -132,15 +132,15 @@ def component(stack: Stack, settings: StackSettings, name: str, part: dict[str, 
     }
 
 
-def datasets(stack: Stack, settings: StackSettings, names: tuple[str, ...]) -> dict[str, Any]:
-    """What the import of datasets with these names needs besides."""
+def datasets(stack: Stack, settings: StackSettings, name: str) -> dict[str, Any]:
+    """What the import of the dataset with this name needs besides."""
     program = ["python", "-m", "cytomine_spawner.stacks.datasets"]
     folders = ["--connection=/var/run/cytomine", "--root=/datasets"]
     return {
         "pods_of_datasets": policies.pods(stack.name, "datasets"),
         "connection": model.connection_secret_name(stack.name),
         "dataset_image": settings.dataset_image,
-        "dataset_command": ["tini", "-g", "--", *program, *folders, "--", *names],
+        "dataset_command": ["tini", "-g", "--", *program, *folders, "--", name],
         "dataset_volume": {**settings.dataset_volume, "name": "datasets"},
         "dataset_resources": dict(settings.dataset_resources),
         "dataset_deadline": settings.dataset_deadline,

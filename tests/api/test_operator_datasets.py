@@ -66,25 +66,51 @@ def a_job(objects, name, *, but=()):
     return until(look, SECONDS, "one Job")
 
 
-def fail(objects, name, message):
-    """Each of the Job's pods ends as its kubelet would say, until the Job gives up."""
+def command(job):
+    return job["spec"]["template"]["spec"]["containers"][0]["command"]
+
+
+def end_pods(objects, name, until_, *, code=1, message="", job=""):
+    """Each of the import's pods, or of one Job's, ends as its kubelet would say, until something is so; how many."""
     seen = set()
 
     def look():
         for pod in objects.list(
             "Pod", f"app.kubernetes.io/instance={name},app.kubernetes.io/component=datasets"
         ):
+            if not pod["metadata"]["name"].startswith(job):
+                continue
             if pod["metadata"]["uid"] in seen or pod["status"]["phase"] != "Pending":
                 continue
-            ended = {"exitCode": 1, "reason": "Error", "message": message}
+            ended = {"exitCode": code, "reason": "Error" if code else "Completed", "message": message}
             status = {"name": "datasets", "ready": False, "restartCount": 0, "image": "i", "imageID": ""}
-            change = {"phase": "Failed", "containerStatuses": [{**status, "state": {"terminated": ended}}]}
+            change = {
+                "phase": "Failed" if code else "Succeeded",
+                "containerStatuses": [{**status, "state": {"terminated": ended}}],
+            }
             objects.patch("Pod", pod["metadata"]["name"], {"status": change}, "status")
             seen.add(pod["metadata"]["uid"])
-        return condition(objects, name).reason == "Failed"
+        return until_()
 
-    until(look, 90, "the import to have failed")
+    until(look, 90, "the import to go on")
     return len(seen)
+
+
+def fail(objects, name, message, code=1):
+    """The import's pods end with a failure until it is given up; how many there were."""
+    over = lambda: condition(objects, name).reason == "Failed"  # noqa: E731
+    return end_pods(objects, name, over, code=code, message=message)
+
+
+def look_anew(running, name):
+    """The service is killed, and a new one has looked at the stack."""
+    running.end(signal.SIGKILL)
+    running.start()
+    looks = running.looks()
+    running.objects.patch(
+        model.KIND, name, {"metadata": {"annotations": {model.ANNOTATION_ACTIVITY: "2026-01-01T00:00:00Z"}}}
+    )
+    until(lambda: running.looks() > looks, SECONDS, "a look")
 
 
 def test_ticked_datasets_are_imported_once_the_stack_serves_and_never_again(importing):
@@ -102,7 +128,7 @@ def test_ticked_datasets_are_imported_once_the_stack_serves_and_never_again(impo
         events = [e for e in objects.list("Event") if e["involvedObject"]["kind"] == "Job"]
         return {e["involvedObject"]["uid"] for e in events if e["reason"] == "SuccessfulCreate"}
 
-    assert len(until(made, SECONDS, "the Job's event")) == 1
+    until(lambda: len(made()) == 2, SECONDS, "a Job for each dataset")
     told = {e["reason"] for e in objects.list("Event") if e["involvedObject"]["kind"] == model.KIND}
     assert "DatasetsImported" in told
     running.end(signal.SIGKILL)
@@ -112,10 +138,10 @@ def test_ticked_datasets_are_imported_once_the_stack_serves_and_never_again(impo
     objects.change(name, desiredState="Running")
     objects.wait_phase(name, "Ready")
     assert condition(objects, name).reason == "Imported"
-    assert len(made()) == 1
+    assert len(made()) == 2
     objects.change(name, datasets=["colon"])
     until(lambda: condition(objects, name).message == "Colon biopsies is in Cytomine.", SECONDS, "the change")
-    assert len(made()) == 1
+    assert len(made()) == 2
     assert "Traceback" not in running.text()
 
 
@@ -129,9 +155,10 @@ def test_no_job_is_there_before_the_stack_serves_and_its_name_tells_a_try(import
     assert job["metadata"]["ownerReferences"][0]["uid"] == stack.uid
     assert wait_reason(objects, name, "Importing").status == "False"
     until(lambda: "fits on no node" in condition(objects, name).message, SECONDS, "the cause to be said")
-    objects.change(name, datasets=["colon", "skin"])
+    assert command(job)[-1] == "colon"
+    objects.change(name, datasets=["skin", "colon"])
     other = a_job(objects, name, but={job["metadata"]["uid"]})
-    assert other["spec"]["template"]["spec"]["containers"][0]["command"][-2:] == ["colon", "skin"]
+    assert command(other)[-1] == "skin"
 
 
 def test_a_failure_is_said_and_can_be_tried_again_without_a_new_start(importing):
@@ -158,19 +185,52 @@ def test_a_failure_is_said_and_can_be_tried_again_without_a_new_start(importing)
     assert "DatasetsFailed" in told
 
 
+def test_a_broken_dataset_holds_up_no_other_and_comes_in_once_it_is_mended(importing):
+    running = importing(dataset_resources=WAITING)
+    objects = running.objects
+    name = objects.new_stack(datasets=["colon", "skin", "lung"])
+    first = a_job(objects, name)
+    words = "/datasets/1/DATASET_colon/ANNOTATIONS/a.geojson is no GeoJSON. Mend the dataset and try again.\n"
+
+    def next_turn():
+        return any(command(job)[-1] == "skin" for job in jobs(objects, name))
+
+    job = first["metadata"]["name"]
+    ended = end_pods(objects, name, next_turn, code=65, message=words, job=job)
+    assert ended == 1, "no other try mends it"
+    told = f"Colon biopsies could not be imported. {words.strip()}"
+    until(lambda: told in condition(objects, name).message, SECONDS, "the failure to be told")
+    assert condition(objects, name).reason == "Importing"
+    in_status = objects.stack(name).status
+    assert [f.name for f in in_status.failed_datasets] == ["colon"]
+    end_pods(objects, name, lambda: condition(objects, name).reason == "Failed", code=0)
+    found = condition(objects, name)
+    assert found.message == (
+        f"{told} The dataset lung is not offered here. Choose others in the options or ask an administrator. "
+        "skin is in Cytomine."
+    )
+    assert objects.wait_phase(name, "Ready").status.imported_datasets == ("skin",)
+    # Its Job stays for its log and no other comes, also when the service starts anew.
+    look_anew(running, name)
+    assert a_job(objects, name)["metadata"]["uid"] == first["metadata"]["uid"]
+    assert condition(objects, name).message == found.message
+    objects.change(name, retry=1, datasets=["colon", "skin"])
+    again = a_job(objects, name, but={first["metadata"]["uid"]})
+    assert command(again)[-1] == "colon"
+    end_pods(objects, name, lambda: condition(objects, name).reason == "Imported", code=0)
+    assert condition(objects, name).message == "Colon biopsies and skin are in Cytomine."
+    until(lambda: not jobs(objects, name), SECONDS, "the Jobs to be gone")
+    assert not objects.stack(name).status.failed_datasets
+    assert "Traceback" not in running.text()
+
+
 def test_a_restart_of_the_service_leaves_an_import_alone_and_sleep_ends_it(importing):
     running = importing(dataset_resources=WAITING)
     objects = running.objects
     name = objects.new_stack(datasets=["colon"])
     job = a_job(objects, name)["metadata"]
     wait_reason(objects, name, "Importing")
-    running.end(signal.SIGKILL)
-    running.start()
-    looks = running.looks()
-    objects.patch(
-        model.KIND, name, {"metadata": {"annotations": {model.ANNOTATION_ACTIVITY: "2026-01-01T00:00:00Z"}}}
-    )
-    until(lambda: running.looks() > looks, SECONDS, "a look")
+    look_anew(running, name)
     assert a_job(objects, name)["metadata"]["uid"] == job["uid"]
     objects.change(name, desiredState="Hibernated")
     objects.wait_phase(name, "Hibernated")
@@ -182,13 +242,14 @@ def test_a_restart_of_the_service_leaves_an_import_alone_and_sleep_ends_it(impor
     until(lambda: not objects.family(name), 30, "nothing to be left")
 
 
-def test_a_dataset_that_is_not_offered_is_named_and_the_stack_serves(importing):
+def test_a_dataset_that_is_not_offered_is_named_and_the_others_come_in(importing):
     objects = importing().objects
-    name = objects.new_stack(datasets=["colon", "lung"])
+    name = objects.new_stack(datasets=["lung", "colon"])
     found = wait_reason(objects, name, "NotOffered")
     assert found.message.startswith("The dataset lung is not offered here.")
-    objects.wait_phase(name, "Ready")
-    assert not jobs(objects, name)
+    assert found.message.endswith("Colon biopsies is in Cytomine.")
+    assert objects.wait_phase(name, "Ready").status.imported_datasets == ("colon",)
+    until(lambda: not jobs(objects, name), SECONDS, "the Job to be gone")
 
 
 def test_an_import_that_the_cluster_refuses_is_said_and_the_stack_serves(importing):

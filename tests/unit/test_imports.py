@@ -6,12 +6,12 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from traitlets import TraitError
 
-from cytomine_spawner.stacks import imports, model, observe, render
+from cytomine_spawner.stacks import datasets, imports, model, observe, render
 from cytomine_spawner.stacks.apply import Applier
 from cytomine_spawner.stacks.children import Children
 from cytomine_spawner.stacks.diagnose import Patience
 from cytomine_spawner.stacks.kube import KubeError
-from cytomine_spawner.stacks.model import Import, Stack, StackSpec, StackStatus
+from cytomine_spawner.stacks.model import FailedDataset, Import, Stack, StackSpec, StackStatus
 from cytomine_spawner.stacks.present import can_retry, view
 from cytomine_spawner.stacks.settings import StackSettings
 
@@ -24,13 +24,13 @@ def offering(**changes):
     return StackSettings(namespace="ns", **{"datasets": DATASETS, "dataset_volume": VOLUME, **changes})
 
 
-def a_stack(*datasets, status=None, **spec) -> Stack:
+def a_stack(*names, status=None, **spec) -> Stack:
     served = {
         "started_at": NOW - timedelta(minutes=2),
         "ready_at": NOW - timedelta(minutes=1),
         "phase": "Ready",
     }
-    made = model.new_stack("ns", StackSpec(owner="ada", datasets=datasets, **spec))
+    made = model.new_stack("ns", StackSpec(owner="ada", datasets=names, **spec))
     return made.replace(uid="uid-1", status=StackStatus(**{**served, **(status or {})}))
 
 
@@ -108,12 +108,17 @@ def test_the_gateway_lets_the_import_in_where_datasets_are_offered_and_only_at_t
     assert not rules(StackSettings(namespace="ns"))
 
 
-def test_each_try_and_each_choice_has_a_job_of_its_own_with_a_name_that_fits():
+def test_each_try_and_each_dataset_has_a_job_of_its_own_with_a_name_that_fits():
     names = {
         objects(*args)["Job"]["metadata"]["name"]
-        for args in ((("colon",), "1"), (("colon",), "2"), (("colon", "skin"), "1"))
+        for args in ((("colon",), "1"), (("colon",), "2"), (("skin",), "1"))
     }
     assert len(names) == 3
+    both = render.render(a_stack("colon", "skin"), offering(), Import(("colon", "skin"), "1"))
+    jobs = [o for o in both if o["kind"] == "Job"]
+    assert {j["metadata"]["name"] for j in jobs} == names - {objects(run="2")["Job"]["metadata"]["name"]}
+    assert [o["spec"]["template"]["spec"]["containers"][0]["command"][-1] for o in jobs] == ["colon", "skin"]
+    assert len([o for o in both if o["metadata"]["name"] == "cm-ada-datasets"]) == 1, "one door for all"
     assert objects()["Job"]["metadata"]["name"] == objects()["Job"]["metadata"]["name"]
     long = model.new_stack("ns", StackSpec(owner="x" * 255, server_name="y" * 255))
     made = render.render(long, offering(), Import(("colon",), "1"))
@@ -125,6 +130,15 @@ def test_each_try_and_each_choice_has_a_job_of_its_own_with_a_name_that_fits():
 def test_a_dataset_whose_name_looks_like_a_switch_is_a_name():
     command = objects(("--help",))["Job"]["spec"]["template"]["spec"]["containers"][0]["command"]
     assert command[-2:] == ["--", "--help"]
+
+
+def test_a_fault_of_the_dataset_itself_ends_its_job_at_the_first_try():
+    job = objects()["Job"]["spec"]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
+    assert rule["onExitCodes"]["values"] == [datasets.FAULT]
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
 def test_an_administrator_changes_the_job_as_any_other_object():
@@ -161,9 +175,16 @@ def test_datasets_without_a_volume_are_refused_at_the_start():
 # -- when it is due ---------------------------------------------------------------------------------------
 
 
-def test_it_is_due_once_the_stack_serves_and_until_all_is_in():
+RUN = f"{NOW - timedelta(minutes=2)} 0"
+
+
+def fault(name, message="It is broken. Mend it and try again.", run=RUN):
+    return FailedDataset(name=name, message=message, run=run)
+
+
+def test_datasets_take_turns_once_the_stack_serves_and_until_all_are_in():
     settings = offering()
-    assert imports.due(a_stack("colon", "skin"), settings).names == ("colon", "skin")
+    assert imports.due(a_stack("colon", "skin"), settings).names == ("colon",)
     assert imports.due(
         a_stack("colon", "skin", status={"imported_datasets": ("colon",)}), settings
     ).names == ("skin",)
@@ -172,11 +193,32 @@ def test_it_is_due_once_the_stack_serves_and_until_all_is_in():
         a_stack("colon", status={"imported_datasets": ("colon",)}),
         a_stack("colon", status={"ready_at": None, "phase": "Starting"}),
         a_stack("colon", desired_state="Hibernated"),
-        a_stack("colon", "unknown"),
+        a_stack("unknown"),
     ):
         assert imports.due(stack, settings) is None
     # A database that starts anew ends no import.
     assert imports.due(a_stack("colon", status={"phase": "Degraded"}), settings)
+
+
+def test_one_that_is_not_offered_or_failed_holds_up_no_other():
+    settings = offering()
+    assert imports.due(a_stack("unknown", "skin"), settings).names == ("skin",)
+    failed = {"failed_datasets": (fault("colon"),)}
+    # The Job of one that failed stays, for its log.
+    assert imports.due(a_stack("colon", "skin", status=failed), settings).names == ("colon", "skin")
+    assert imports.due(a_stack("colon", status=failed), settings).names == ("colon",)
+
+
+@pytest.mark.parametrize("change", [{"retry": 1}, {"status": {"started_at": NOW}}])
+def test_what_failed_has_its_turn_again_in_another_try(change):
+    status = {
+        "failed_datasets": (fault("colon"),),
+        "imported_datasets": ("skin",),
+        **change.pop("status", {}),
+    }
+    again = imports.due(a_stack("colon", "skin", status=status, **change), offering())
+    assert again.names == ("colon",)
+    assert again.run != RUN
 
 
 def test_another_start_and_a_retry_are_another_try():
@@ -193,15 +235,17 @@ def test_another_start_and_a_retry_are_another_try():
 class World:
     """A stack that imports: what is known of its Job and pods, and what the Job's log says last."""
 
-    def __init__(self, stack=None, log=""):
-        self.settings = offering(dataset_deadline=5400)
+    def __init__(self, stack=None, log="", settings=None):
+        self.settings = settings or offering(dataset_deadline=5400)
         self.stack = stack or a_stack("colon")
         self.children = Children(None, lambda _: None)
         self.text = log
         applier = Applier(None, self.children, self.settings)
         self.due = imports.due(self.stack, self.settings)
         plan = applier.plan(self.stack, self.due)
-        self.job = next((p.name for p in plan if p.kind == "Job"), "")
+        # Of the dataset whose turn it is.
+        self.job = next((p.name for p in reversed(plan) if p.kind == "Job"), "")
+        self.listed = []
         self.imports = imports.Imports(self, self.children, self.settings, applier, Patience())
 
     async def log(self, pod, *, lines):
@@ -209,10 +253,17 @@ class World:
             raise KubeError(500, "", "no log")
         return self.text
 
+    async def list(self, kind, *, labels):
+        assert (kind, labels) == ("Pod", f"batch.kubernetes.io/job-name={self.job}")
+        return self.listed, "1"
+
     def put(self, kind, name, **parts):
         labels = model.child_labels(self.stack.name, "datasets")
         meta = {"name": name, "uid": name, "labels": labels, "creationTimestamp": model.format_time(NOW)}
-        self.children.put(kind, {"metadata": meta, "spec": {}, **parts})
+        obj = {"metadata": meta, "spec": {}, **parts}
+        self.children.put(kind, obj)
+        if kind == "Pod":
+            self.listed.append(obj)
         return self
 
     def ended(self, how, reason=""):
@@ -220,11 +271,13 @@ class World:
             "Job", self.job, status={"conditions": [{"type": how, "status": "True", "reason": reason}]}
         )
 
-    def pod(self, phase="Running", name="p", **state):
+    def pod(self, phase="Running", **state):
         state = state or {"running": {"startedAt": model.format_time(NOW)}}
         status = {"name": "datasets", "restartCount": 0, "state": state}
         spec = {"nodeName": "n1", "containers": [{"name": "datasets", "image": "registry/stacks:1"}]}
-        return self.put("Pod", name, spec=spec, status={"phase": phase, "containerStatuses": [status]})
+        return self.put(
+            "Pod", f"{self.job}-x7f2p", spec=spec, status={"phase": phase, "containerStatuses": [status]}
+        )
 
     def judge(self):
         status, again = asyncio.run(self.imports.judge(self.stack, self.due, NOW))
@@ -286,6 +339,7 @@ def test_a_failure_has_its_sentence_and_may_be_tried_again(state, reason, said):
     assert found.message.startswith("Colon biopsies could not be imported")
     assert said in found.message
     assert status.imported_datasets == ()
+    assert [(f.name, f.run) for f in status.failed_datasets] == [("colon", RUN)]
     stack = world.stack.replace(status=status)
     assert can_retry(stack)
     assert imports.news(world.stack.status, status) == found
@@ -296,6 +350,48 @@ def test_a_try_that_failed_is_said_while_the_next_one_is_on_its_way():
     found = World().pod("Failed", **failed("Cytomine did not answer.\n")).judge()[1]
     assert found.reason == "Importing"
     assert found.message == "Colon biopsies is being imported. It is tried again. Cytomine did not answer."
+
+
+def test_the_others_have_their_turn_when_one_fails_and_nothing_is_tried_again_by_itself():
+    world = World(a_stack("colon", "skin", "--help")).ended("Failed", "PodFailurePolicy")
+    world.pod("Failed", **failed("a.geojson is no GeoJSON. Mend it and try again.\n", code=65))
+    status, found, again = world.judge()
+    colon = "Colon biopsies could not be imported. a.geojson is no GeoJSON. Mend it and try again."
+    assert (found.reason, again) == ("Importing", NOW)
+    assert found.message == f"skin is being imported. --help follows. {colon}"
+    world = World(world.stack.replace(status=status)).ended("Complete")
+    assert world.due.names == ("colon", "skin")
+    status, found, again = world.judge()
+    assert status.imported_datasets == ("skin",)
+    assert found.message == f"--help is being imported. {colon}"
+    world = World(world.stack.replace(status=status)).ended("Complete")
+    status, found, again = world.judge()
+    assert (found.reason, found.status) == ("Failed", "False")
+    assert found.message == f"{colon} skin and --help are in Cytomine."
+    assert imports.due(world.stack.replace(status=status), world.settings).names == ("colon",)
+    world = World(world.stack.replace(status=status)).ended("Failed", "PodFailurePolicy")
+    assert world.judge()[0] == status, "a look changes nothing"
+    assert world.judge()[2] is None, "nobody looks again"
+
+
+def test_a_failure_that_is_over_after_another_try_is_not_told_any_more():
+    stack = a_stack("colon", status={"failed_datasets": (fault("colon"),)}, retry=1)
+    world = World(stack).pod()
+    status, found, _ = world.judge()
+    assert found.message == "Colon biopsies is being imported."
+    assert status.failed_datasets == ()
+    status, found, _ = World(stack).ended("Complete").judge()
+    assert found.message == "Colon biopsies is in Cytomine."
+
+
+def test_of_many_failures_the_first_are_told_with_their_causes():
+    names = [f"d{n}" for n in range(30)]
+    settings = offering(datasets=[{"name": n} for n in names])
+    told = tuple(fault(n, f"{n} could not be imported. " + "x" * 600) for n in names)
+    world = World(a_stack(*names, status={"failed_datasets": told}), settings=settings)
+    _, found, _ = world.judge()
+    assert found.message.endswith("could not be imported either.")
+    assert len(found.message) < 3000
 
 
 def test_an_image_that_cannot_be_fetched_is_named():

@@ -1,0 +1,133 @@
+"""Datasets to import, and a stack of stand-ins to import them into."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import requests
+from PIL import Image
+
+from cytomine_spawner.stacks import dataset_files, datasets
+from cytomine_spawner.stacks.dataset_stack import Connection
+from cytomine_spawner.stacks.datasets import Importer, Progress
+from dev.standin.local import Local
+from tests.support.standin import Issuer
+
+WIDTH, HEIGHT, COUNT = 640, 360, 64
+
+
+def feature(geometry: dict[str, Any], name: str) -> dict[str, Any]:
+    """A feature of GeoJSON with a term."""
+    properties = {"classification": {"name": name, "color": [255, 0, 0]}}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def square(x: float, y: float, side: float) -> dict[str, Any]:
+    """A square from its upper left corner, in pixels."""
+    ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def make(root: Path, name: str, features: list[dict[str, Any]] | None = None) -> Path:
+    """A dataset of two images, the first with annotations: squares, one at each corner among them, and others."""
+    folder = root / f"uuid-{name}" / f"DATASET_{name}"
+    for number in (1, 2):
+        path = folder / "IMAGES" / f"IMAGE_{number}" / f"{name}-{number}.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (WIDTH, HEIGHT), (250, 240, 245)).save(path)
+    if features is None:
+        features = [
+            feature(square(x, y, 10), "corner")
+            for x, y in ((0, 0), (WIDTH - 10, 0), (WIDTH - 10, HEIGHT - 10), (0, HEIGHT - 10))
+        ]
+        features += [
+            feature(square(40 + 14 * (n % 30), 40 + 14 * (n // 30), 12), "cell") for n in range(COUNT - 7)
+        ]
+        features.append(feature({"type": "Point", "coordinates": [300.5, 200.25]}, "mark"))
+        features.append(feature({"type": "LineString", "coordinates": [[10, 300], [90, 320]]}, "mark"))
+        hole = [[520, 220], [540, 220], [540, 240], [520, 220]]
+        holed = square(500, 200, 100)
+        holed["coordinates"].append(hole)
+        features.append({"type": "Feature", "geometry": holed, "properties": {}})
+    (folder / "ANNOTATIONS").mkdir()
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (folder / "ANNOTATIONS" / f"{name}-1-all.geojson").write_text(text)
+    return root
+
+
+class Stack:
+    """A running stack with its owner's keys."""
+
+    def __init__(self, local: Local, issuer: Issuer) -> None:
+        self.local, self.head = local, {"Authorization": f"Bearer {issuer.token('alice', 'ADMIN')}"}
+        self.keys = self.get("/api/user/current/keys")
+
+    def get(self, path: str) -> Any:
+        """What core answers its owner."""
+        answer = requests.get(self.local.url + path, headers=self.head, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def run(
+        self, root: Path, *names: str, say: Callable[[Progress], None] = lambda _: None, **changes: Any
+    ) -> Any:
+        """Import the datasets of a folder, all or those that are named."""
+        keys = {"public_key": self.keys["primaryKey"], "private_key": self.keys["secondaryKey"], **changes}
+        return asyncio.run(
+            datasets.import_datasets(self.local.url, root=root, names=names, progress=say, **keys)
+        )
+
+    def start(self, root: Path, say: Callable[[Progress], None], pauses: tuple[float, ...]) -> None:
+        """An import with pauses of its own."""
+
+        async def run() -> None:
+            async with aiohttp.ClientSession() as session:
+                keys = (self.keys["primaryKey"], self.keys["secondaryKey"])
+                connection = Connection(self.local.url, *keys, session)
+                await Importer(connection, say, pauses).run(dataset_files.find(root))
+
+        asyncio.run(run())
+
+    def listed(self, path: str, **query: Any) -> list[dict[str, Any]]:
+        """What the connection lists."""
+
+        async def run() -> list[dict[str, Any]]:
+            async with aiohttp.ClientSession() as session:
+                keys = (self.keys["primaryKey"], self.keys["secondaryKey"])
+                return await Connection(self.local.url, *keys, session).listed(path, **query)
+
+        return asyncio.run(run())
+
+    def inside(self, name: str) -> dict[str, Any]:
+        """What the stack holds of a dataset."""
+        projects = [p for p in self.get("/api/project.json?max=0")["collection"] if p["name"] == name]
+        if not projects:
+            return {"projects": 0}
+        number, ontology = projects[0]["id"], projects[0]["ontology"]
+        images = self.get(f"/api/project/{number}/imageinstance.json?max=0")["collection"]
+        query = f"project={number}&max=0&showWKT=true&showTerm=true&showMeta=true"
+        terms = self.get(f"/api/ontology/{ontology}/term.json?size=100")["collection"]
+        found = self.get("/api/ontology.json?size=100")["collection"]
+        return {
+            "projects": len(projects),
+            "ontologies": len([o for o in found if o["name"] == name]),
+            "images": sorted(i["instanceFilename"] for i in images),
+            "terms": sorted(t["name"] for t in terms),
+            "term_names": {t["id"]: t["name"] for t in terms},
+            "annotations": self.get(f"/api/annotation.json?{query}")["collection"],
+        }
+
+
+def whole(stack: Stack, name: str) -> dict[str, Any]:
+    """What the stack holds of a dataset that is in it once and with all that belongs to it."""
+    found = stack.inside(name)
+    assert (found["projects"], found["ontologies"]) == (1, 1)
+    assert found["images"] == [f"{name}-1.png", f"{name}-2.png"]
+    assert found["terms"] == ["cell", "corner", "mark"]
+    assert len(found["annotations"]) == COUNT
+    return found
