@@ -180,7 +180,7 @@ class Reader:
             pixels = self.piece(place, level)
             out[y0 - y : y1 - y, x0 - x : x1 - x] = pixels[y0 - py : y1 - py, x0 - px : x1 - px]
 
-        for _ in map(put, places) if pool is None or len(places) == 1 else pool.map(put, places):
+        for _ in map(put, places) if pool is None else pool.map(put, places):
             pass
         return out
 

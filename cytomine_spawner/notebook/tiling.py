@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 from .images import Pixels, image_id
 from .regions import PIECE, SIDE_LIMIT, TILE, WORKERS, Reader
 
-# Bytes of pixels that are read before they are asked for, at most; a single tile may be larger.
-AHEAD = 96 * 2**20
+# Bytes of pixels that are read before they are asked for, at most; a single tile may be larger. While a picture is
+# decoded it takes four times as much.
+AHEAD = 64 * 2**20
 Box = tuple[int, int, int, int]
 
 
@@ -54,8 +55,8 @@ def tiles(
 ) -> Iterator[Tile]:
     """The tiles of a slide, row by row, read ahead while the caller works on the one before.
 
-    However large the slide is, about 100 MiB of pixels are in memory beside the caller's tile, or one tile where a single
-    one is larger. Small tiles of a row are read together.
+    However large the slide is, at most 64 MiB of pixels are read ahead, or one tile where a single one is larger. Small
+    tiles of a row are read together.
 
     Args:
         image: the image or its id.

@@ -46,6 +46,11 @@ def test_a_region_larger_than_one_request_is_put_together(
     assert np.array_equal(got, truth[17:620, 13:914])
 
 
+def test_a_bar_counts_a_single_request_too(image: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    regions.region(image, 0, 0, 10, 10, progress=True)
+    assert "1/1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_a_smaller_level_shows_the_same_place(slide: Any, level: int) -> None:
     at = regions.levels(slide)[level]
