@@ -81,7 +81,7 @@ class Reader:
     Args:
         image: the image or its id.
         plane: the id of a plane (`images.slices`); the reference plane if not given.
-        format: ``png`` (exact) or ``jpg`` (several times faster, with losses). If not given, ``jpg`` for slides whose
+        format: ``png`` (exact) or ``jpg`` (twice as fast or more, with losses). If not given, ``jpg`` for slides whose
             own file is compressed with losses (`images.lossy`), else ``png``.
     """
 
@@ -220,7 +220,7 @@ def region(
         h: height in px.
         level: 0 for the full size, n for 1/2ⁿ.
         plane: the id of a plane (`images.slices`); the reference plane if not given.
-        format: ``png`` (exact) or ``jpg`` (several times faster, with losses); if not given, ``jpg`` where the slide's own
+        format: ``png`` (exact) or ``jpg`` (twice as fast or more, with losses); if not given, ``jpg`` where the slide's own
             file is compressed with losses, else ``png``.
         workers: requests at the same time.
         progress: show a progress bar (requests).
