@@ -15,9 +15,9 @@ from aiohttp import FormData, web
 from . import geometry
 from .access import read_project
 from .auth import User, caller
-from .database import Connection, Row, epoch_text, every, next_id, one, transaction, value
+from .database import Connection, Row, epoch_text, every, next_id, one, transaction
 from .errors import Broken, Failure, answer, refused, rejected
-from .pixels import annotation_pixels, ask
+from .pixels import ask
 from .projects import cbir
 from .web import SETTINGS, command, cut, ident, idents, number
 
@@ -87,15 +87,17 @@ async def add_term(conn: Connection, annotation: int, term: int, user: int) -> i
 
 
 async def _place(conn: Connection, user: User, data: dict[str, Any]) -> Row:
-    """Image, slice and project of a new annotation; a project in the body does not count."""
+    """Image, slice, project and file of a new annotation; a project in the body does not count."""
     wanted, image = data.get("slice"), data.get("image")
     if wanted is None and image is None:
         raise rejected(400, "Cannot retrieve slice or image")
     row = await one(
         conn,
-        """SELECT n.id AS image_id, n.project_id, s.id AS slice_id FROM image_instance n
-           JOIN slice_instance s ON s.image_id = n.id WHERE s.id = %s OR (%s::bigint IS NULL AND n.id = %s)
-           ORDER BY s.id""",
+        """SELECT n.id AS image_id, n.project_id, s.id AS slice_id, c.channel, i.height, f.filename AS path
+           FROM image_instance n JOIN slice_instance s ON s.image_id = n.id
+           JOIN abstract_slice c ON c.id = s.base_slice_id JOIN abstract_image i ON i.id = n.base_image_id
+           JOIN uploaded_file f ON f.id = i.uploaded_file_id
+           WHERE s.id = %s OR (%s::bigint IS NULL AND n.id = %s) ORDER BY s.id""",
         *(wanted, wanted, image),
     )
     if row is None:
@@ -105,40 +107,51 @@ async def _place(conn: Connection, user: User, data: dict[str, Any]) -> Row:
     return row
 
 
-async def add(request: web.Request, conn: Connection, user: User, data: dict[str, Any]) -> int:
-    """Store one annotation and tell the similarity search about it; its id."""
+Places = dict[tuple[Any, Any], Row]
+
+
+async def add(
+    request: web.Request, conn: Connection, user: User, data: dict[str, Any], places: Places | None = None
+) -> int:
+    """Store one annotation and tell the similarity search about it; its id.
+
+    ``places`` keeps what is known of the images, for the others of the same transaction.
+    """
     if data.get("location") is None:
         raise rejected(400, "Annotation must have a valid geometry:null")
-    place = await _place(conn, user, data)
-    shape = await geometry.fit(conn, data["location"], place["image_id"])
-    annotation = int(
-        await value(
-            conn,
-            """INSERT INTO user_annotation (id, image_id, slice_id, project_id, user_id, location, created, updated)
-               VALUES (nextval('hibernate_sequence'), %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp())
-               RETURNING id""",
-            *(place["image_id"], place["slice_id"], place["project_id"], user.id, shape),
-        )
+    places, wanted = {} if places is None else places, (data.get("slice"), data.get("image"))
+    if wanted not in places:
+        places[wanted] = await _place(conn, user, data)
+    place = places[wanted]
+    row = await one(
+        conn,
+        """INSERT INTO user_annotation (id, image_id, slice_id, project_id, user_id, location, created, updated)
+           VALUES (nextval('hibernate_sequence'), %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp())
+           RETURNING id, ST_AsGeoJSON(ST_Translate(ST_Scale(location, 1, -1), 0, %s), 6) AS shape""",
+        *(place["image_id"], place["slice_id"], place["project_id"], user.id),
+        await geometry.fit(conn, data["location"], place["image_id"]),
+        place["height"],
     )
+    assert row is not None
     for term in idents(data.get("term")):
         if not await one(conn, "SELECT 1 FROM term WHERE id = %s AND deleted IS NULL", term):
             raise rejected(404, "Term null not found")
-        await add_term(conn, annotation, term, user.id)
-    await _index(request, conn, annotation, place["project_id"])
-    return annotation
+        await add_term(conn, row["id"], term, user.id)
+    await _index(request, row, place)
+    return int(row["id"])
 
 
-async def _index(request: web.Request, conn: Connection, annotation: int, project: int) -> None:
-    pixels = await annotation_pixels(conn, annotation)
+async def _index(request: web.Request, row: Row, place: Row) -> None:
     options = {
-        "shape": json.loads(pixels["shape"]),
+        "shape": json.loads(row["shape"]),
         "mode": "crop",
         "length": 256,
-        "channel": pixels["channel"],
+        "channel": place["channel"],
     }
-    crop = await ask(request, pixels["path"], "annotation", options)
-    with_file = _multipart(annotation, bytes(crop.body))  # type: ignore[arg-type]
-    await cbir(request, "POST", f"/cbir/images?storage={project}&index=annotation", data=with_file)
+    crop = await ask(request, place["path"], "annotation", options)
+    with_file = _multipart(row["id"], bytes(crop.body))  # type: ignore[arg-type]
+    path = f"/cbir/images?storage={place['project_id']}&index=annotation"
+    await cbir(request, "POST", path, data=with_file)
 
 
 def _multipart(annotation: int, content: bytes) -> Any:
@@ -165,17 +178,20 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def _bulk(request: web.Request, conn: Connection, user: User, items: list[Any]) -> web.Response:
-    added = [await _bulk_item(request, conn, user, item) for item in items]
+    places: Places = {}
+    added = [await _bulk_item(request, conn, user, item, places) for item in items]
     if None in added:
         return web.Response(body=b"invalid json string", content_type="application/json")
     text = f"userannotations {','.join(map(str, added))} added"
     return answer({"data": {"message": text}, "status": 200})
 
 
-async def _bulk_item(request: web.Request, conn: Connection, user: User, item: Any) -> int | None:
+async def _bulk_item(
+    request: web.Request, conn: Connection, user: User, item: Any, places: Places
+) -> int | None:
     # A wrong geometry is dropped and spoils the answer, the rest is stored; any other failure stores nothing.
     try:
-        return await add(request, conn, user, item)
+        return await add(request, conn, user, item, places)
     except Failure as failure:
         if failure.status != 400:
             raise Broken(f"bulk: {failure}") from None
