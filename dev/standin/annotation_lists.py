@@ -173,12 +173,17 @@ async def _answer(
     total = int(await value(conn, f"SELECT count(*) FROM {table} a WHERE {where}", *arguments))
     page = "LIMIT %s OFFSET %s" if limit else "OFFSET %s"
     size = (limit, offset) if limit else (offset,)
+    show = shows(values)
+    select = SELECT_REVIEWED if reviewed else SELECT
+    if show <= {"Basic"}:
+        select = f"SELECT a.id FROM {table} a"
+    elif "GIS" not in show:
+        select = select.replace(geometry.MEASURES, geometry.TEXT)
     rows = await every(
         conn,
-        f"{SELECT_REVIEWED if reviewed else SELECT} WHERE {where} ORDER BY a.created DESC, a.id DESC {page}",
+        f"{select} WHERE {where} ORDER BY a.created DESC, a.id DESC {page}",
         *(*arguments, *size),
     )
-    show = shows(values)
     return collection([entry(request, r, show, reviewed) for r in rows], offset, limit, total, asked=True)
 
 

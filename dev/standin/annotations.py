@@ -107,6 +107,7 @@ async def _place(conn: Connection, user: User, data: dict[str, Any]) -> Row:
     return row
 
 
+# What is known of the images, by slice and image as they were asked for.
 Places = dict[tuple[Any, Any], Row]
 
 

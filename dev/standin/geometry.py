@@ -71,8 +71,9 @@ async def from_query(conn: Connection, text: str) -> str:
         raise Broken(f"bad geometry: {error}") from None
 
 
-MEASURES = """
-ST_AsText(a.location) AS wkt, ST_Area(a.location) AS area, ST_Length(a.location) + ST_Perimeter(a.location) AS length,
+TEXT = "ST_AsText(a.location) AS wkt"
+MEASURES = f"""
+{TEXT}, ST_Area(a.location) AS area, ST_Length(a.location) + ST_Perimeter(a.location) AS length,
 ST_X(ST_Centroid(a.location)) AS cx, ST_Y(ST_Centroid(a.location)) AS cy,
 COALESCE(n.physical_size_x, i.physical_size_x) AS size_x, COALESCE(n.physical_size_y, i.physical_size_y) AS size_y
 """
