@@ -204,8 +204,9 @@ class _Upload:
         return [i for i in self.items if i.id is None and not i.reason]
 
     def _send(self, todo: list[Item], chunk: int, bar: Any) -> None:
-        """Send what is missing once, in parts small enough that all workers have some."""
-        chunk = max(1, min(chunk, math.ceil(len(todo) / self.workers)))
+        """Send what is missing once, in parts so small that all workers have as many, and none is left with the last."""
+        rounds = math.ceil(len(todo) / (chunk * self.workers))
+        chunk = math.ceil(len(todo) / (rounds * self.workers))
         parts = [p for i in self.images for p in _parts([t for t in todo if t.image == i], chunk)]
         with ThreadPoolExecutor(self.workers) as pool:
             futures = {pool.submit(self._post, part): part for part in parts}

@@ -92,6 +92,14 @@ def test_a_few_annotations_keep_all_workers_busy_too(stack: Stack, empty: Any) -
     assert stack.way.count["POST"] == 4
 
 
+def test_no_worker_is_left_with_the_last_part(stack: Stack, empty: Any) -> None:
+    data = grid(90)
+    stack.way.count.clear()
+    # In parts of 40 one of two workers would send the third.
+    same(data, upload(data, empty, workers=2, chunk=40, progress=False), empty)
+    assert stack.way.count["POST"] == 4
+
+
 def test_what_an_impatient_upload_leaves_is_counted(stack: Stack, empty: Any) -> None:
     seen = [0]
 
