@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 import traceback
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dev import cluster, host, oauth2proxy, proc, venv
+from dev import cache, cluster, host, oauth2proxy, proc, venv
 from dev.cache import ROOT
-from dev.console import Console, Problem
+from dev.console import Console, Problem, duration
 from dev.demo import install
 from dev.standin.local import ensure_postgis
 
 RINGS = ["lint", "unit", "api", "cluster", "browser"]
+REPORTS = ROOT / ".test-output"
 USAGE = """\
-./test                     all rings, one after the other
+./test                     all rings; those with pods beside those without
 ./test unit api            some of them: lint, unit, api, cluster, browser
 ./test browser -- -k login what stands behind -- goes to pytest
 ./test --port 8100         another port for the cluster's ingress
@@ -89,76 +96,173 @@ def main(argv: list[str]) -> int:
 
 
 def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[str]) -> int:
-    """Prepare and run the rings in their order; 0 when all passed."""
+    """Prepare all, then run the rings; 0 when all passed.
+
+    The rings without pods compute, those with pods wait for them: they run side by side, in two lanes.
+    """
     foreign = os.environ.get("KUBECONFIG", "")
-    count = Count()
-    codes: dict[str, int] = {}
-    reports = ROOT / ".test-output"
-    shutil.rmtree(reports, ignore_errors=True)
-    reports.mkdir()
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    REPORTS.mkdir()
+    pods = [ring for ring in ("cluster", "browser") if ring in rings]
+    rest = [ring for ring in ("lint", "unit", "api") if ring in rings]
+    was_up = bool(foreign) or not pods or cluster.healthy()
     environments = pythons(console, rings)
-    new = environments["jupyterhub-6"]
-    if "lint" in rings:
-        codes["lint"] = _lint(console, new)
-    if {"unit", "api"} & set(rings):
-        local = _prepare_local(console, rings)
-    for ring in ("unit", "api"):
-        if ring in rings:
-            codes |= _with_each_hub(console, ring, environments, extra, count, local)
-    if {"cluster", "browser"} & set(rings):
-        was_up = bool(foreign) or cluster.healthy()
-        if "browser" in rings:
+    if pods:
+        if "browser" in pods:
             host.need(console, host.BROWSER)
             ensure_postgis(console)
         target = install.prepare(console, port, foreign)
+    local = _prepare_local(console, rings) if {"unit", "api"} & set(rest) else {}
+    ran = Ran(console, environments, extra, alone=not (pods and rest))
+
+    def with_pods() -> None:
+        env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(port)}
+        for ring in pods:
+            ran.ring(ring, env)
+
+    def without_pods() -> None:
+        if "lint" in rest:
+            ran.lint()
+        for ring in ("unit", "api"):
+            if ring in rest:
+                ran.ring_with_each_hub(ring, local)
+
+    try:
+        side_by_side(
+            ran.stopped, [lane for lane, chosen in ((with_pods, pods), (without_pods, rest)) if chosen]
+        )
+    finally:
+        if pods and keep:
+            console.say(f"The tests' hub stays at {install.TEST.url(port)}")
+        elif pods:
+            install.remove(console, target.kube, install.TEST)
+            if not was_up:
+                cluster.down(console)
+    return _close(console, ran.codes)
+
+
+def side_by_side(stopped: threading.Event, lanes: list[Callable[[], None]]) -> None:
+    """Run functions in threads, one alone in this one; whoever interrupts one interrupts all.
+
+    Args:
+        stopped: set when somebody interrupts: no lane begins anything then.
+        lanes: the functions.
+    """
+    if len(lanes) == 1:
+        lanes[0]()
+        return
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        jobs = [pool.submit(lane) for lane in lanes]
         try:
-            env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(port)}
-            for ring in ("cluster", "browser"):
-                if ring in rings:
-                    console.say(f"\n== {ring} ==")
-                    codes[ring], _ = _pytest(new, ring, ring, extra, env)
-                    count.add(reports / f"{ring}.xml", ring)
-        finally:
-            if keep:
-                console.say(f"The tests' hub stays at {install.TEST.url(port)}")
-            else:
-                install.remove(console, target.kube, install.TEST)
-                if not was_up:
-                    cluster.down(console)
-    return _close(console, codes, count)
+            for job in jobs:
+                job.result()
+        except KeyboardInterrupt:
+            stopped.set()
+            raise
 
 
-def _with_each_hub(
-    console: Console,
-    ring: str,
-    environments: dict[str, Path],
-    extra: list[str],
-    count: Count,
-    env: dict[str, str],
-) -> dict[str, int]:
-    """A ring with all versions of JupyterHub side by side: its tests wait more than they compute."""
-    newest = next(iter(environments))
+@dataclass
+class Ran:
+    """Runs rings and keeps how they ended.
 
-    def one(hub: str) -> tuple[int, str]:
-        # What never meets JupyterHub runs with the newest one only.
-        once = [] if hub == newest else ["-m", "not hub_independent"]
-        name = f"{ring}-{hub}"
-        with tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
-            own = [f"--basetemp={folder}/tests", *once, *extra]
-            return _pytest(environments[hub], ring, name, own, env, quiet=True)
+    Attributes:
+        console: where progress goes.
+        environments: the Pythons, that with the newest JupyterHub first.
+        extra: arguments for pytest.
+        alone: whether no ring runs beside: its output is printed at once then, and as a whole at its end otherwise.
+        codes: each run's code.
+        stopped: set when somebody interrupts.
+    """
 
-    codes: dict[str, int] = {}
-    with (
-        console.step(f"{ring} tests with {' and '.join(environments)}") as step,
-        ThreadPoolExecutor() as pool,
-    ):
-        done = {hub: pool.submit(one, hub) for hub in environments}
-        for hub, job in done.items():
-            codes[f"{ring} {hub}"], output = job.result()
-            step.detail(f"{hub} has ended")
-            console.say(f"\n== {ring}-{hub} ==\n{output}")
-            count.add(ROOT / ".test-output" / f"{ring}-{hub}.xml", f"{ring}-{hub}")
-    return codes
+    console: Console
+    environments: dict[str, Path]
+    extra: list[str]
+    alone: bool
+    codes: dict[str, int] = field(default_factory=dict)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def newest(self) -> str:
+        """The name of the environment with the newest JupyterHub."""
+        return next(iter(self.environments))
+
+    def lint(self) -> None:
+        """The formatter, the linter and the type checker."""
+        code = 0
+        for tool in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
+            if self.stopped.is_set():
+                return
+            with self.console.step(" ".join(tool)):
+                command = [self.environments[self.newest], "-m", *tool]
+                done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+            if done.returncode:
+                self.console.say(done.stdout + done.stderr)
+                code = done.returncode
+        self.codes["lint"] = code
+
+    def ring(self, ring: str, env: dict[str, str]) -> None:
+        """A ring with the newest JupyterHub."""
+        if self.stopped.is_set():
+            return
+        if self.alone:
+            self.console.say(f"\n== {ring} ==")
+            self.codes[ring] = _pytest(self._command(self.newest, ring, ring, self.extra), ring, env)
+            return
+        with self.console.step(f"{ring} tests") as step:
+            self._quiet(self.newest, ring, ring, self.extra, env, step.detail)
+
+    def ring_with_each_hub(self, ring: str, env: dict[str, str]) -> None:
+        """A ring with all versions of JupyterHub, side by side where no other ring runs."""
+        title = f"{ring} tests with {' and '.join(self.environments)}"
+        told: dict[str, str] = {}
+        with self.console.step(title) as step, ThreadPoolExecutor(2 if self.alone else 1) as pool:
+
+            def one(hub: str) -> None:
+                # What never meets JupyterHub runs with the newest one only.
+                once = [] if hub == self.newest else ["-m", "not hub_independent"]
+                name = f"{ring}-{hub}"
+
+                def tell(text: str) -> None:
+                    told[hub] = text
+                    step.detail(", ".join(f"{hub}: {text}" for hub, text in told.items()))
+
+                with tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
+                    own = [f"--basetemp={folder}/tests", *once, *self.extra]
+                    self._quiet(hub, ring, name, own, env, tell)
+
+            list(pool.map(one, self.environments))
+
+    def _command(self, hub: str, ring: str, name: str, extra: list[str]) -> list[str]:
+        report = REPORTS / f"{name}.xml"
+        command = [str(self.environments[hub]), "-m", "pytest", f"tests/{ring}", "-q"]
+        return [*command, f"--junitxml={report}", "--durations=5", *extra]
+
+    def _quiet(
+        self,
+        hub: str,
+        ring: str,
+        name: str,
+        extra: list[str],
+        env: dict[str, str],
+        tell: Callable[[str], None],
+    ) -> None:
+        if self.stopped.is_set():
+            return
+        began, output = time.monotonic(), io.StringIO()
+
+        def each(text: str) -> None:
+            output.write(text)
+            counted = progress(output.getvalue())
+            if "failed" in counted and name not in failing:
+                failing.add(name)
+                self.console.say(f"✗ {name}: a test failed; what it says follows when the ring has ended")
+            tell(counted)
+
+        failing: set[str] = set()
+        code = _pytest(self._command(hub, ring, name, extra), ring, env, each)
+        self.codes[name] = code
+        tell("failed" if code else "passed")
+        self.console.say(f"\n== {name}: {duration(time.monotonic() - began)} ==\n{output.getvalue()}")
 
 
 def pythons(console: Console, rings: list[str]) -> dict[str, Path]:
@@ -194,36 +298,39 @@ def _prepare_local(console: Console, rings: list[str]) -> dict[str, str]:
     return {"NGINX_PROGRAM": str(nginx), "NGINX_MODULES": str(modules), "OAUTH2_PROXY_PROGRAM": str(login)}
 
 
-def _lint(console: Console, python: Path) -> int:
-    code = 0
-    for tool in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
-        with console.step(" ".join(tool)):
-            done = subprocess.run(
-                [python, "-m", *tool], cwd=ROOT, check=False, capture_output=True, text=True
-            )
-        if done.returncode:
-            console.say(done.stdout + done.stderr)
-            code = done.returncode
-    return code
+def progress(output: str) -> str:
+    """How far pytest is by what it printed: ``31 tests, 1 failed``."""
+    marks = "".join(re.findall(r"^([.FEsxX]+)(?: *\[ *\d+%\])?$", output, re.MULTILINE))
+    bad = sum(marks.count(mark) for mark in "FE")
+    return f"{len(marks)} tests" + (f", {bad} failed" if bad else "")
 
 
 def _pytest(
-    python: Path, ring: str, name: str, extra: list[str], env: dict[str, str], quiet: bool = False
-) -> tuple[int, str]:
-    """Run pytest on a ring: its code, and its output where it is not printed at once."""
-    whole = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **env}
+    command: list[str], ring: str, env: dict[str, str], each: Callable[[str], None] | None = None
+) -> int:
+    """Run pytest; its code. What it says is printed, or given to ``each`` as it comes."""
+    # Bytecode is kept, as each of the many programs that tests start would compile anew, but not in the checkout.
+    bytecode = {"PYTHONPYCACHEPREFIX": str(cache.home() / "bytecode")}
+    whole = {**os.environ, "PYTHONPATH": str(ROOT), **bytecode, **env}
     if ring in ("unit", "api"):
         whole.pop("KUBECONFIG", None)  # these rings start what they need, they never touch a real cluster
-    report = ROOT / ".test-output" / f"{name}.xml"
-    command = [python, "-m", "pytest", f"tests/{ring}", "-q", f"--junitxml={report}", "--durations=5", *extra]
-    done = subprocess.run(
-        [str(word) for word in command], cwd=ROOT, env=whole, check=False, text=True,
-        stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None,
-    )  # fmt: skip
-    return done.returncode, done.stdout or ""
+    if each is None:
+        return subprocess.run(command, cwd=ROOT, env=whole, check=False).returncode
+    child = subprocess.Popen(command, cwd=ROOT, env=whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with child:
+        assert child.stdout
+        text = codecs.getincrementaldecoder("utf-8")("replace")
+        while data := os.read(child.stdout.fileno(), 65536):
+            each(text.decode(data))
+    return child.returncode
 
 
-def _close(console: Console, codes: dict[str, int], count: Count) -> int:
+def _close(console: Console, codes: dict[str, int]) -> int:
+    codes = dict(sorted(codes.items(), key=lambda run: RINGS.index(run[0].partition("-")[0])))
+    count = Count()
+    for name in codes:
+        if name != "lint":
+            count.add(REPORTS / f"{name}.xml", name)
     bad = [name for name, code in codes.items() if code]
     for name in count.empty:
         console.say(f"{name} ran no test.")
