@@ -112,13 +112,18 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
             host.need(console, host.BROWSER)
             ensure_postgis(console)
         target = install.prepare(console, port, foreign)
-    local = _prepare_local(console, rings) if {"unit", "api"} & set(rest) else {}
     ran = Ran(console, environments, extra, alone=not (pods and rest))
 
     def with_pods() -> None:
         env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(port)}
-        for ring in pods:
-            ran.ring(ring, env)
+        try:
+            for ring in pods:
+                ran.ring(ring, env)
+        finally:
+            if keep:
+                console.say(f"The tests' hub stays at {install.TEST.url(port)}")
+            else:
+                install.remove(console, target.kube, install.TEST)
 
     def without_pods() -> None:
         if "lint" in rest:
@@ -127,17 +132,13 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
             if ring in rest:
                 ran.ring_with_each_hub(ring, local)
 
+    lanes = [lane for lane, chosen in ((with_pods, pods), (without_pods, rest)) if chosen]
     try:
-        side_by_side(
-            ran.stopped, [lane for lane, chosen in ((with_pods, pods), (without_pods, rest)) if chosen]
-        )
+        local = _prepare_local(console, rings) if {"unit", "api"} & set(rest) else {}
+        side_by_side(ran.stopped, lanes)
     finally:
-        if pods and keep:
-            console.say(f"The tests' hub stays at {install.TEST.url(port)}")
-        elif pods:
-            install.remove(console, target.kube, install.TEST)
-            if not was_up:
-                cluster.down(console)
+        if not (was_up or keep):
+            cluster.down(console)
     return _close(console, ran.codes)
 
 
