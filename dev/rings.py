@@ -211,6 +211,7 @@ class Ran:
             return
         with self.console.step(f"{ring} tests") as step:
             self._quiet(self.newest, ring, ring, self.extra, env, step.detail)
+            step.note = "failed" if self.codes.get(ring) else ""
 
     def ring_with_each_hub(self, ring: str, env: dict[str, str]) -> None:
         """A ring with all versions of JupyterHub, side by side where no other ring runs."""
@@ -232,6 +233,7 @@ class Ran:
                     self._quiet(hub, ring, name, own, env, tell)
 
             list(pool.map(one, self.environments))
+            step.note = "failed" if any(self.codes.get(f"{ring}-{hub}") for hub in self.environments) else ""
 
     def _command(self, hub: str, ring: str, name: str, extra: list[str]) -> list[str]:
         report = REPORTS / f"{name}.xml"
