@@ -279,7 +279,7 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
             "enabled": True,
             "url": place.stack_url(target.port),
             "image": image("stacks"),
-            **mock.values(target.dataset),
+            **mock.values(target.dataset, *([mock.ABSENT] if place is TEST else [])),
             "ingress": {"className": target.ingress_class, "from": list(target.ingress_from)},
             "config": {
                 "StackSettings": {

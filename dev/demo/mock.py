@@ -23,6 +23,8 @@ OFFERED = [
         "description": "Sixteen small images with seven landmarks each",
     },
 ]
+# What the tests' hub offers besides: a dataset that the volume lacks.
+ABSENT = {"name": "mock-absent", "title": "Mock absent", "description": "It is not on the volume"}
 
 
 def _claim(folder: Path) -> str:
@@ -30,12 +32,12 @@ def _claim(folder: Path) -> str:
     return f"mock-dataset-{folder.name}"
 
 
-def values(folder: Path | None) -> dict[str, Any]:
-    """The chart's values below ``stacks``; none where the dataset is not on the nodes."""
+def values(folder: Path | None, *others: dict[str, str]) -> dict[str, Any]:
+    """The chart's values below ``stacks``, with others offered beside; none where the dataset is not on the nodes."""
     if folder is None:
         return {}
     claim = {"claimName": _claim(folder), "readOnly": True}
-    return {"datasets": OFFERED, "datasetVolume": {"persistentVolumeClaim": claim}}
+    return {"datasets": [*OFFERED, *others], "datasetVolume": {"persistentVolumeClaim": claim}}
 
 
 def apply(kube: Kube, namespace: str, folder: Path) -> None:

@@ -81,3 +81,30 @@ def test_the_next_start_imports_nothing_again(analyst: Lab) -> None:
     assert analyst.importing()["reason"] == "Imported"
     assert not jobs(analyst)
     check(analyst, "mock-skin", "mock-landmarks")
+
+
+def test_a_dataset_that_the_volume_lacks_is_named_with_its_cure_and_the_others_stay(analyst: Lab) -> None:
+    wanted = '{"spec":{"datasets":["mock-absent","mock-skin","mock-landmarks"]}}'
+    analyst.kubectl("patch", "cytominestack", analyst.name, "--type=merge", "-p", wanted)
+    wait(lambda: analyst.importing()["reason"] == "Failed", "the import to have failed")
+    said = analyst.importing()["message"]
+    assert said.startswith(
+        "Mock absent could not be imported. There is no dataset mock-absent in /datasets"
+    ), said
+    assert said.endswith("and try again. Mock skin and Mock landmarks are in Cytomine."), said
+    # What no other try can mend is not tried again.
+    (job,) = jobs(analyst)
+    assert (job["status"]["failed"], job["status"]["conditions"][-1]["reason"]) == (1, "PodFailurePolicy")
+    # The card offers another try, for when it is mended.
+    card = analyst.ask("GET", f"api/stacks/{analyst.name}")
+    assert (card["datasets"]["message"], "retry" in card["actions"]) == (said, True)
+    analyst.ask("POST", f"api/stacks/{analyst.name}/retry")
+    wait(
+        lambda: [j["metadata"]["uid"] for j in jobs(analyst)] not in ([], [job["metadata"]["uid"]]),
+        "another try",
+    )
+    wait(lambda: analyst.importing()["reason"] == "Failed", "the second try to have failed")
+    kept = '{"spec":{"datasets":["mock-skin","mock-landmarks"]}}'
+    analyst.kubectl("patch", "cytominestack", analyst.name, "--type=merge", "-p", kept)
+    wait(lambda: analyst.importing()["reason"] == "Imported", "the others to be all there is")
+    check(analyst, "mock-skin", "mock-landmarks")
