@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dev.demo import install
+from tests.cluster.test_datasets import jobs
 from tests.support.lab import Lab
 from tests.support.person import wait
 
@@ -67,6 +69,15 @@ def reached(
     return found
 
 
+def inner_side(lab: Lab) -> list[list[Any]]:
+    """The gateway's side for notebooks: of its Service by name, and of its pod by address."""
+    selector = f"app.kubernetes.io/instance={lab.name},app.kubernetes.io/component=gateway"
+    pods = lab.kube.get("-n", lab.namespace, "pods", "-l", selector)
+    assert pods
+    (gateway,) = [pod["status"]["podIP"] for pod in pods["items"]]
+    return [[f"{lab.name}-gateway", 80], [gateway, 8081]]
+
+
 def notebook(lab: Lab) -> str:
     (pod,) = lab.person.pods()
     return str(pod["metadata"]["name"])
@@ -78,17 +89,7 @@ def test_another_users_notebook_reaches_no_port_of_a_stack(owner: Lab, attacker:
 
 def test_the_owners_notebook_reaches_the_gateways_inner_side_and_nothing_else(owner: Lab) -> None:
     found = reached(owner, notebook(owner), "notebook", doors(owner))
-    (gateway,) = [
-        p["status"]["podIP"]
-        for p in owner.kube.get(
-            "-n",
-            owner.namespace,
-            "pods",
-            "-l",
-            f"app.kubernetes.io/instance={owner.name},app.kubernetes.io/component=gateway",
-        )["items"]  # type: ignore[index]
-    ]
-    assert sorted(map(str, found)) == sorted(map(str, [[f"{owner.name}-gateway", 80], [gateway, 8081]]))
+    assert sorted(map(str, found)) == sorted(map(str, inner_side(owner)))
 
 
 @pytest.mark.parametrize("component", ["core", "pims", "web-ui"])
@@ -115,6 +116,72 @@ def test_a_stack_reaches_neither_kubernetes_nor_the_hub_nor_a_notebook(owner: La
     pods = attacker.kube.get("-n", attacker.namespace, "pods", "-l", selector)
     assert pods
     assert reached(attacker, pods["items"][0]["metadata"]["name"], "pims", targets) == []
+
+
+@pytest.fixture
+def importer(owner: Lab, slides: Path) -> Iterator[str]:
+    """A pod with the labels of the Job that imports into the owner's stack, while that Job is there and waits."""
+    owner.wait_ready()
+    patch = '{"spec":{"datasets":["mock-skin"]}}'
+    owner.kubectl("patch", "cytominestack", owner.name, "--type=merge", "-p", patch)
+    wait(lambda: jobs(owner), "the import to begin")
+    (job,) = jobs(owner)
+    # Its door is there as long as the Job: it must not end before the test.
+    owner.kubectl("patch", "job", job["metadata"]["name"], "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    template = job["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    # Without those labels by which the Job's controller would take it for its own.
+    labels = {k: v for k, v in template["metadata"]["labels"].items() if k.startswith("app.kubernetes.io/")}
+    name = f"{owner.name}-importer"
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": owner.namespace, "labels": labels},
+        "spec": {
+            **template["spec"],
+            "containers": [{**container, "command": ["python", "-c", "import time; time.sleep(900)"]}],
+        },
+    }
+    owner.kube.apply([pod])
+    try:
+        owner.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s", timeout=70)
+        (still,) = jobs(owner)
+        assert still["metadata"]["uid"] == job["metadata"]["uid"]
+        yield name
+    finally:
+        owner.kubectl("delete", "pod", name, "--grace-period=0", "--force", "--ignore-not-found")
+        none = '{"spec":{"datasets":[]}}'
+        owner.kubectl("patch", "cytominestack", owner.name, "--type=merge", "-p", none)
+        wait(lambda: not jobs(owner), "the Job to be gone")
+
+
+def test_an_import_reaches_the_gateways_inner_side_of_its_stack_and_nothing_else(
+    owner: Lab, attacker: Lab, importer: str
+) -> None:
+    release = owner.hub.place.release
+    hub_api = [f"{release}-hub", 8081]
+    notebooks = [[pod["status"]["podIP"], 8888] for lab in (owner, attacker) for pod in lab.person.pods()]
+    others = [
+        ["kubernetes.default.svc", 443],
+        hub_api,
+        [f"{release}-proxy-api", 8001],
+        [f"{release}-stacks", 8080],
+        *notebooks,
+    ]
+    assert reached(owner, notebook(owner), "notebook", [hub_api]) == [hub_api], "it is there for a notebook"
+    targets = [*doors(owner), *doors(attacker), *others]
+    seen: list[list[Any]] = []
+
+    def closed() -> bool:
+        # A pod that has just begun is not behind its door at once.
+        seen[:] = reached(owner, importer, "datasets", targets)
+        return sorted(map(str, seen)) == sorted(map(str, inner_side(owner)))
+
+    try:
+        wait(closed, "all but the gateway's inner side to be closed", 60)
+    except AssertionError:
+        raise AssertionError(f"open are {seen}, not {inner_side(owner)}") from None
+    assert closed(), "and it stays so"
 
 
 def test_the_owners_keys_are_refused_in_another_stack_and_its_connection_is_not_given_away(
