@@ -1,4 +1,4 @@
-"""From the options to Cytomine in Chromium: one login, a stack whose progress names its parts, and a colleague let in."""
+"""From the options to Cytomine in Chromium: one login, a stack whose progress names its parts, and who is in and out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ def colleague(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
-def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_and_a_colleague_can_be_let_in(
+# A session asks anew after the hub's setting, four minutes or less, whether its user still may.
+OUT_SECONDS = 300
+
+
+@pytest.mark.timeout(900)
+def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_who_may_and_while_they_may(
     page: Page, hub: Installed, petra: Person, colleague: BrowserContext, picture: Picture
 ) -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
@@ -95,6 +100,33 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_and_a_collea
     # The page leaves once, to log in.
     expect(other.get_by_role("heading", name="Projects")).to_be_visible(timeout=30_000)
     assert current_user(other) != me
+    other.screenshot(path=str(OUTPUT / "27-member.png"))
+
+    # The owner removes the colleague by the card's buttons; the page that the colleague has open is out, and no other opens.
+    page.goto(f"{hub.url}/services/cytomine/")
+    on_page.get_by_role("link", name=re.compile("^Members")).click()
+    page.get_by_role("button", name=re.compile(f"^Remove .*{re.escape(ivan.name)}")).click()
+    expect(page.get_by_role("list", name="Who may use it")).not_to_contain_text(ivan.name)
+    wait(lambda: answer(other) == 401, "the colleague's open page to be out", OUT_SECONDS)
+    expelled = other.reload()
+    assert expelled
+    assert expelled.status == 403, expelled.status
+    other.screenshot(path=str(OUTPUT / "28-removed.png"))
+
+    # Who logs out of the hub is out of Cytomine, too, and back at the login.
+    assert current_user(cytomine) == me, "the owner is still in"
+    page.goto(f"{hub.url}/hub/home", wait_until="networkidle")
+    page.locator("#logout").click()
+    page.wait_for_load_state()
+    wait(lambda: answer(cytomine) == 401, "the session in Cytomine to end", OUT_SECONDS)
+    cytomine.reload()
+    expect(cytomine.get_by_role("heading", name="Projects")).to_have_count(0)
+    expect(cytomine).to_have_url(re.compile(f"^({re.escape(hub.url)}/hub/|{re.escape(hub.issuer)})"))
+
+
+def answer(page: Page) -> int:
+    """The status of Cytomine's answer to a page that is open, as its user's session is now."""
+    return int(page.evaluate("fetch('/api/user/current.json').then(r => r.status)"))
 
 
 def current_user(page: Page) -> str:
