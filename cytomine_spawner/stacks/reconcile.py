@@ -6,14 +6,13 @@ next look ends in the same state. All looks at one stack follow each other; diff
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from . import capacity, lifecycle, metrics, model, quota, render
+from . import lifecycle, metrics, model, quota, render
 from .apply import Applier, Blocked
 from .children import Children
 from .diagnose import Diagnosis, Patience, diagnose
@@ -21,10 +20,10 @@ from .imports import Imports, news
 from .kube import Kube, KubeError
 from .model import ComponentStatus, Condition, Desired, Phase, Reason, Stack, StackStatus, State
 from .settings import StackSettings
+from .shortage import Shortage
 
 log = logging.getLogger(__name__)
 
-NODES_SECONDS = 10
 RETRY_SECONDS = (2, 5, 10, 30, 60)
 _RUNNING = (Phase.STARTING, Phase.READY, Phase.DEGRADED, Phase.FAILED)
 # kind of the event, reason in one word, sentence
@@ -75,8 +74,7 @@ class Reconciler:
         self.applier = Applier(kube, children, settings)
         self._memories: dict[str, _Memory] = {}
         self._places: set[str] = set()
-        self._nodes: tuple[datetime, list[dict[str, Any]], list[dict[str, Any]]] | None = None
-        self._listing_nodes = asyncio.Lock()
+        self._shortage = Shortage(kube, settings)
         self._patience = Patience(
             unschedulable=timedelta(seconds=settings.unschedulable_grace),
             probe=timedelta(seconds=settings.probe_grace),
@@ -211,32 +209,9 @@ class Reconciler:
             if measured.get(name, ("", ""))[0] == pods[0].uid:
                 memory.missing[name] = measured[name]
                 continue
-            memory.missing[name] = (pods[0].uid, await self._missing(stack, name))
+            memory.missing[name] = (pods[0].uid, await self._shortage.of(stack.spec.size, name))
             new = True
         return new
-
-    async def _missing(self, stack: Stack, component: str) -> str:
-        """How much is missing; "" where the service may not see the nodes, or if it is not a matter of size."""
-        try:
-            async with self._listing_nodes:
-                if not self._nodes or (now() - self._nodes[0]).total_seconds() > NODES_SECONDS:
-                    self._nodes = (now(), *await self._list_nodes())
-        except KubeError as error:
-            log.debug("Nodes cannot be read, sentences say less: %s", error)
-            return ""
-        part = self._settings.values.sizes[stack.spec.size]["components"][component]
-        wanted = {"cpu": part["cpu"][0], "memory": part["memory"][0]}
-        return capacity.missing(wanted, self._nodes[1], self._nodes[2])
-
-    async def _list_nodes(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        nodes: list[dict[str, Any]] = []
-        async for page, _ in self._kube.pages("Node"):
-            nodes += [capacity.of_node(node) for node in page]
-        pods: list[dict[str, Any]] = []
-        placed = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
-        async for page, _ in self._kube.pages("Pod", everywhere=True, fields=placed):
-            pods += [capacity.of_pod(pod) for pod in page]
-        return nodes, pods
 
     async def _end_late_pods(self, stack: Stack) -> None:
         for pod in list(self._children.family(stack.name).pods.values()):

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.chaos import DryPlace, Life, duplicates, orphans
+from benchmarks.chaos import Life, duplicates, orphans
+from benchmarks.chaos_places import DryPlace
 from tests.support.stackservice import until
 
 pytest_plugins = ["tests.support.stackserver"]

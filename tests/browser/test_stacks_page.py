@@ -11,21 +11,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from cytomine_spawner.stacks.model import ComponentStatus, Members, Phase, State
 from cytomine_spawner.stacks.store import LogSource
-from tests.support.stacks import NAMES, PREFIX, Service, a_stack, serving
+from tests.support.stacks import NAMES, PREFIX, Service, a_stack
+
+pytest_plugins = ["tests.support.servedstacks"]
 
 ADA = "cm-ada"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Service]:
-    with serving() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running: Service) -> Service:
-    running.clear()
-    return running
 
 
 class Window:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.unit.lslogin_fake import ADA, BY, CLIENT, MARKS, ROOT, SECRET, USERS, Provider, wait_until
+from tests.support.lsloginfake import ADA, BY, CLIENT, MARKS, ROOT, SECRET, USERS, Provider, wait_until
 
 CONFIG = """
 import os

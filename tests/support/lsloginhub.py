@@ -1,0 +1,75 @@
+"""The LS Login authenticator of a hub under test, and as much of the hub as it touches."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from unittest.mock import Mock
+
+from oauthenticator.oauth2 import _serialize_state
+from tornado import web
+from traitlets.config import Config
+
+from cytomine_spawner.lslogin import LSLoginAuthenticator
+from tests.support.lsloginfake import ADA, CLIENT, SECRET, Provider
+
+NAME = ADA["sub"]
+
+
+def make(provider: Provider, **traits: Any) -> LSLoginAuthenticator:
+    """The authenticator with settings that let a user in."""
+    settings = {
+        "issuer": provider.issuer,
+        "client_id": CLIENT,
+        "client_secret": SECRET,
+        "oauth_callback_url": "http://hub.localhost/hub/oauth_callback",
+        "enable_auth_state": True,
+        "request_timeout": 2.0,
+        "discovery_timeout": 2.0,
+        "allowed_groups": {"cytomine:users"},
+        **traits,
+    }
+    config = Config()
+    config.LSLoginAuthenticator.update(settings)
+    return LSLoginAuthenticator(config=config, log=logging.getLogger("hub"))
+
+
+def arriving(provider: Provider) -> Any:
+    """A request that comes back from the provider with a code."""
+    verifier = "v" * 43
+    provider.codes["SECRET-code"] = {
+        "person": provider.person,
+        "challenge": "7w_YNF9DSfIdPf_pRjSq646_kPr-2-o9NAl16JGghdM",
+        "scope": "openid",
+    }
+    handler = Mock(spec=web.RequestHandler)
+    handler.get_argument = Mock(return_value="SECRET-code")
+    handler.get_state_cookie = Mock(
+        return_value=_serialize_state({"state_id": "1", "code_verifier": verifier})
+    )
+    return handler
+
+
+async def log_in(authenticator: LSLoginAuthenticator, provider: Provider) -> Any:
+    """What the authenticator makes of somebody who arrives."""
+    return await authenticator.get_authenticated_user(arriving(provider), None)
+
+
+class User:
+    """As much of the hub's user as the authenticator touches."""
+
+    def __init__(self, model: dict[str, Any]) -> None:
+        self.name, self.auth_state = model["name"], model["auth_state"]
+        self._auth_refreshed: float | None = 1.0
+
+    async def get_auth_state(self) -> Any:
+        return self.auth_state
+
+    async def save_auth_state(self, auth_state: Any) -> None:
+        self.auth_state = auth_state
+
+
+async def logged_in(provider: Provider, **traits: Any) -> tuple[LSLoginAuthenticator, User]:
+    """The authenticator with a user whom it let in."""
+    authenticator = make(provider, **traits)
+    return authenticator, User(await log_in(authenticator, provider))
