@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -455,15 +456,22 @@ def test_a_real_hub_starts_with_it_and_the_culler_is_let_in(deployment, tmp_path
             start_new_session=True,
         )
     try:
+        wanted = ("200 GET /hub/api/users", "JupyterHub is now running")
         until(
-            lambda: "200 GET /hub/api/users" in log.read_text() or hub.poll() is not None,
+            lambda: all(w in log.read_text() for w in wanted) or hub.poll() is not None,
             "the culler to read the users",
             60,
             cure=f"Read {log}",
         )
+        hub.send_signal(signal.SIGINT)
+        until(lambda: hub.poll() is not None, "the hub to end", 60, cure=f"Read {log}")
     finally:
         if hub.poll() is None:
-            hub.send_signal(signal.SIGINT)
+            hub.send_signal(signal.SIGUSR1)  # it says what its tasks wait for
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                hub.wait(3)
+            sys.stderr.write(log.read_text())
+        hub.kill()
         hub.wait(30)
     text = log.read_text()
     assert "200 GET /hub/api/users" in text, text[-3000:]
