@@ -27,8 +27,10 @@ from dev.standin.local import ensure_postgis
 
 RINGS = ["lint", "unit", "api", "cluster", "browser"]
 REPORTS = ROOT / ".test-output"
+# With fewer, rings that run side by side take as long, and what they wait for takes longer.
+PROCESSORS = 4
 USAGE = """\
-./test                     all rings; those with pods beside those without
+./test                     all rings; with four processors or more, two at a time
 ./test unit api            some of them: lint, unit, api, cluster, browser
 ./test browser -- -k login what stands behind -- goes to pytest
 ./test --port 8100         another port for the cluster's ingress
@@ -98,7 +100,7 @@ def main(argv: list[str]) -> int:
 def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[str]) -> int:
     """Prepare all, then run the rings; 0 when all passed.
 
-    The rings without pods compute, those with pods wait for them: they run side by side, in two lanes.
+    The rings without pods compute, those with pods wait for them: with processors for both they run side by side.
     """
     foreign = os.environ.get("KUBECONFIG", "")
     shutil.rmtree(REPORTS, ignore_errors=True)
@@ -107,14 +109,20 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
     rest = [ring for ring in ("lint", "unit", "api") if ring in rings]
     was_up = bool(foreign) or not pods or cluster.healthy()
     environments = pythons(console, rings)
-    if pods:
+    beside = bool(pods and rest) and (os.cpu_count() or 1) >= PROCESSORS
+
+    def prepare_pods() -> install.Target:
         if "browser" in pods:
             host.need(console, host.BROWSER)
             ensure_postgis(console)
-        target = install.prepare(console, port, foreign)
-    ran = Ran(console, environments, extra, alone=not (pods and rest))
+        return install.prepare(console, port, foreign)
+
+    # Two builds at a time cost each other more than they save; one lane's cluster need not run beside the other lane.
+    early = prepare_pods() if beside else None
+    ran = Ran(console, environments, extra, alone=not beside)
 
     def with_pods() -> None:
+        target = early or prepare_pods()
         env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(port)}
         try:
             for ring in pods:
@@ -132,10 +140,14 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
             if ring in rest:
                 ran.ring_with_each_hub(ring, local)
 
-    lanes = [lane for lane, chosen in ((with_pods, pods), (without_pods, rest)) if chosen]
+    lanes = [lane for lane, chosen in ((without_pods, rest), (with_pods, pods)) if chosen]
     try:
         local = _prepare_local(console, rings) if {"unit", "api"} & set(rest) else {}
-        side_by_side(ran.stopped, lanes)
+        if beside:
+            side_by_side(ran.stopped, lanes)
+        else:
+            for lane in lanes:
+                lane()
     finally:
         if not (was_up or keep):
             cluster.down(console)
@@ -143,15 +155,12 @@ def run(console: Console, rings: list[str], port: int, keep: bool, extra: list[s
 
 
 def side_by_side(stopped: threading.Event, lanes: list[Callable[[], None]]) -> None:
-    """Run functions in threads, one alone in this one; whoever interrupts one interrupts all.
+    """Run functions in threads; whoever interrupts one interrupts all.
 
     Args:
         stopped: set when somebody interrupts: no lane begins anything then.
         lanes: the functions.
     """
-    if len(lanes) == 1:
-        lanes[0]()
-        return
     with ThreadPoolExecutor(len(lanes)) as pool:
         jobs = [pool.submit(lane) for lane in lanes]
         try:
