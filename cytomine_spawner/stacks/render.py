@@ -185,8 +185,10 @@ def _filled(
 def _filled_import(
     stack: Stack, settings: StackSettings, importing: Import | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    if importing is None:
+        return
     common = variables.common(stack, settings, (), ALL)
-    for number, name in enumerate(importing.names if importing else ()):
+    for number, name in enumerate(importing.names):
         for obj in _load(DATASETS, {**common, **variables.datasets(stack, settings, name)}):
             if obj["kind"] == "Job" or number == 0:
                 yield DATASETS, obj
