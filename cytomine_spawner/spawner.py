@@ -254,9 +254,17 @@ class CytomineSpawner(CompanionSpawner):
         if _is_dead(self.event_reflector):
             await self._start_watching_events(replace=True)
 
+    async def _start_reflector(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super()._start_reflector(*args, **kwargs)
+        finally:
+            # A failed first list is raised to who asked for it; asyncio need not report it once more, much later.
+            for reflector in self.reflectors.values():
+                if reflector.first_load_future.done() and not reflector.first_load_future.cancelled():
+                    reflector.first_load_future.exception()
+
 
 def _is_dead(reflector: Any) -> bool:
     if reflector is None or not reflector.first_load_future.done():
         return False
-    reflector.first_load_future.exception()  # a failed first list was raised to its caller; asyncio need not repeat it
     return reflector.watch_task is None or reflector.watch_task.done()
