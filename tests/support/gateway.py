@@ -53,6 +53,7 @@ class Neighbour(BaseHTTPRequestHandler):
         got = self._read()
         seen = {
             "who": server.who,
+            "peer": self.client_address[1],
             "method": self.command,
             "path": self.path,
             "length": got,

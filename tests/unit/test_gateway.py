@@ -7,7 +7,9 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -23,6 +25,7 @@ from tests.support.gateway import (
     resident,
     running,
     say,
+    tell,
 )
 from tests.support.hub import free_port
 
@@ -108,6 +111,30 @@ def test_links_in_cores_real_answers_work_where_the_answers_go(door):
         assert door.public("/api/x").text == text
         assert door.internal("/api/x").text == text.replace(f'"{URL}/', f'"{INTERNAL}/')
         assert f"{URL}/" not in door.internal("/api/x").text
+
+
+@pytest.mark.parametrize("side", ["public", "internal"])
+def test_a_course_that_looks_at_slides_does_not_make_a_connection_for_each_tile(door, side):
+    course, tiles = 60, 3
+    door.forget()
+    path = "/api/sliceinstance/1/normalized-tile/zoom/1/tx/1/ty/1.jpg"
+    together = threading.Barrier(course)
+    ports = set()
+
+    def reply(seen):
+        together.wait(20)  # all tiles of a wave are under way
+        ports.add(seen["peer"])
+        return tell(seen)
+
+    door.servers["core"].reply = reply
+    try:
+        for _ in range(tiles):
+            with ThreadPoolExecutor(course) as pool:
+                answers = list(pool.map(getattr(door, side), [path] * course))
+            assert {answer.status for answer in answers} == {200}
+    finally:
+        door.forget()
+    assert len(ports) == course
 
 
 def test_the_signed_headers_arrive_untouched(door):
