@@ -17,6 +17,7 @@ from dev.console import Console
 from dev.standin import webassets
 from dev.standin.local import Local
 from tests.browser.conftest import OUTPUT
+from tests.support.standin import local_stack
 from tests.support.webissuer import WebIssuer
 
 WIDTH, HEIGHT = 2220, 2967
@@ -77,11 +78,8 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     issuer = WebIssuer({"ada": "ADMIN"})
     folder = tmp_path_factory.mktemp("webui")
-    try:
-        with Local(folder, issuer.issuer, issuer.jwks, modules=webassets.node_modules()).running() as local:
-            yield World(local, issuer)
-    finally:
-        issuer.close()
+    with local_stack(folder, issuer, modules=webassets.node_modules()) as (local, _):
+        yield World(local, issuer)
 
 
 def enter(world: World, context: BrowserContext, who: str, path: str = "/") -> Page:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -84,22 +84,18 @@ class Stack:
 
     def start(self, root: Path, say: Callable[[Progress], None], pauses: tuple[float, ...]) -> None:
         """An import with pauses of its own."""
-
-        async def run() -> None:
-            async with aiohttp.ClientSession() as session:
-                keys = (self.keys["primaryKey"], self.keys["secondaryKey"])
-                connection = Connection(self.local.url, *keys, session)
-                await Importer(connection, say, pauses).run(dataset_files.find(root))
-
-        asyncio.run(run())
+        self._connected(lambda connection: Importer(connection, say, pauses).run(dataset_files.find(root)))
 
     def listed(self, path: str, **query: Any) -> list[dict[str, Any]]:
         """What the connection lists."""
 
-        async def run() -> list[dict[str, Any]]:
+        return list(self._connected(lambda connection: connection.listed(path, **query)))
+
+    def _connected(self, act: Callable[[Connection], Coroutine[Any, Any, Any]]) -> Any:
+        async def run() -> Any:
             async with aiohttp.ClientSession() as session:
                 keys = (self.keys["primaryKey"], self.keys["secondaryKey"])
-                return await Connection(self.local.url, *keys, session).listed(path, **query)
+                return await act(Connection(self.local.url, *keys, session))
 
         return asyncio.run(run())
 

@@ -6,17 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.standin.local import Local
 from tests.support.importing import Stack
-from tests.support.standin import Issuer
+from tests.support.standin import local_stack
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of stand-ins for all tests of a run; each has datasets of its own names."""
-    issuer = Issuer()
-    try:
-        with Local(tmp_path_factory.mktemp("stack"), issuer.issuer, issuer.jwks).running() as local:
-            yield Stack(local, issuer)
-    finally:
-        issuer.close()
+    with local_stack(tmp_path_factory.mktemp("stack")) as (local, issuer):
+        yield Stack(local, issuer)

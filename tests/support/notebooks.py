@@ -27,7 +27,7 @@ from typing import Any
 import nbformat
 import requests
 
-from tests.support.standin import Issuer
+from tests.support.standin import local_stack
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
@@ -79,27 +79,22 @@ def result(output: str | list[dict[str, Any]]) -> dict[str, Any]:
 def stack(folder: Path, dataset: Path | None) -> Iterator[Path]:
     """A stack on loopback with the mock dataset in it; gives the folder of its connection."""
     from cytomine_spawner.stacks.datasets import import_datasets
-    from dev.standin.local import Local
 
-    issuer = Issuer()
-    try:
-        with Local(folder, issuer.issuer, issuer.jwks).running() as local:
-            head = {"Authorization": f"Bearer {issuer.token('alice', 'ADMIN')}"}
-            keys = requests.get(f"{local.url}/api/user/current/keys", headers=head, timeout=10).json()
-            connection = folder / "connection"
-            connection.mkdir()
-            for name, text in (
-                ("host", local.url),
-                ("public-key", keys["primaryKey"]),
-                ("private-key", keys["secondaryKey"]),
-                ("user", "alice"),
-            ):
-                (connection / name).write_text(text)
-            if dataset:
-                asyncio.run(import_datasets(local.url, keys["primaryKey"], keys["secondaryKey"], dataset))
-            yield connection
-    finally:
-        issuer.close()
+    with local_stack(folder) as (local, issuer):
+        head = {"Authorization": f"Bearer {issuer.token('alice', 'ADMIN')}"}
+        keys = requests.get(f"{local.url}/api/user/current/keys", headers=head, timeout=10).json()
+        connection = folder / "connection"
+        connection.mkdir()
+        for name, text in (
+            ("host", local.url),
+            ("public-key", keys["primaryKey"]),
+            ("private-key", keys["secondaryKey"]),
+            ("user", "alice"),
+        ):
+            (connection / name).write_text(text)
+        if dataset:
+            asyncio.run(import_datasets(local.url, keys["primaryKey"], keys["secondaryKey"], dataset))
+        yield connection
 
 
 def execute(

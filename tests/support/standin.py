@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from PIL import Image, TiffImagePlugin
 
-from dev.standin.local import free_port
+from dev.standin.local import Local, free_port
 
 NAMESPACE = uuid.UUID("6f9d0f64-6d0c-4e39-9d3c-5d5a1f2b7c11")
 
@@ -61,6 +63,23 @@ class Issuer:
         }
         data = {k: v for k, v in data.items() if v is not None}
         return jwt.encode(data, key or self.key, "RS256", headers={"kid": "test"})
+
+
+@contextlib.contextmanager
+def local_stack(folder: Path, issuer: Issuer | None = None, **options: Any) -> Iterator[tuple[Local, Issuer]]:
+    """A stack on loopback while the block lasts, and the issuer whose tokens it takes.
+
+    Args:
+        folder: for the stack's files.
+        issuer: one of another kind; it is closed, too.
+        options: as :class:`dev.standin.local.Local` has them.
+    """
+    issuer = issuer or Issuer()
+    with (
+        contextlib.closing(issuer),
+        Local(folder, issuer.issuer, issuer.jwks, **options).running() as local,
+    ):
+        yield local, issuer
 
 
 def _pattern(width: int, height: int) -> Image.Image:

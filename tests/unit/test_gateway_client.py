@@ -12,7 +12,7 @@ from PIL import Image
 
 from dev.standin.local import Local
 from tests.support.gateway import MISSING, REASON, Door, running
-from tests.support.standin import Issuer, slides
+from tests.support.standin import Issuer, local_stack, slides
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 URL = "http://cm-ada.stacks.localhost:8000"
@@ -39,14 +39,10 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder, nginx = tmp_path_factory.mktemp("client"), tmp_path_factory.mktemp("gateway")
     (folder / "files").mkdir()
-    issuer = Issuer()
-    try:
-        with Local(folder, issuer.issuer, issuer.jwks, url=URL).running() as local:
-            others = {who: local.ports[who] for who in ("core", "pims", "web-ui")}
-            with running(nginx, url=URL, others=others) as door:
-                yield Stack(local, issuer, door, slides(folder / "files"))
-    finally:
-        issuer.close()
+    with local_stack(folder, url=URL) as (local, issuer):
+        others = {who: local.ports[who] for who in ("core", "pims", "web-ui")}
+        with running(nginx, url=URL, others=others) as door:
+            yield Stack(local, issuer, door, slides(folder / "files"))
 
 
 @pytest.fixture(scope="module")

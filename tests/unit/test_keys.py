@@ -22,7 +22,7 @@ from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
 from dev.standin.local import Local
 from tests.support.secretstore import FakeSecrets
 from tests.support.stacks import FakeStore, a_stack
-from tests.support.standin import Issuer
+from tests.support.standin import Issuer, local_stack
 
 RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
 OWNERS, BOBS = "cm-ada-connection", "cm-ada-connection-bob"
@@ -46,12 +46,8 @@ class Core:
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
-    issuer = Issuer()
-    try:
-        with Local(tmp_path_factory.mktemp("keys"), issuer.issuer, issuer.jwks).running() as local:
-            yield Core(local, issuer)
-    finally:
-        issuer.close()
+    with local_stack(tmp_path_factory.mktemp("keys")) as (local, issuer):
+        yield Core(local, issuer)
 
 
 class World:

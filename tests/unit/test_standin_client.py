@@ -12,7 +12,7 @@ import requests
 from cytomine import models
 
 from dev.standin.local import Local
-from tests.support.standin import Issuer, slides
+from tests.support.standin import Issuer, local_stack, slides
 
 
 class Stack:
@@ -39,12 +39,8 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("client")
     (folder / "files").mkdir()
-    issuer = Issuer()
-    try:
-        with Local(folder, issuer.issuer, issuer.jwks).running() as local:
-            yield Stack(local, issuer, slides(folder / "files"))
-    finally:
-        issuer.close()
+    with local_stack(folder) as (local, issuer):
+        yield Stack(local, issuer, slides(folder / "files"))
 
 
 @pytest.fixture(scope="module")

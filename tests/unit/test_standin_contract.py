@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.standin.local import Local
 from tests.support.recordings import Exchange, Player, load
-from tests.support.standin import Issuer, slides
+from tests.support.standin import local_stack, slides
 
 README = Path(__file__).resolve().parents[2] / "dev" / "standin" / "README.md"
 EXCHANGES = load()
@@ -35,17 +34,13 @@ def differences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     folder = tmp_path_factory.mktemp("contract")
     files = folder / "files"
     files.mkdir()
-    issuer = Issuer()
-    try:
-        with Local(folder, issuer.issuer, issuer.jwks).running() as stack:
-            services = {role: f"http://127.0.0.1:{port}" for role, port in stack.ports.items()}
-            player = Player(stack.url, services, issuer, slides(files))
-            found = {e.name: player.play(e) for e in prepared(player)}
-            for role in ("core", "repository", "pims"):
-                assert "Traceback" not in stack.log(role), stack.log(role)[-4000:]
-            yield found
-    finally:
-        issuer.close()
+    with local_stack(folder) as (stack, issuer):
+        services = {role: f"http://127.0.0.1:{port}" for role, port in stack.ports.items()}
+        player = Player(stack.url, services, issuer, slides(files))
+        found = {e.name: player.play(e) for e in prepared(player)}
+        for role in ("core", "repository", "pims"):
+            assert "Traceback" not in stack.log(role), stack.log(role)[-4000:]
+        yield found
 
 
 def prepared(player: Player) -> Iterator[Exchange]:

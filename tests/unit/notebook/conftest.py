@@ -18,7 +18,7 @@ from PIL import Image
 from cytomine_spawner.notebook.transport import guard
 from dev.standin.local import Local
 from tests.support.cutting import Way
-from tests.support.standin import Issuer, slides
+from tests.support.standin import Issuer, local_stack, slides
 
 # Neither side is a multiple of the tile, and they differ.
 WIDTH, HEIGHT = 1333, 777
@@ -70,16 +70,12 @@ def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     files = slides(folder / "files")
     Image.fromarray(picture()).save(folder / "files" / "corners.png")
     files["corners.png"] = folder / "files" / "corners.png"
-    issuer = Issuer()
-    try:
-        with Local(folder, issuer.issuer, issuer.jwks).running() as local:
-            way = Way(local.url)
-            try:
-                yield Stack(local, issuer, way, files)
-            finally:
-                way.close()
-    finally:
-        issuer.close()
+    with local_stack(folder) as (local, issuer):
+        way = Way(local.url)
+        try:
+            yield Stack(local, issuer, way, files)
+        finally:
+            way.close()
 
 
 @pytest.fixture
