@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cytomine_spawner.stacks.model import ComponentStatus, Members, Phase, State
+from cytomine_spawner.stacks.model import ComponentStatus, Condition, Members, Phase, State
 from cytomine_spawner.stacks.store import LogSource
 from tests.support.stacks import NAMES, PREFIX, Service, a_stack
 
@@ -55,6 +56,18 @@ def starting(**changes: Any) -> Any:
         "message": "Core is late.",
     }
     return a_stack("ada", **{**usual, **changes})
+
+
+def importing(reason: str) -> Any:
+    """A stack that serves while its datasets are being imported, or could not be."""
+    condition = Condition(
+        type="DatasetsImported",
+        status="False",
+        reason=reason,
+        message=f"Colon{'n' * 120}: {reason}.",
+        last_transition_time=datetime.now(timezone.utc),
+    )
+    return a_stack("ada", reason.lower(), conditions=(condition,), datasets=("colon",))
 
 
 def test_what_changes_in_the_cluster_changes_on_the_page_without_reloading(
@@ -194,7 +207,8 @@ def test_without_scripts_every_action_is_a_form(browser: Browser, service: Servi
 def test_nothing_sticks_out_of_a_narrow_window(browser: Browser, service: Service, width: int) -> None:
     name = "28f7bc3a2d32a4a0f1c99b7e0a5d0c1f2e3d4c5b@lifescience-ri.eu"
     members = Members(users=(name.replace("28", "29"), "bob"), groups=("g" * 60,))
-    service.put(starting(), a_stack(name, "a-long-server-name", display_name="W" * 200, members=members))
+    long = a_stack(name, "a-long-server-name", display_name="W" * 200, members=members)
+    service.put(starting(), importing("Importing"), importing("Failed"), long)
     window = Window(browser, service, "root", admin=True, viewport={"width": width, "height": 700})
     at = f"{service.url}{PREFIX}stacks/{a_stack(name, 'a-long-server-name').name}"
     for address in (service.url + PREFIX, at, f"{at}/delete", f"{at}/members", f"{at}/logs/core"):
@@ -241,6 +255,7 @@ def test_all_text_has_enough_contrast(browser: Browser, service: Service, scheme
     for number, phase in enumerate(Phase):
         service.put(a_stack("ada", f"s{number}", phase))
     service.put(starting(members=Members(users=("bob",), groups=("lab",)), generation=2))
+    service.put(importing("Importing"), importing("Failed"))
     service.hub.shared["ada", ""] = [("user", "eve")]
     service.do(service.store.view.lost)
     window = Window(browser, service, color_scheme=scheme)
