@@ -36,8 +36,10 @@ def is_independent(path: Path) -> bool:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even import what is not wanted: it takes ten seconds."""
-    unwanted = config.option.markexpr == "not hub_independent" and is_independent(collection_path)
-    return True if unwanted else None
+    wanted = {"hub_independent": True, "not hub_independent": False}.get(config.option.markexpr)
+    if wanted is None or collection_path.is_dir():
+        return None
+    return None if is_independent(collection_path) == wanted else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dev import rings, venv
+from dev.console import Console
 
 
 def test_lanes_run_beside_each_other_and_a_failure_waits_for_the_others() -> None:
@@ -49,6 +50,32 @@ def test_whoever_interrupts_one_lane_interrupts_all() -> None:
 )
 def test_progress_counts_tests_and_failures_and_nothing_else(said: str, progress: str) -> None:
     assert rings.progress(said) == progress
+
+
+def test_a_run_without_a_test_is_told_and_a_ring_where_somebody_chose_among_them() -> None:
+    count = rings.Count(ran={"unit": 3, "unit-jupyterhub-5": 0, "api": 0, "api-jupyterhub-5": 0})
+    assert count.empty(chosen=False) == ["unit-jupyterhub-5", "api", "api-jupyterhub-5"]
+    assert count.empty(chosen=True) == ["api"]
+
+
+def test_each_test_runs_with_each_hub_that_it_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = []
+
+    def no_test(command: list[str], *_: object) -> int:
+        commands.append((command[0], command[command.index("-m", 3) + 1]))
+        return rings.NONE_CHOSEN
+
+    monkeypatch.setattr(rings, "_pytest", no_test)
+    environments = {"new": Path("new/python"), "old": Path("old/python")}
+    for extra, code in (([], rings.NONE_CHOSEN), (["-k", "chosen"], 0)):
+        ran = rings.Ran(Console(), environments, extra, alone=True)
+        ran.ring_with_each_hub("unit", {})
+        assert ran.codes == {"unit": code, "unit-new": code, "unit-old": code}
+    assert sorted(commands[:3]) == [
+        ("new/python", "hub_independent"),
+        ("new/python", "not hub_independent"),
+        ("old/python", "not hub_independent"),
+    ]
 
 
 def test_a_new_environment_leaves_the_newest_of_the_former_ones(
