@@ -181,6 +181,24 @@ def test_every_tool_draws(world: World, context: BrowserContext, tool: str, kind
     assert HEIGHT - 720 < bottom <= top < HEIGHT - 280
 
 
+def test_what_a_tool_asks_for_stays_while_what_was_stored_is_read_again(
+    world: World, context: BrowserContext
+) -> None:
+    page = slide(world, context)
+    page.get_by_role("button", name="Point", exact=True).click()
+    before, held = page.locator("#annotations li").count(), list[Route]()
+    page.route("**/annotation.json?*", lambda route: held.append(route))
+    with page.expect_request(lambda asked: "annotation.json?" in asked.url and asked.method == "GET"):
+        page.mouse.click(*at(page, 900, 700))
+    page.get_by_role("button", name="Polygon", exact=True).click()
+    expect(page.locator("#annotations li")).to_have_count(before)
+    for route in held:
+        route.continue_()
+    page.unroute("**/annotation.json?*")
+    expect(page.locator("#annotations li")).to_have_count(before + 1)
+    expect(page.get_by_role("status")).to_contain_text("Click for each corner")
+
+
 def test_an_annotation_is_added_by_the_keyboard_alone(world: World, context: BrowserContext) -> None:
     page = slide(world, context)
     page.get_by_label(re.compile("Geometry")).focus()

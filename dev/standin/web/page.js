@@ -6,6 +6,11 @@ export function say(text, fault = false) {
   message.classList.toggle("fault", fault);
 }
 
+// What was said meanwhile stays.
+export function unsay(text) {
+  if (message.textContent === text) say("");
+}
+
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

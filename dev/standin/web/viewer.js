@@ -1,6 +1,6 @@
 // A slide with its tiles and annotations: drawing, terms, layers by user, review.
 import { call, list, picture } from "./api.js";
-import { element, say } from "./page.js";
+import { element, say, unsay } from "./page.js";
 
 const TILE = 256;
 const KINDS = { Point: ["Point"], Line: ["LineString"], Polygon: ["Polygon"], Rectangle: ["Circle", true], Freehand: ["Polygon", false, true] };
@@ -86,7 +86,7 @@ export async function openSlide(main, user, projectId, imageId, chosenId) {
   const colour = (a) => byTerm.get(a.term?.[0])?.color ?? "#0b5cad";
   const kind = (a) => a.location.split(/[ (]/)[0].toLowerCase().replace("linestring", "line");
 
-  async function refresh(quiet = false) {
+  async function refresh() {
     const found = await list(`annotation.json?image=${imageId}&showBasic=true&showMeta=true&showWKT=true&showTerm=true&showGIS=true&showUser=true&max=0`);
     if (closed) return;
     const text = JSON.stringify(found);
@@ -96,7 +96,6 @@ export async function openSlide(main, user, projectId, imageId, chosenId) {
       annotations = found;
       draw();
     }
-    if (!quiet) say("");
   }
 
   function draw() {
@@ -162,10 +161,12 @@ export async function openSlide(main, user, projectId, imageId, chosenId) {
   }
 
   async function guarded(work, label) {
-    say(`${label}…`);
+    const telling = `${label}…`;
+    say(telling);
     try {
       await work();
       await refresh();
+      unsay(telling);
     } catch (error) {
       say(error.message, true);
     }
@@ -207,8 +208,9 @@ export async function openSlide(main, user, projectId, imageId, chosenId) {
   const escape = (event) => { if (event.key === "Escape") draft("Select"); };
   document.addEventListener("keydown", escape);
   await refresh();
+  unsay("Loading…");
   // A page that nobody looks at asks for nothing.
-  const timer = setInterval(() => { if (!document.hidden && !drawing?.getOverlay().getSource().getFeatures().length) refresh(true).catch(() => {}); }, 3000);
+  const timer = setInterval(() => { if (!document.hidden && !drawing?.getOverlay().getSource().getFeatures().length) refresh().catch(() => {}); }, 3000);
   if (chosen) choose(chosen, true);
   return () => { closed = true; clearInterval(timer); document.removeEventListener("keydown", escape); map.setTarget(null); };
 }
