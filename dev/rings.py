@@ -247,7 +247,7 @@ class Ran:
 
                 def tell(text: str) -> None:
                     told[name] = text
-                    step.detail(", ".join(f"{name}: {text}" for name, text in told.items()))
+                    step.detail(", ".join(f"{other}: {said}" for other, said in told.items()))
 
                 with tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
                     own = [f"--basetemp={folder}/tests", "-m", mark, *self.extra]

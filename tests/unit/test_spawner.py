@@ -379,9 +379,8 @@ async def test_without_the_api_server_a_server_counts_as_running(spawner):
 
 async def test_a_reflector_that_could_not_be_replaced_is_reported_once(spawner, reflectors, monkeypatch):
     # asyncio reports what nobody looked at when it collects it: far from its cause, in whatever runs then
-    monkeypatch.setattr(
-        logging.root.manager, "disable", logging.CRITICAL
-    )  # pytest keeps records, with their errors
+    # pytest keeps what is logged, and with it the errors
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     assert [await spawner.poll(), await spawner.poll()] == [None, None]
