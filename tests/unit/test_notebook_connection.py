@@ -30,7 +30,7 @@ from cytomine_spawner.stacks.model import Desired, Members, Phase, Reason, Stack
 from dev.standin.local import Local, free_port
 from tests.support.secretstore import FakeSecrets
 from tests.support.stacks import PREFIX, FakeStore, Service, a_stack, serving
-from tests.support.standin import Issuer
+from tests.support.standin import Issuer, local_stack
 
 VARIABLES = ("CYTOMINE_HOST", "CYTOMINE_PUBLIC_KEY", "CYTOMINE_PRIVATE_KEY")
 RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
@@ -72,17 +72,12 @@ class World:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World()
-    try:
-        with (
-            Local(
-                tmp_path_factory.mktemp("notebook"), world.issuer.issuer, world.issuer.jwks
-            ).running() as local,
-            serving(connections=world.make) as service,
-        ):
-            world.local, world.service = local, service
-            yield world
-    finally:
-        world.issuer.close()
+    with (
+        local_stack(tmp_path_factory.mktemp("notebook"), world.issuer) as (local, _),
+        serving(connections=world.make) as service,
+    ):
+        world.local, world.service = local, service
+        yield world
 
 
 @pytest.fixture
