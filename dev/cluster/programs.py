@@ -18,6 +18,11 @@ from dev.console import Console, Problem
 
 GO = (1, 24)
 FREE_GB = 12
+# What one compiler or linker may take before it collects garbage, in bytes.
+COMPILER_MEMORY = 4 * 2**30
+
+# The linker leaves it out of the programs anyway (-s -w).
+NO_DEBUG_INFO = ("-gcflags=all=-dwarf=false",)
 
 # What shows that a Debian package is there, which the cluster runs or is made with: the package.
 PACKAGES = {
@@ -137,6 +142,13 @@ def _need_space() -> None:
         )
 
 
+def _generous() -> dict[str, str]:
+    """Let the compiler collect no garbage where there is memory for that."""
+    if os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < (os.cpu_count() or 1) * COMPILER_MEMORY:
+        return {}
+    return {"GOGC": "off", "GOMEMLIMIT": str(COMPILER_MEMORY)}
+
+
 def _go(args: list[str], what: str, folder: Path, step=None) -> str:
     count = 0
 
@@ -149,6 +161,7 @@ def _go(args: list[str], what: str, folder: Path, step=None) -> str:
             step.detail(text.removeprefix("go: "))
 
     env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
+    env |= _generous()
     return proc.run(["go", *args], what, log="go", timeout=3600, cwd=folder, env=env, each_line=line)
 
 
@@ -185,7 +198,7 @@ def compile_programs(
     packages = ["helm.sh/helm/v3/cmd/helm" if n == "helm" else f"./{n}" for n in names]
     out.mkdir(parents=True, exist_ok=True)
     _go(
-        ["build", "-v", "-trimpath", "-ldflags", " ".join(flags), "-o", f"{out}/", *packages],
+        ["build", "-v", "-trimpath", *NO_DEBUG_INFO, "-ldflags", " ".join(flags), "-o", f"{out}/", *packages],
         "compiling the cluster's programs",
         tools,
         step,
@@ -278,7 +291,17 @@ def build_tool(
         with console.step(f"Compiling {title}") as step:
 
             def fill(folder: Path) -> None:
-                args = ["build", "-v", "-trimpath", "-ldflags", flags, "-o", f"{folder}/", package]
+                args = [
+                    "build",
+                    "-v",
+                    "-trimpath",
+                    *NO_DEBUG_INFO,
+                    "-ldflags",
+                    flags,
+                    "-o",
+                    f"{folder}/",
+                    package,
+                ]
                 _go(args, f"compiling {title}", source, step)
 
             cache.built(kind, key, fill)
