@@ -59,7 +59,9 @@ class Place:
 
 
 DEMO = Place("hub", "cytomine", "hub", "login", "stacks")
-TEST = Place("hub", "cytomine-test", "hub-test", "login-test", "stacks-test")
+# Another word for it, and two checkouts test on one cluster at the same time.
+_WORD = os.environ.get("CYTOMINE_TEST_NAME", "test")
+TEST = Place("hub", f"cytomine-{_WORD}", f"hub-{_WORD}", f"login-{_WORD}", f"stacks-{_WORD}")
 
 
 @dataclass(frozen=True)
