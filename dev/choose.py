@@ -19,11 +19,14 @@ PODS = ("cluster", "browser")
 # They run the notebooks that teach.
 NOTEBOOKS = ("tests/cluster/test_notebooks.py", "tests/browser/test_annotate_journey.py")
 # Uses that neither an import nor a name in a string shows.
-HIDDEN = {
+HIDDEN: dict[str, tuple[str, ...]] = {
     # JupyterLab finds its extension by files that pyproject.toml puts into the environment.
     "tests/support/jupyter.py": ("cytomine_spawner/notebook/lab/",),
     "dev/rings.py": ("tests/support/timing.py",),
 }
+# It looks at the whole checkout, whose files this module and it name only to speak of them.
+LOOKS_AT_ALL = "tests/unit/test_dev_choose.py"
+LISTS = ("dev/choose.py", LOOKS_AT_ALL)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def since(revision: str, root: Path = ROOT) -> Chosen:
     # Both names of a renamed file: who still uses the former one breaks.
     differ = _git(root, "diff", "--name-only", "--no-renames", "--merge-base", revision, "--")
     new = _git(root, "ls-files", "--others", "--exclude-standard")
-    uses = Uses(root, {*_git(root, "ls-files"), *new, *differ}, HIDDEN)
+    uses = Uses(root, {*_git(root, "ls-files"), *new, *differ}, HIDDEN, LISTS)
     return chosen(sorted({*differ, *new}), uses, root)
 
 
@@ -183,6 +186,8 @@ def chosen(changed: list[str], uses: Uses, root: Path = ROOT) -> Chosen:
         for test in tests:
             if any(fnmatchcase(test, pattern) for pattern in rule.tests):
                 ways.setdefault(test, [("runs", file)])
+    if not all(file.endswith(".md") for file in changed):
+        ways.setdefault(LOOKS_AT_ALL, [("looks at", changed[0])])
     for test in tests:
         if test in ways:
             folder = test.split("/")[1]
@@ -247,16 +252,13 @@ def named(words: Sequence[str], rings: Iterable[str] = RINGS[1:], root: Path = R
         Problem: a path leads to nothing.
     """
     found: dict[Path, None] = {}
-    known: dict[Path, str] | None = None
     for word in words:
         if "::" in word or "/" in word or word.endswith(".py"):
             found[_path(word, root)] = None
             continue
         folders = [folder for ring in rings if (folder := root / "tests" / ring).is_dir()]
-        if known is None:
-            files = sorted(file for folder in folders for file in folder.rglob("test_*.py"))
-            known = {file: _names(file, root) for file in files}
-        for path in _holders(word, known) or folders:
+        files = sorted(file for folder in folders for file in folder.rglob("test_*.py"))
+        for path in _holders(_positive(word), files, root) or folders:
             found[path.relative_to(root)] = None
     return list(found)
 
@@ -316,21 +318,22 @@ def _positive(expression: str) -> set[str]:
     return found
 
 
-def _holders(expression: str, known: dict[Path, str]) -> list[Path]:
-    """The files with any of the expression's words; none where a word, or every word, is in none of them."""
-    found: set[Path] = set()
-    for word in _positive(expression):
-        having = {file for file, names in known.items() if word in names}
-        if not having:
-            return []
-        found |= having
-    return [file for file in known if file in found]
+def _holders(words: set[str], files: list[Path], root: Path) -> list[Path]:
+    """The files with any of the words; none where there is no word, or one that is in no file."""
+    missing, found = set(words), []
+    for file in files:
+        if having := {word for word in words if word in _names(file, root, words)}:
+            missing -= having
+            found.append(file)
+    return [] if missing else found
 
 
-def _names(file: Path, root: Path) -> str:
+def _names(file: Path, root: Path, words: set[str]) -> str:
     """Whatever ``-k`` can find of a file without importing it, in lower case: names, marks, parameters written out."""
     found = list(file.relative_to(root / "tests").parts[1:])
-    for statement in parse(file):
+    text = file.read_text(errors="replace").lower()
+    # Most files have none of the words at all, and reading a text takes a hundredth of parsing it.
+    for statement in parse(file) if any(word in text for word in words) else []:
         for node in nodes(statement):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 if node.name.startswith(("test", "Test")):

@@ -311,6 +311,7 @@ class Uses:
         root: the checkout.
         files: its files, from its top and with slashes. What is deleted may be among them: who still uses it is found.
         hidden: uses that nothing shows: for a file what it uses, a folder with a slash at its end.
+        lists: modules whose strings name files only to speak of them.
 
     Attributes:
         of: for each file what it uses, and how: ``imports`` or ``names``. A folder stands there with a slash at its end
@@ -319,7 +320,11 @@ class Uses:
     """
 
     def __init__(
-        self, root: Path, files: Iterable[str], hidden: Mapping[str, Iterable[str]] = MappingProxyType({})
+        self,
+        root: Path,
+        files: Iterable[str],
+        hidden: Mapping[str, Iterable[str]] = MappingProxyType({}),
+        lists: Iterable[str] = (),
     ) -> None:
         self.files = set(files)
         self.of: dict[str, dict[str, str]] = {}
@@ -327,6 +332,9 @@ class Uses:
         self._with_tests = {f for file in self.files if is_test(file) for f in above(file)}
         with _without_collection():
             self._parts = _parts(root, sorted(self.files))
+            for file in self._parts.keys() & set(lists):
+                for each in self._parts[file]:
+                    each.texts, each.words = [], []
             self._modules: dict[str, list[str]] = {}
             for file in self._parts:
                 if file.endswith(".py"):
