@@ -22,6 +22,9 @@ NOTEBOOKS = ("tests/cluster/test_notebooks.py", "tests/browser/test_annotate_jou
 HIDDEN: dict[str, tuple[str, ...]] = {
     # JupyterLab finds its extension by files that pyproject.toml puts into the environment.
     "tests/support/jupyter.py": ("cytomine_spawner/notebook/lab/",),
+    # Programs that ./test builds or fetches, and names to the tests in the environment.
+    "tests/support/gateway.py": ("dev/host.py",),
+    "tests/support/gateway_login.py": ("dev/oauth2proxy/",),
     "dev/rings.py": ("tests/support/timing.py",),
 }
 # It looks at the whole checkout, whose files this module and it name only to speak of them.

@@ -302,6 +302,7 @@ def test_a_module_of_this_checkout_reaches_its_tests_and_not_those_of_others(
         ),
         ("dev/standin/core.py", "unit/test_standin_client unit/notebook/test_upload"),
         ("dev/lslogin/store.js", "unit/test_dev_lslogin"),
+        ("dev/oauth2proxy/go.mod", "unit/test_gateway_login"),
         ("images/hub/requirements.txt", "unit/test_images"),
         ("docs/users/notebooks.md", "unit/notebook/test_notebooks cluster/test_notebooks"),
         ("dev/standin/README.md", "unit/test_standin_contract"),
