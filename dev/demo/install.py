@@ -61,6 +61,8 @@ class Place:
 DEMO = Place("hub", "cytomine", "hub", "login", "stacks")
 # Another word for it, and two checkouts test on one cluster at the same time.
 _WORD = os.environ.get("CYTOMINE_TEST_NAME", "test")
+# The tests give it to each namespace that they make, with the name of their hub's.
+TESTS_LABEL = "cytomine-spawner.org/tests"
 TEST = Place("hub", f"cytomine-{_WORD}", f"hub-{_WORD}", f"login-{_WORD}", f"stacks-{_WORD}")
 
 
@@ -351,6 +353,12 @@ def remove(console: Console, kube: Kube, place: Place) -> None:
             timeout=130,
         )
         mock.remove(kube, place.namespace)
+
+
+def remove_tests(console: Console, kube: Kube) -> None:
+    """Delete the tests' hub and the namespaces that tests have made beside it."""
+    kube.kubectl("delete", "namespaces", "-l", f"{TESTS_LABEL}={TEST.namespace}", "--wait=false")
+    remove(console, kube, TEST)
 
 
 def _remove_stacks(kube: Kube, place: Place) -> None:
