@@ -109,17 +109,26 @@ def prepare(
         return _prepare_foreign(console, port, Path(foreign), image_prefix, ingress_class)
     _need_root()
     # What downloads and what compiles share the two cores better than one after the other.
-    with ThreadPoolExecutor(3) as pool:
-        started = pool.submit(cluster.up, console, port=port)
-        built = pool.submit(lambda: _with_login(console, images.build(console, IMAGES)))
-        made = pool.submit(dataset.build, console)
-        for job in (started, built, made):
-            job.result()
-    archives, slides = built.result(), made.result()
+    with ThreadPoolExecutor(2) as pool:
+        started, built = pool.submit(cluster.up, console, port=port), pool.submit(build, console)
+        started.result()
+    archives, slides = built.result()
     cluster.import_images(console, list(archives.values()))
     kube = local_kube()
     names = {n: a.reference for n, a in archives.items()}
     return Target(kube, port, names, cluster.INGRESS_CLASS, dataset=slides)
+
+
+def build(console: Console) -> tuple[dict[str, images.Archive], Path]:
+    """Build what goes into the one-node cluster: the images by name, and the mock dataset; done if it is there.
+
+    Raises:
+        Problem: something is missing or failed.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        built = pool.submit(lambda: _with_login(console, images.build(console, IMAGES)))
+        made = pool.submit(dataset.build, console)
+        return built.result(), made.result()
 
 
 def local_kube() -> Kube:

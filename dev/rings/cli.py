@@ -175,8 +175,12 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
                     ran.quietly(runs, local)
 
     lanes = [lane for lane, chosen in ((without_pods, rest), (with_pods, pods)) if chosen]
-    with times.phase("preparation"):
+    with times.phase("preparation"), ThreadPoolExecutor(2) as pool:
+        # Where nothing is built yet, what is compiled and what is downloaded share the processors.
+        built = pool.submit(install.build, console) if pods and not (early or foreign) else None
         local = environments.programs(console, rest) if {"unit", "api"} & set(rest) else {}
+        if built:
+            built.result()
     if beside:
         side_by_side(ran.stopped, lanes)
     else:
