@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import Any
 import httpx
 from bs4 import BeautifulSoup
 
+from dev.standin.local import free_port as free_port
 from tests.support import hubprocess
 from tests.support.kube import kubeconfig
 
@@ -84,19 +83,6 @@ def rest(url: str, token: str) -> httpx.Client:
 
 def xsrf(page: httpx.Response) -> str:
     return str(BeautifulSoup(page.text, "html.parser").select_one("input[name=_xsrf]")["value"])
-
-
-# Below those that the system gives to clients: none takes one between here and whoever is to listen on it.
-PORTS = range(10_000, 30_000)
-
-
-def free_port() -> int:
-    """A port of loopback on which nobody listens; another one for each of the tests' processes, if not for sure."""
-    while True:
-        port = PORTS[secrets.randbelow(len(PORTS))]
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
 
 
 # JupyterHub writes some twenty times for each start of a server, and on a disk waits each time until it is written.
