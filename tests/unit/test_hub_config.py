@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -102,9 +103,15 @@ def of_chart(objects) -> dict:
     }
 
 
+@cache
+def of_example(path: Path) -> dict:
+    """The hub's files of a documented values file, rendered once for all tests."""
+    return of_chart(example(path))
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_each_documented_values_file_configures_only_traits_that_exist(deployment, path):
-    config = deployment.put(**of_chart(example(path))).load()
+    config = deployment.put(**of_example(path)).load()
     modules = {
         "JupyterHub": "jupyterhub.app",
         "CryptKeeper": "jupyterhub.crypto",
@@ -130,7 +137,7 @@ def test_jupyterhub_takes_the_values_of_each_documented_file(deployment, path):
 
     from cytomine_spawner import CytomineSpawner
 
-    config = deployment.put(**of_chart(example(path))).load()
+    config = deployment.put(**of_example(path)).load()
     hub = JupyterHub(config=config)
     hub.log.setLevel("CRITICAL")
     assert hub.spawner_class is CytomineSpawner
