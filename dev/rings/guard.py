@@ -78,9 +78,12 @@ def noted() -> dict[str, Any]:
 
 def descendants(pid: int) -> list[int]:
     """The processes that descend from one, those that were left by their parents included if it adopts them."""
-    found = []
+    found: list[int] = []
+    tasks: list[Path] = []
     with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    for task in tasks:
+        with contextlib.suppress(OSError):  # a thread or process may end meanwhile
             for child in (task / "children").read_text().split():
                 found += [int(child), *descendants(int(child))]
     return found
