@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
 from dev.demo import install
+from tests.support import deaf
 from tests.support.lab import Lab
 from tests.support.person import Person
 
+HERE = Path(__file__).parent
+PROGRAMS = {"chromium": "/usr/bin/chromium", "engine": "/usr/bin/chromium-headless-shell"}
 OUTPUT = Path(__file__).resolve().parents[2] / ".test-output" / "screens"
 # Chromium itself must not look for anything outside of this machine.
 QUIET = [
@@ -26,13 +30,56 @@ QUIET = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test of this folder its lane: those with pods, which wait, and those without, which compute.
+
+    With `-n 2 --dist loadgroup` each lane is a process.
+    """
+    for item in items:
+        if item.path.parent == HERE and config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group("pods" if has_pods(item) else "pages"))
+
+
+def has_pods(item: pytest.Item) -> bool:
+    """Whether a test needs the cluster."""
+    return "target" in getattr(item, "fixturenames", ())
+
+
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, headless."""
+def _playwright() -> Iterator[Playwright]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=QUIET)
-        yield chromium
-        chromium.close()
+        yield playwright
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What starts Chromium and its engine while pods come and go."""
+    folder = tmp_path_factory.mktemp("chromium")
+    return {name: deaf.launcher(folder, program) for name, program in PROGRAMS.items()}
+
+
+@pytest.fixture(scope="session")
+def chromium(_playwright: Playwright, programs: dict[str, Path]) -> Iterator[Browser]:
+    """Debian's Chromium, headless: all of what users have, so that a page costs three times as much."""
+    chromium = _playwright.chromium.launch(executable_path=programs["chromium"], args=QUIET)
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture(scope="session")
+def shell(_playwright: Playwright, programs: dict[str, Path]) -> Iterator[Browser]:
+    """Chromium's engine, without windows, profiles and policies: the same pages, scripts, cookies and frames."""
+    shell = _playwright.chromium.launch(executable_path=programs["engine"], args=QUIET)
+    yield shell
+    shell.close()
+
+
+@pytest.fixture
+def browser(request: pytest.FixtureRequest) -> Browser:
+    """Chromium for the whole way of a user, its engine for single pages."""
+    found: Browser = request.getfixturevalue("chromium" if has_pods(request.node) else "shell")
+    return found
 
 
 @pytest.fixture
@@ -44,16 +91,22 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
-@pytest.fixture
-def page(context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A tab; what it shows at the end of a failed test is kept as a picture."""
-    page = context.new_page()
+@contextmanager
+def kept_if_failed(page: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page; what it shows at the end of a failed test is kept as a picture."""
     yield page
     if getattr(request.node, "failed", False):
         OUTPUT.mkdir(parents=True, exist_ok=True)
         page.screenshot(
             path=OUTPUT / f"failed-{re.sub(r'[^a-z0-9]+', '-', request.node.name)}.png", full_page=True
         )
+
+
+@pytest.fixture
+def page(context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A tab."""
+    with kept_if_failed(context.new_page(), request) as page:
+        yield page
 
 
 @pytest.fixture
