@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     With `-n 2 --dist loadgroup` each lane is a process.
     """
+    # First what waits longest.
+    items.sort(key=lambda item: item.path.parent == HERE and not has_pods(item))
     for item in items:
         if item.path.parent == HERE and config.pluginmanager.hasplugin("xdist"):
             item.add_marker(pytest.mark.xdist_group("pods" if has_pods(item) else "pages"))
@@ -115,7 +117,11 @@ def petra(hub: install.Installed) -> Iterator[Person]:
     lab = Lab(hub, "petra")
     lab.remove()
     yield lab.person
-    lab.remove()
+    # The stack goes while the server stops and the next test begins; who needs Petra without one waits for that.
+    for stack in lab.stacks():
+        lab.kubectl("delete", "cytominestack", stack["metadata"]["name"], "--wait=false")
+    if lab.person.server():
+        lab.person.stop()
 
 
 @pytest.hookimpl(wrapper=True)
