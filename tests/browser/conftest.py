@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
@@ -30,22 +31,31 @@ QUIET = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each test of this folder its lane: those with pods, which wait, and those without, which compute.
-
-    With `-n 2 --dist loadgroup` each lane is a process.
-    """
-    # First what waits longest.
-    items.sort(key=lambda item: item.path.parent == HERE and not has_pods(item))
-    for item in items:
-        if item.path.parent == HERE and config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group("pods" if has_pods(item) else "pages"))
+# The whole ways of a user, with pods.
+WAYS = ("test_annotate_journey.py", "test_journey.py", "test_stack_journey.py")
 
 
-def has_pods(item: pytest.Item) -> bool:
-    """Whether a test needs the cluster."""
-    return "target" in getattr(item, "fixturenames", ())
+def on_a_way(node: pytest.Item) -> bool:
+    """Whether a test is one of those with pods."""
+    return node.path.parent == HERE and node.path.name in WAYS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits for pods."""
+    items.sort(key=lambda item: not on_a_way(item))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n 2` what waits for pods is one process, and what computes another: no server is started in both."""
+    # Not xdist's own groups: with pytest 9.2 it does not see them.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Lanes(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "ways" if nodeid.partition("::")[0].rpartition("/")[2] in WAYS else "pages"
+
+    return Lanes(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +90,7 @@ def shell(_playwright: Playwright, programs: dict[str, Path]) -> Iterator[Browse
 @pytest.fixture
 def browser(request: pytest.FixtureRequest) -> Browser:
     """Chromium for the whole way of a user, its engine for single pages."""
-    found: Browser = request.getfixturevalue("chromium" if has_pods(request.node) else "shell")
+    found: Browser = request.getfixturevalue("chromium" if on_a_way(request.node) else "shell")
     return found
 
 
