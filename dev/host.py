@@ -13,6 +13,7 @@ from dev.console import Console, Problem
 # What shows that a package is there, a program or a path: the package.
 BROWSER = {
     "chromium": "chromium",
+    "chromium-headless-shell": "chromium-headless-shell",
     "fc-list": "fontconfig",
     "/usr/share/fonts/truetype/liberation": "fonts-liberation",
 }

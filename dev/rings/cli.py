@@ -153,11 +153,14 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
     early = prepare_pods() if beside else None
     ran = Ran(console, pythons, times, extra, alone=not beside)
 
+    def few(ring: str) -> bool:
+        return wanted.named and len(wanted.tests[ring]) <= FEW
+
     def with_pods() -> None:
         target = early or prepare_pods()
         env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(args.port)}
         for ring in pods:
-            ran.aloud(Run(ring, NEWEST, tuple(wanted.tests[ring])), env)
+            ran.aloud(Run(ring, NEWEST, tuple(wanted.tests[ring]), workers=0 if few(ring) else 2), env)
         if args.keep:
             console.say(f"The tests' hub stays at {install.TEST.url(args.port)}")
 
@@ -166,8 +169,7 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
             ran.lint()
         for ring in ("unit", "api"):
             if ring in rest:
-                few = wanted.named and len(wanted.tests[ring]) <= FEW
-                workers = 0 if few else max(2, (os.cpu_count() or 1) // (2 if beside else 1))
+                workers = 0 if few(ring) else max(2, (os.cpu_count() or 1) // (2 if beside else 1))
                 runs = with_each_hub(ring, wanted.tests[ring], workers)
                 if wanted.named:
                     ran.aloud(runs[0], local)

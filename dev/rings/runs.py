@@ -73,7 +73,7 @@ class Run:
         hub: the environment's name.
         tests: files or folders.
         more: further arguments.
-        workers: processes that share its tests, by file; 0 for one that is pytest itself.
+        workers: processes that share its tests, by file unless its conftest knows better; 0 for pytest's own alone.
     """
 
     name: str

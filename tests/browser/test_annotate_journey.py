@@ -90,6 +90,8 @@ def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_ot
 
     page.goto(f"{lab}/tree/cytomine-notebooks/01_first_steps.ipynb?reset")
     expect(page.locator(".jp-Notebook")).to_be_visible(timeout=60_000)
+    # JupyterLab drops cells that are run while their kernel is still connecting.
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     result = page.locator(".jp-OutputArea-output", has_text="RESULT {")

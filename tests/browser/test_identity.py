@@ -212,13 +212,13 @@ def test_no_other_site_can_frame_the_frames(place: Place, page: Page) -> None:
 
 @pytest.mark.parametrize("blocked", [True, False], ids=["blocked", "open"])
 def test_it_works_whether_or_not_the_browser_blocks_third_party_cookies(
-    place: Place, browser: Browser, tmp_path: Path, blocked: bool
+    place: Place, browser: Browser, programs: dict[str, Path], tmp_path: Path, blocked: bool
 ) -> None:
     (tmp_path / "Default").mkdir()
     profile = {"cookie_controls_mode": int(blocked), "block_third_party_cookies": blocked}
     (tmp_path / "Default/Preferences").write_text(json.dumps({"profile": profile}))
     context = browser.browser_type.launch_persistent_context(
-        tmp_path, executable_path="/usr/bin/chromium", args=QUIET
+        tmp_path, executable_path=programs["chromium"], args=QUIET
     )
     try:
         place.enter(context, "ada")

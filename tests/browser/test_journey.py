@@ -49,6 +49,8 @@ def test_a_user_logs_in_works_in_a_notebook_stops_it_and_is_logged_out_everywher
 
     expect(page.locator("#spawn_form")).to_be_visible()
     picture("03-options")
+    # The form remembers what was chosen last.
+    page.locator("#option-cytomine input[name=cytomine][value=none]").check()
     page.locator("input[name=size][value=small]").check()
     page.get_by_role("button", name="Start").click()
 

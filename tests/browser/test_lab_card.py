@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.conftest import kept_if_failed
 from tests.support import jupyter
 from tests.support.jupyter import NAME, Stacks
 from tests.support.person import wait
@@ -31,21 +32,56 @@ def url(service: Stacks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield url
 
 
+@pytest.fixture(scope="module")
+def jupyterlab(shell: Browser, url: str) -> Iterator[Page]:
+    """One JupyterLab for all tests: to load it takes longer than all that they do there."""
+    context = shell.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(30_000)
+    page = context.new_page()
+    # It goes as usual until a test moves it: what is still to come then comes at once.
+    page.clock.install()
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def page(jupyterlab: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The tab with JupyterLab; what a test opened or cut is as before when it ends."""
+    with kept_if_failed(jupyterlab, request) as page:
+        yield page
+    page.unroute_all()
+    for other in page.context.pages:
+        if other != page:
+            other.close()
+
+
+def in_state(phase: str, **more: Any) -> dict[str, Any]:
+    """A stack in some state; no other state has the same message."""
+    return jupyter.stack(phase, **more, message=f"A sentence on {phase}. It has {sorted(more.items())}.")
+
+
 @pytest.fixture
 def lab(page: Page, url: str, service: Stacks) -> Callable[..., Page]:
     """Open JupyterLab beside a stack in some state."""
 
     def open_lab(phase: str, **more: Any) -> Page:
-        service.stacks = [jupyter.stack(phase, **more)]
+        found = in_state(phase, **more)
+        service.stacks = [found]
         head = {"Authorization": f"token {jupyter.TOKEN}"}
 
         def forgot_the_last_test() -> bool:
             seen = httpx.get(f"{url}cytomine/api/stack", headers=head, timeout=20).json()
-            return bool(seen["phase"] == phase)
+            return bool(seen["message"] == found["message"])
 
         wait(forgot_the_last_test, f"the server to say {phase}")
-        page.goto(f"{url}lab?token={jupyter.TOKEN}")
+        if page.url.startswith(url):
+            # A tab that comes to the front asks at once.
+            page.bring_to_front()
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        else:
+            page.goto(f"{url}lab?token={jupyter.TOKEN}")
         expect(page.locator(".jp-LauncherCard").first).to_be_visible(timeout=60_000)
+        expect(state(page)).to_have_attribute("title", re.compile(re.escape(found["message"])), timeout=SOON)
         return page
 
     return open_lab
@@ -68,6 +104,14 @@ def opened(page: Page, act: Callable[[], None]) -> Page:
     return found.value
 
 
+def test_the_state_follows_the_stack_while_it_starts(lab: Callable[..., Page], service: Stacks) -> None:
+    page = lab("Starting", ready="4/7", slowest="core")
+    expect(state(page)).to_have_text("Cytomine: core is starting (4/7)", timeout=SOON)
+    expect(state(page)).to_have_attribute("title", re.compile("A sentence on Starting"))
+    service.stacks = [in_state("Ready", url=f"{service.root}/the-stack/")]
+    expect(state(page)).to_have_text("Cytomine: ready", timeout=SOON)
+
+
 def test_the_card_opens_a_stack_that_serves_in_a_tab_that_cannot_reach_back(
     lab: Callable[..., Page], service: Stacks, picture: Callable[[str], None]
 ) -> None:
@@ -79,29 +123,6 @@ def test_the_card_opens_a_stack_that_serves_in_a_tab_that_cannot_reach_back(
     tab = opened(page, card(page).click)
     assert tab.url == address
     assert tab.evaluate("window.opener") is None
-
-
-def test_the_card_opens_the_page_of_a_stack_that_sleeps(lab: Callable[..., Page], service: Stacks) -> None:
-    page = lab("Hibernated", url=f"{service.root}/the-stack/")
-    expect(state(page)).to_have_text("Cytomine: hibernated", timeout=SOON)
-    tab = opened(page, card(page).click)
-    assert tab.url == f"{service.url}stacks/{NAME}"
-
-
-def test_an_address_that_is_none_of_the_web_is_not_opened(lab: Callable[..., Page], service: Stacks) -> None:
-    page = lab("Ready", url="javascript:document.title='taken'")
-    expect(state(page)).to_have_text("Cytomine: ready", timeout=SOON)
-    card(page).click()
-    expect(page.locator(".Toastify")).to_contain_text("A sentence on Ready.")
-    assert len(page.context.pages) == 1
-
-
-def test_the_state_follows_the_stack_while_it_starts(lab: Callable[..., Page], service: Stacks) -> None:
-    page = lab("Starting", ready="4/7", slowest="core")
-    expect(state(page)).to_have_text("Cytomine: core is starting (4/7)", timeout=SOON)
-    expect(state(page)).to_have_attribute("title", re.compile("A sentence on Starting"))
-    service.stacks = [jupyter.stack("Ready", url=f"{service.root}/the-stack/")]
-    expect(state(page)).to_have_text("Cytomine: ready", timeout=SOON)
 
 
 def test_the_state_and_the_palette_open_it_from_the_keyboard(
@@ -119,9 +140,29 @@ def test_the_state_and_the_palette_open_it_from_the_keyboard(
     assert opened(page, lambda: page.keyboard.press("Enter")).url == address
 
 
+def test_an_address_that_is_none_of_the_web_is_not_opened(lab: Callable[..., Page], service: Stacks) -> None:
+    page = lab("Ready", url="javascript:document.title='taken'")
+    expect(state(page)).to_have_text("Cytomine: ready", timeout=SOON)
+    card(page).click()
+    expect(page.locator(".Toastify")).to_contain_text("A sentence on Ready.")
+    assert len(page.context.pages) == 1
+
+
+def test_the_card_opens_the_page_of_a_stack_that_sleeps(lab: Callable[..., Page], service: Stacks) -> None:
+    page = lab("Hibernated", url=f"{service.root}/the-stack/")
+    expect(state(page)).to_have_text("Cytomine: hibernated", timeout=SOON)
+    tab = opened(page, card(page).click)
+    assert tab.url == f"{service.url}stacks/{NAME}"
+
+
+def test_a_server_that_stops_answering_is_said_to_be_unknown(lab: Callable[..., Page]) -> None:
+    page = lab("Starting", ready="4/7", slowest="core")
+    expect(state(page)).to_have_text("Cytomine: core is starting (4/7)", timeout=SOON)
+    page.route("**/cytomine/api/stack**", lambda route: route.abort())
+    expect(state(page)).to_have_text("Cytomine: state unknown", timeout=SOON)
+
+
 def test_a_tab_that_nobody_sees_does_not_ask(page: Page, lab: Callable[..., Page]) -> None:
-    # Later on the clock is moved; what is still to come then comes at once.
-    page.clock.install()
     lab("Starting", ready="4/7", slowest="core")
     expect(state(page)).to_have_text("Cytomine: core is starting (4/7)", timeout=SOON)
     asked: list[str] = []
@@ -137,10 +178,3 @@ def test_a_tab_that_nobody_sees_does_not_ask(page: Page, lab: Callable[..., Page
     assert not asked
     with page.expect_request("**/cytomine/api/stack**"):
         page.evaluate(hide, False)
-
-
-def test_a_server_that_stops_answering_is_said_to_be_unknown(lab: Callable[..., Page]) -> None:
-    page = lab("Starting", ready="4/7", slowest="core")
-    expect(state(page)).to_have_text("Cytomine: core is starting (4/7)", timeout=SOON)
-    page.route("**/cytomine/api/stack**", lambda route: route.abort())
-    expect(state(page)).to_have_text("Cytomine: state unknown", timeout=SOON)

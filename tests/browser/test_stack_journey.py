@@ -39,6 +39,9 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     log_in(page, hub, "Petra")
     expect(page.locator("#spawn_form")).to_be_visible()
     page.locator("#option-cytomine input[name=cytomine][value=stack]").check()
+    # The form remembers what was chosen last.
+    for dataset in page.locator("input[name=cytomine_datasets]:checked").all():
+        dataset.uncheck()
     picture("20-options-cytomine")
     page.get_by_role("button", name="Start").click()
     expect(page.locator("#progress-message")).not_to_be_empty()
@@ -64,6 +67,32 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     cytomine.screenshot(path=str(OUTPUT / "23-cytomine.png"))
     me = current_user(cytomine)
 
+    # A colleague is refused, then invited, then in, then out.
+    other = colleague.new_page()
+    log_in(other, hub, "Ivan")
+    expect(other.locator("#spawn_form")).to_be_visible()
+    refused = other.goto(cytomine.url)
+    assert refused
+    assert refused.status == 403, refused.status
+    other.screenshot(path=str(OUTPUT / "24-stranger.png"))
+
+    ivan = Person(hub, "ivan")
+    page.goto(f"{hub.url}/services/cytomine/stacks/{stack_name(hub, petra)}/members")
+    page.locator("#member").fill(ivan.name)
+    page.get_by_role("button", name="Invite").click()
+    expect(page.get_by_role("list", name="Who may use it")).to_contain_text(ivan.name)
+    picture("25-members")
+
+    def let_in() -> bool:
+        found = other.goto(cytomine.url)
+        return bool(found and found.status == 200)
+
+    wait(let_in, "the colleague to be let in", 60)
+    # The page leaves once, to log in.
+    expect(other.get_by_role("heading", name="Projects")).to_be_visible(timeout=30_000)
+    assert current_user(other) != me
+    other.screenshot(path=str(OUTPUT / "26-member.png"))
+
     # JupyterLab knows the stack, and asks for nothing but that.
     page.goto(f"{lab}?reset")
     expect(state(page)).to_have_text("Cytomine: ready", timeout=60_000)
@@ -74,40 +103,19 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
         expect(again).to_have_url(address)
         expect(again.get_by_role("heading", name="Projects")).to_be_visible(timeout=30_000)
         again.close()
-    picture("24-lab")
-
-    # A colleague is refused, then invited, then in, then out.
-    other = colleague.new_page()
-    log_in(other, hub, "Ivan")
-    expect(other.locator("#spawn_form")).to_be_visible()
-    refused = other.goto(cytomine.url)
-    assert refused
-    assert refused.status == 403, refused.status
-    other.screenshot(path=str(OUTPUT / "25-stranger.png"))
-
-    ivan = Person(hub, "ivan")
-    page.goto(f"{hub.url}/services/cytomine/stacks/{stack_name(hub, petra)}/members")
-    page.locator("#member").fill(ivan.name)
-    page.get_by_role("button", name="Invite").click()
-    expect(page.get_by_role("list", name="Who may use it")).to_contain_text(ivan.name)
-    picture("26-members")
-
-    def let_in() -> bool:
-        found = other.goto(cytomine.url)
-        return bool(found and found.status == 200)
-
-    wait(let_in, "the colleague to be let in", 60)
-    # The page leaves once, to log in.
-    expect(other.get_by_role("heading", name="Projects")).to_be_visible(timeout=30_000)
-    assert current_user(other) != me
-    other.screenshot(path=str(OUTPUT / "27-member.png"))
+    picture("27-lab")
 
     # The owner removes the colleague by the card's buttons; the page that the colleague has open is out, and no other opens.
     page.goto(f"{hub.url}/services/cytomine/")
     on_page.get_by_role("link", name=re.compile("^Members")).click()
     page.get_by_role("button", name=re.compile(f"^Remove .*{re.escape(ivan.name)}")).click()
     expect(page.get_by_role("list", name="Who may use it")).not_to_contain_text(ivan.name)
-    wait(lambda: answer(other) == 401, "the colleague's open page to be out", OUT_SECONDS)
+
+    def only_the_colleague_is_out() -> bool:
+        assert answer(cytomine) == 200, "the owner is out"
+        return answer(other) == 401
+
+    wait(only_the_colleague_is_out, "the colleague's open page to be out", OUT_SECONDS)
     expelled = other.reload()
     assert expelled
     assert expelled.status == 403, expelled.status

@@ -82,6 +82,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(local, issuer)
 
 
+@pytest.fixture(scope="module")
+def _ada(shell: Browser) -> Iterator[BrowserContext]:
+    context = shell.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(30_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def ada(_ada: BrowserContext) -> Iterator[BrowserContext]:
+    """Ada's browser, in which she is logged in from test to test; their tabs are closed."""
+    yield _ada
+    for page in _ada.pages:
+        page.close()
+
+
 def enter(world: World, context: BrowserContext, who: str, path: str = "/") -> Page:
     """A tab of someone who is logged in at the issuer; nothing may go wrong in it unseen."""
     context.add_cookies([{"name": "who", "value": who, "url": world.issuer.url}])
@@ -127,9 +143,9 @@ def test_whoever_is_logged_in_sees_the_projects_without_a_form(world: World, con
 
 
 def test_a_polygon_drawn_over_a_place_is_stored_there_with_its_term(
-    world: World, context: BrowserContext
+    world: World, ada: BrowserContext
 ) -> None:
-    page = slide(world, context)
+    page = slide(world, ada)
     page.get_by_label("Term", exact=True).select_option(label="tumour")
     page.get_by_role("button", name="Polygon", exact=True).click()
     # Over the horn cyst, from the top left.
@@ -156,9 +172,9 @@ def test_a_polygon_drawn_over_a_place_is_stored_there_with_its_term(
     ("tool", "kind"),
     [("Point", "POINT"), ("Line", "LINESTRING"), ("Rectangle", "POLYGON"), ("Freehand", "POLYGON")],
 )
-def test_every_tool_draws(world: World, context: BrowserContext, tool: str, kind: str) -> None:
+def test_every_tool_draws(world: World, ada: BrowserContext, tool: str, kind: str) -> None:
     before = {a["id"] for a in world.annotations()}
-    page = slide(world, context)
+    page = slide(world, ada)
     page.get_by_role("button", name=tool, exact=True).click()
     first, second = at(page, 300, 300), at(page, 700, 600)
     with page.expect_response(stored):
@@ -182,9 +198,9 @@ def test_every_tool_draws(world: World, context: BrowserContext, tool: str, kind
 
 
 def test_what_a_tool_asks_for_stays_while_what_was_stored_is_read_again(
-    world: World, context: BrowserContext
+    world: World, ada: BrowserContext
 ) -> None:
-    page = slide(world, context)
+    page = slide(world, ada)
     page.get_by_role("button", name="Point", exact=True).click()
     before, held = page.locator("#annotations li").count(), list[Route]()
     page.route("**/annotation.json?*", lambda route: held.append(route))
@@ -199,8 +215,8 @@ def test_what_a_tool_asks_for_stays_while_what_was_stored_is_read_again(
     expect(page.get_by_role("status")).to_contain_text("Click for each corner")
 
 
-def test_an_annotation_is_added_by_the_keyboard_alone(world: World, context: BrowserContext) -> None:
-    page = slide(world, context)
+def test_an_annotation_is_added_by_the_keyboard_alone(world: World, ada: BrowserContext) -> None:
+    page = slide(world, ada)
     page.get_by_label(re.compile("Geometry")).focus()
     page.keyboard.type("POINT (100 200)")
     page.keyboard.press("Tab")
@@ -214,17 +230,17 @@ def test_an_annotation_is_added_by_the_keyboard_alone(world: World, context: Bro
     assert any(a["location"] == "POINT (100 200)" for a in world.annotations())
 
 
-def test_what_cytomine_refuses_is_said(world: World, context: BrowserContext) -> None:
-    page = slide(world, context)
+def test_what_cytomine_refuses_is_said(world: World, ada: BrowserContext) -> None:
+    page = slide(world, ada)
     page.get_by_label(re.compile("Geometry")).fill("POLYGON ((nonsense")
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_role("status")).to_contain_text("Cytomine refused (400)")
 
 
 def test_people_see_each_other_s_annotations_and_hide_them_by_layer(
-    world: World, browser: Browser, context: BrowserContext
+    world: World, browser: Browser, ada: BrowserContext
 ) -> None:
-    page = slide(world, context)
+    page = slide(world, ada)
     other = browser.new_context(viewport={"width": 1200, "height": 900})
     try:
         eve = slide(world, other, "eve")
@@ -244,7 +260,7 @@ def test_people_see_each_other_s_annotations_and_hide_them_by_layer(
         other.close()
 
 
-def test_a_review_accepts_and_takes_back(world: World, context: BrowserContext) -> None:
+def test_a_review_accepts_and_takes_back(world: World, ada: BrowserContext) -> None:
     world.post(
         "annotation.json",
         {
@@ -254,7 +270,7 @@ def test_a_review_accepts_and_takes_back(world: World, context: BrowserContext) 
             "term": [world.terms["tumour"]],
         },
     )
-    page = slide(world, context)
+    page = slide(world, ada)
     mark = page.locator("#annotations button", has_text="tumour: point")
     mark.click()
     expect(page.get_by_role("button", name="Accept", exact=True)).to_be_disabled()
@@ -276,8 +292,8 @@ def test_a_review_accepts_and_takes_back(world: World, context: BrowserContext) 
     expect(page.locator("#details")).to_contain_text("None")
 
 
-def test_the_channels_of_an_image_are_looked_at_one_by_one(world: World, context: BrowserContext) -> None:
-    page = slide(world, context, image=world.channels)
+def test_the_channels_of_an_image_are_looked_at_one_by_one(world: World, ada: BrowserContext) -> None:
+    page = slide(world, ada, image=world.channels)
     channel = page.get_by_label("Channel")
     assert channel.locator("option").all_inner_texts() == ["DAPI", "Cytoplasm", "Marker"]
     slices = world.get(f"imageinstance/{world.channels}/sliceinstance.json?max=0")["collection"]

@@ -163,7 +163,8 @@ def server(folder: Path, environment: dict[str, str], module: str = "jupyter_ser
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            # Sometimes it waits for a thread of its own; nothing here is to be kept.
+            process.wait(5)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
