@@ -32,7 +32,7 @@ PACKAGES = {
     "/usr/share/postgresql/15/extension/postgis.control": "postgresql-15-postgis-3",
 }
 # In a database cluster's folder, which is its user's alone.
-PASSWORD = "standin-password"
+KEPT = "standin-password"
 PROBES = {
     "core": "/server/ping",
     "repository": "/ping",
@@ -104,7 +104,7 @@ def _empty(superuser: str) -> Path:
             )
             if done.returncode:
                 raise Problem(f"initdb failed: {done.stderr.strip()[-300:]}", "See whether the disk is full")
-            password.rename(made / PASSWORD)
+            password.rename(made / KEPT)
             _copy(made, folder / "pgdata")
 
     version = subprocess.run([BINARIES / "postgres", "--version"], capture_output=True, text=True, check=True)
@@ -117,7 +117,9 @@ def _copy(source: Path, target: Path) -> None:
     command = ["cp", "--archive", "--reflink=auto", source, target]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
-        raise Problem(f"{target} cannot be written: {done.stderr.strip()[-300:]}", "See whether the disk is full")
+        raise Problem(
+            f"{target} cannot be written: {done.stderr.strip()[-300:]}", "See whether the disk is full"
+        )
 
 
 class PostGIS:
@@ -139,7 +141,7 @@ class PostGIS:
             if account:
                 # A test's temporary folders are closed to other users.
                 _open_parents(self.folder)
-        self.password = (self.folder / PASSWORD).read_text()
+        self.password = (self.folder / KEPT).read_text()
         options = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
         options += ["-c", "fsync=off", "-c", "shared_buffers=32MB"]
         with self._log.open("ab") as log:
@@ -253,34 +255,38 @@ class Local:
             self.variables["STANDIN_NODE_MODULES"] = str(modules)
         self.pims = at["pims"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs: dict[str, Path] = {}
 
-    def launch(self, role: str, **extra: str) -> subprocess.Popen[bytes]:
-        """Start one service; its log is ``<role>.log`` in the folder."""
-        variables = {**self.variables, **self.database.environment(), "STANDIN_PORT": str(self.ports[role])}
+    def launch(self, *roles: str, **extra: str) -> subprocess.Popen[bytes]:
+        """Start one service, or some in one process that is known by the first; its log is in the folder."""
+        variables = {**self.variables, **self.database.environment()}
+        for role in roles:
+            variables[f"STANDIN_PORT_{role.upper().replace('-', '_')}"] = str(self.ports[role])
+            self._logs[role] = self.folder / f"{roles[0]}.log"
         # The same name means the address of the images for the browser in web-ui.
-        variables["PIMS_URL"] = f"{self.url}/ims" if role == "web-ui" else self.pims
-        if role == "web-ui":
+        variables["PIMS_URL"] = f"{self.url}/ims" if "web-ui" in roles else self.pims
+        if "web-ui" in roles:
             variables |= {"CORE_URL": f"{self.url}/api", "IAM_URL": self.issuer}
-        with (self.folder / f"{role}.log").open("ab") as log:
+        with self._logs[roles[0]].open("ab") as log:
             process = subprocess.Popen(
-                [self.python, "-m", "dev.standin", role],
+                [self.python, "-m", "dev.standin", *roles],
                 env={**variables, **extra},
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
             )
-        self.processes[role] = process
+        self.processes[roles[0]] = process
         return process
 
     def wait(self, role: str, seconds: float = 60) -> None:
         """Wait until its probe answers."""
         url = f"http://127.0.0.1:{self.ports[role]}{PROBES.get(role, '/server/ping')}"
-        log = self.folder / f"{role}.log"
+        log = self._logs[role]
         _wait(lambda: answers(url), seconds, f"{role} does not start, see {log}: {_tail(log)}")
 
     def log(self, role: str) -> str:
         """What the service has said."""
-        return (self.folder / f"{role}.log").read_text()
+        return self._logs[role].read_text()
 
     def stop(self, role: str) -> int:
         """End one service as Kubernetes does; its exit status."""
@@ -293,8 +299,9 @@ class Local:
         """The whole stack, in upstream's order."""
         try:
             self.database.start()
-            for role in ("mongo", "cbir", "pims", "web-ui", "gateway", "repository"):
-                self.launch(role)
+            # Most of a start is imports. Core is alone, as it does most, and fails and comes back alone.
+            self.launch("repository", "mongo", "cbir", "web-ui")
+            self.launch("pims", "gateway")
             self.wait("repository")
             self.launch("core")
             for role in ("pims", "cbir", "web-ui", "core", "gateway"):

@@ -52,6 +52,13 @@ def load() -> list[Exchange]:
     return sorted(found, key=lambda e: e.data["n"])
 
 
+def _session() -> requests.Session:
+    session = requests.Session()
+    # Looking for proxies in the environment takes longer than all else that it does.
+    session.trust_env = False
+    return session
+
+
 @dataclass
 class Player:
     """Puts exchanges to a stack. ``people`` are the recorded roles, ``keys`` is filled by the key calls themselves."""
@@ -62,7 +69,7 @@ class Player:
     files: dict[str, Path]
     ids: Ids = field(default_factory=Ids)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
-    session: requests.Session = field(default_factory=requests.Session)
+    session: requests.Session = field(default_factory=_session)
     people: dict[str, str | None] = field(
         default_factory=lambda: {
             "alice": "ADMIN",
