@@ -63,16 +63,20 @@ def need_postgis() -> None:
 
 
 def free_port() -> int:
-    """A port that is free on loopback now.
+    """A port that is free on loopback now, and that no process gives away again as long as this one lives.
 
     It is below those that the kernel gives to outgoing connections: one of them could be taken while its
-    server is down, and the server could not come back.
+    server is down, and the server could not come back. Until a server listens, only the name of another socket
+    shows that the port is somebody's: tests run side by side.
     """
     while True:
-        port = 20_000 + secrets.randbelow(12_000)
+        port, name = 20_000 + secrets.randbelow(12_000), socket.socket(socket.AF_UNIX)
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
+            name.bind(f"\0cytomine-standin-port-{port}")
+            name.detach()  # open until this process ends
             return port
+        name.close()
 
 
 def _account() -> dict[str, int]:

@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ class Exchange:
         return str(self.data["name"])
 
 
+@cache
 def load() -> list[Exchange]:
-    """All exchanges in the order in which they were recorded."""
+    """All exchanges in the order in which they were recorded; nobody changes them."""
     found = [
         Exchange(path.stem, json.loads(line))
         for path in FOLDER.glob("*.jsonl")

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+from dev.standin.local import Local
 from tests.support.gateway import Door, running
+from tests.support.standin import Issuer, local_stack
+
+# How long an example takes says how busy the machine is, where tests run side by side.
+hypothesis.settings.register_profile(
+    "unit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unit")
 
 # Nothing of JupyterHub, KubeSpawner or HubOAuth runs in them: the chart's text, the gateway's nginx, the stand-ins, the
 # development commands, the notebook's library, and the pure functions of the stacks.
@@ -47,6 +56,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_independent(item.path):
             item.add_marker(pytest.mark.hub_independent)
+
+
+@pytest.fixture(scope="session")
+def standins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Local, Issuer]]:
+    """A stack of stand-ins for all tests that make what they need in projects of their own."""
+    with local_stack(tmp_path_factory.mktemp("standins")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
