@@ -44,6 +44,7 @@ from .lslogin_oidc import UNUSABLE, ProviderError, bare, drift, provider_error, 
 from .lslogin_pages import LoginProblem, LSLoginCallbackHandler, LSLoginHandler, LSLoginLogoutHandler
 from .lslogin_session import LSLoginSessions
 from .lslogin_settings import VISA_SCOPE
+from .names import display_name
 
 __all__ = ["LSLoginAuthenticator", "display_name"]
 
@@ -52,23 +53,6 @@ GROUP_CLAIM = "eduperson_entitlement"
 TEMPLATES = Path(__file__).parent / "templates"
 _MAX_VISAS = 200
 _MAX_VISA_LENGTH = 16 * 1024
-
-
-def display_name(auth_state: dict[str, Any] | None) -> str:
-    """Return what to call a person: their name, else the name they chose, else their address; "" if unknown.
-
-    Args:
-        auth_state: as `user.get_auth_state()` returns it, or the claims of userinfo.
-    """
-    source = auth_state or {}
-    claims = source.get("account") or source.get("oauth_user") or source
-    for claim in ("name", "preferred_username", "email", "sub"):
-        value = claims.get(claim)
-        if isinstance(value, str):
-            shown = " ".join("".join(sign if sign.isprintable() else " " for sign in value).split())[:100]
-            if shown:
-                return shown
-    return ""
 
 
 class LSLoginAuthenticator(LSLoginSessions):

@@ -14,7 +14,7 @@ from traitlets import Bool, Dict, Integer, List, TraitError, Unicode, default, v
 
 from ..choices import ChoicesSpawner
 from ..form import Attempt
-from ..lslogin import display_name
+from ..names import display_name
 from ..options import CytomineChoice, Offer, OptionsError, SpawnOptions
 from ..stacks import model, quota
 from ..stacks.model import StackSpec

@@ -42,7 +42,8 @@ def make_cgroups() -> None:
         folder.mkdir(exist_ok=True)
 
 
-def _pod_processes() -> set[int]:
+def pod_processes() -> set[int]:
+    """The processes in the pods, by the cluster's cgroups."""
     pids: set[int] = set()
     for folder in cgroups():
         for here, _, _ in os.walk(folder):  # unlike glob, it bears folders that vanish meanwhile
@@ -51,7 +52,8 @@ def _pod_processes() -> set[int]:
     return pids - {0}
 
 
-def _shims() -> set[int]:
+def shims() -> set[int]:
+    """The processes that stand between the cluster's containerd and its containers."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -111,11 +113,11 @@ def clean(parts: Parts, state: Path, *, wipe: bool = False) -> None:
     sig = signal.SIGKILL if wipe else signal.SIGTERM
     parts.stop(_CONTROL, sig=sig)
     if not wipe:
-        _end(_pod_processes, signal.SIGTERM, 8)  # a database closes its files
+        _end(pod_processes, signal.SIGTERM, 8)  # a database closes its files
     parts.stop(["kube-apiserver"], sig=sig)
     parts.stop(["etcd"], sig=sig)
-    _end(_pod_processes, signal.SIGKILL, 5)
-    _end(_shims, signal.SIGKILL, 5)
+    _end(pod_processes, signal.SIGKILL, 5)
+    _end(shims, signal.SIGKILL, 5)
     parts.stop(["containerd"], sig=sig)
     _remove_cgroups()
     _unmount(RUNTIME, state)  # all of them, before anything is deleted: a mount may hold another's files

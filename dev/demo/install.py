@@ -61,6 +61,8 @@ class Place:
 DEMO = Place("hub", "cytomine", "hub", "login", "stacks")
 # Another word for it, and two checkouts test on one cluster at the same time.
 _WORD = os.environ.get("CYTOMINE_TEST_NAME", "test")
+# The tests give it to each namespace that they make, with the name of their hub's.
+TESTS_LABEL = "cytomine-spawner.org/tests"
 TEST = Place("hub", f"cytomine-{_WORD}", f"hub-{_WORD}", f"login-{_WORD}", f"stacks-{_WORD}")
 
 
@@ -107,17 +109,26 @@ def prepare(
         return _prepare_foreign(console, port, Path(foreign), image_prefix, ingress_class)
     _need_root()
     # What downloads and what compiles share the two cores better than one after the other.
-    with ThreadPoolExecutor(3) as pool:
-        started = pool.submit(cluster.up, console, port=port)
-        built = pool.submit(lambda: _with_login(console, images.build(console, IMAGES)))
-        made = pool.submit(dataset.build, console)
-        for job in (started, built, made):
-            job.result()
-    archives, slides = built.result(), made.result()
+    with ThreadPoolExecutor(2) as pool:
+        started, built = pool.submit(cluster.up, console, port=port), pool.submit(build, console)
+        started.result()
+    archives, slides = built.result()
     cluster.import_images(console, list(archives.values()))
     kube = local_kube()
     names = {n: a.reference for n, a in archives.items()}
     return Target(kube, port, names, cluster.INGRESS_CLASS, dataset=slides)
+
+
+def build(console: Console) -> tuple[dict[str, images.Archive], Path]:
+    """Build what goes into the one-node cluster: the images by name, and the mock dataset; done if it is there.
+
+    Raises:
+        Problem: something is missing or failed.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        built = pool.submit(lambda: _with_login(console, images.build(console, IMAGES)))
+        made = pool.submit(dataset.build, console)
+        return built.result(), made.result()
 
 
 def local_kube() -> Kube:
@@ -351,6 +362,12 @@ def remove(console: Console, kube: Kube, place: Place) -> None:
             timeout=130,
         )
         mock.remove(kube, place.namespace)
+
+
+def remove_tests(console: Console, kube: Kube) -> None:
+    """Delete the tests' hub and the namespaces that tests have made beside it."""
+    kube.kubectl("delete", "namespaces", "-l", f"{TESTS_LABEL}={TEST.namespace}", "--wait=false")
+    remove(console, kube, TEST)
 
 
 def _remove_stacks(kube: Kube, place: Place) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import secrets
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import httpx
 from bs4 import BeautifulSoup
 
+from dev.standin.local import free_port as free_port
+from tests.support import hubprocess
 from tests.support.kube import kubeconfig
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +29,12 @@ class Hub:
 
     url: str
     token: str
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     logfile: Path
     clients: list[httpx.Client] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clients.append(rest(self.url, self.token))
 
     @property
     def log(self) -> str:
@@ -38,8 +42,7 @@ class Hub:
 
     def api(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """A request to the REST API, as the tests' service."""
-        headers = {"Authorization": f"token {self.token}", **kwargs.pop("headers", {})}
-        return httpx.request(method, f"{self.url}/hub/api{path}", headers=headers, timeout=30, **kwargs)
+        return self.clients[0].request(method, path, **kwargs)
 
     def user(self, name: str) -> None:
         """Make sure that a user exists."""
@@ -47,11 +50,11 @@ class Hub:
 
     def browser(self, name: str) -> Browser:
         """Somebody who has logged in."""
-        client = httpx.Client(base_url=self.url, follow_redirects=True, timeout=30)
+        client = httpx.Client(base_url=self.url, follow_redirects=True, timeout=30, verify=False)
+        self.clients.append(client)
         page = client.get("/hub/login")
         form = {"username": name, "password": "x", "_xsrf": xsrf(page)}
         assert client.post("/hub/login", data=form, follow_redirects=False).status_code == 302
-        self.clients.append(client)
         return Browser(client)
 
 
@@ -71,51 +74,64 @@ class Browser:
         return self.client.post(form["action"], data={**data, **choices}, follow_redirects=False)
 
 
+def rest(url: str, token: str) -> httpx.Client:
+    """A client of a hub's REST API."""
+    # No TLS here, and reading the system's certificates takes longer than most tests.
+    headers = {"Authorization": f"token {token}"}
+    return httpx.Client(base_url=f"{url}/hub/api", headers=headers, timeout=30, verify=False)
+
+
 def xsrf(page: httpx.Response) -> str:
     return str(BeautifulSoup(page.text, "html.parser").select_one("input[name=_xsrf]")["value"])
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+# JupyterHub writes some twenty times for each start of a server, and on a disk waits each time until it is written.
+MEMORY = "sqlite:///:memory:"
 
 
 @contextmanager
-def process(folder: Path, config: str, url: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    folder: Path, config: str, url: str, env: dict[str, str], db: str = MEMORY
+) -> Iterator[BaseProcess]:
     """A hub in a process of its own, from when it answers until the block ends.
 
     Args:
-        folder: for its state and its log.
+        folder: for its log and, where that is on the disk, its database.
         config: the text of its configuration.
         url: where it will answer.
         env: its environment.
+        db: its database.
     """
     (folder / "config.py").write_text(config)
     logfile = folder / "hub.log"
-    command = [sys.executable, "-m", "jupyterhub", "--config", "config.py"]
-    with logfile.open("ab") as log:
-        started = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    started = hubprocess.start(folder, ["--config=config.py", f"--db={db}"], env, logfile)
     try:
         deadline = time.monotonic() + 60
-        while True:
-            try:
-                if httpx.get(f"{url}/hub/health", timeout=2).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert started.poll() is None, logfile.read_text()
+        while not _answers(url):
+            assert started.is_alive(), logfile.read_text()
             assert time.monotonic() < deadline, logfile.read_text()
-            time.sleep(0.1)
+            time.sleep(0.05)
         yield started
     finally:
         started.terminate()
-        started.wait(20)
+        started.join(20)
+        assert not started.is_alive(), "the hub does not end"
+
+
+def _answers(url: str) -> bool:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2)
+    try:
+        connection.request("GET", "/hub/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 @contextmanager
-def running(folder: Path, **environment: str) -> Iterator[Hub]:
-    """A hub with tests/support/hub_config.py and its state in a folder, until the block ends."""
+def running(folder: Path, db: str = MEMORY, **environment: str) -> Iterator[Hub]:
+    """A hub with tests/support/hub_config.py, until the block ends."""
     port, token = free_port(), secrets.token_hex(16)
     env = {
         **os.environ,
@@ -127,7 +143,7 @@ def running(folder: Path, **environment: str) -> Iterator[Hub]:
     }
     url = f"http://127.0.0.1:{port}"
     config = (ROOT / "tests/support/hub_config.py").read_text()
-    with process(folder, config, url, env) as started:
+    with process(folder, config, url, env, db) as started:
         hub = Hub(url, token, started, folder / "hub.log")
         try:
             yield hub

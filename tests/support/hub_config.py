@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 from jupyterhub.proxy import Proxy
 from kubernetes_asyncio.client import ApiException
@@ -41,6 +42,13 @@ class NoProxy(Proxy):
 class Answer(RequestHandler):
     def get(self):
         self.write("{}")
+
+
+class Modules(RequestHandler):
+    """What the hub has loaded, by the names of the packages."""
+
+    def get(self):
+        self.write({"packages": sorted({name.partition(".")[0] for name in sys.modules})})
 
 
 async def start(self):
@@ -77,6 +85,7 @@ c = get_config()  # noqa: F821 - JupyterHub's
 port = int(os.environ["TEST_HUB_PORT"])
 c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
 c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{port}"
+c.JupyterHub.extra_handlers = [("/modules", Modules)]
 c.JupyterHub.proxy_class = NoProxy
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True

@@ -64,7 +64,8 @@ class Stack:
     """A running stack with its owner's keys."""
 
     def __init__(self, local: Local, issuer: Issuer) -> None:
-        self.local, self.head = local, {"Authorization": f"Bearer {issuer.token('alice', 'ADMIN')}"}
+        self.local, self.issuer = local, issuer
+        self.head = {"Authorization": f"Bearer {issuer.token('alice', 'ADMIN')}"}
         self.keys = self.get("/api/user/current/keys")
 
     def get(self, path: str) -> Any:

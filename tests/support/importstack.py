@@ -1,4 +1,4 @@
-"""A stack of stand-ins for the tests of the import of datasets."""
+"""A stack of stand-ins for the tests of what speaks to core: the import of datasets, and the keys."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from tests.support.standin import Issuer
 
 @pytest.fixture(scope="session")
 def stack(standins: tuple[Local, Issuer]) -> Stack:
-    """A stack of stand-ins for all tests of a run; each has datasets of its own names."""
+    """A stack of stand-ins for all tests of a run; each file has datasets or users of its own."""
     return Stack(*standins)

@@ -24,8 +24,8 @@ def make(provider: Provider, **traits: Any) -> LSLoginAuthenticator:
         "client_secret": SECRET,
         "oauth_callback_url": "http://hub.localhost/hub/oauth_callback",
         "enable_auth_state": True,
-        "request_timeout": 2.0,
-        "discovery_timeout": 2.0,
+        "request_timeout": 20.0,
+        "discovery_timeout": 20.0,
         "allowed_groups": {"cytomine:users"},
         **traits,
     }

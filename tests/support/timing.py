@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -20,13 +21,13 @@ def computed(pid: int | str = "self") -> float:
     """Seconds of processor time of a process and of all that it started, as long as they stay its descendants."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        children = [
-            child
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:  # it has just ended: its parent has its time now, or will have
         return 0.0
+    children: list[str] = []
+    for task in tasks:
+        with contextlib.suppress(OSError):  # a thread may end meanwhile
+            children += (task / "children").read_text().split()
     return sum(map(int, fields[11:15])) / _TICK + sum(computed(child) for child in children)
 
 

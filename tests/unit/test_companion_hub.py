@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import httpx
 import pytest
 from bs4 import BeautifulSoup
 
@@ -88,3 +89,10 @@ def test_a_user_can_be_deleted_although_the_stack_cannot(hub):
     assert hub.api("DELETE", "/users/eve").status_code == 204
     assert "The stack cm-eve of eve was not deleted" in hub.log
     assert json.loads(hub.api("GET", "/users/eve").text)["status"] == 404
+
+
+def test_the_hub_does_not_load_the_operators_engine(hub):
+    hub.browser("fay").get("/hub/spawn")
+    loaded = httpx.get(f"{hub.url}/hub/modules", verify=False).json()["packages"]
+    assert "cytomine_spawner" in loaded
+    assert "kopf" not in loaded

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import datetime, timezone
 
 import pytest
@@ -332,9 +330,3 @@ def test_what_the_administrator_took_away_is_not_offered():
 def test_a_wrong_dataset_is_named_with_its_place(entries, place):
     with pytest.raises(ValueError, match=place):
         read_datasets(entries)
-
-
-def test_the_hub_does_not_load_the_operators_engine():
-    code = "import sys, cytomine_spawner.spawner; print(any(m.split('.')[0] == 'kopf' for m in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "False"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dev import choose
 from dev.cache import ROOT
-from dev.choose import Chosen, Rule
 from dev.console import Problem
-from dev.uses import Uses, is_test
+from dev.rings import choose
+from dev.rings.choose import Chosen, Rule
+from dev.rings.uses import Uses, is_test
 
 # A small project of the same shape as this one. test_far meets core.py by way of a support module and a function's import.
 TREE = {
@@ -347,7 +347,7 @@ def test_each_folder_at_the_top_has_a_rule(files: list[str]) -> None:
 def test_each_file_has_a_rule_and_the_rules_of_imports_find_a_test(
     files: list[str], broken: Callable[[str], Chosen]
 ) -> None:
-    unknown = "no rule in dev/choose.py", "no test is seen to use it"
+    unknown = "no rule in dev/rings/choose.py", "no test is seen to use it"
     bad = {}
     for file in files:
         why = broken(file).rings["lint"].whole
@@ -432,8 +432,8 @@ def test_several_names_lead_to_all_their_files_once_and_each_ring_gets_its_own(n
 def test_a_path_that_leads_to_nothing_and_one_of_no_ring_are_said(named_tree: Path) -> None:
     with pytest.raises(Problem, match=r"There is no tests/unit/test_y\.py"):
         choose.named(["tests/unit/test_y.py::test_a"], root=named_tree)
-    with pytest.raises(Problem, match=r"dev/rings\.py belongs to no ring"):
-        choose.by_ring([Path("dev/rings.py")])
+    with pytest.raises(Problem, match=r"dev/cache\.py belongs to no ring"):
+        choose.by_ring([Path("dev/cache.py")])
 
 
 def test_a_test_of_this_checkout_is_found_by_its_name() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import threading
 from pathlib import Path
 
 import pytest
 
-from dev import rings, venv
+from dev import venv
 from dev.console import Console
+from dev.rings import cli, environments, runs
+from dev.rings.times import Times
 
 
 def test_lanes_run_beside_each_other_and_a_failure_waits_for_the_others() -> None:
@@ -24,7 +28,7 @@ def test_lanes_run_beside_each_other_and_a_failure_waits_for_the_others() -> Non
         ended.set()
 
     with pytest.raises(ValueError, match="no pods"):
-        rings.side_by_side(threading.Event(), [fails, works])
+        cli.side_by_side(threading.Event(), [fails, works])
     assert ended.is_set()
 
 
@@ -35,7 +39,7 @@ def test_whoever_interrupts_one_lane_interrupts_all() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        rings.side_by_side(stopped, [interrupted, lambda: None])
+        cli.side_by_side(stopped, [interrupted, lambda: None])
     assert stopped.is_set()
 
 
@@ -49,33 +53,61 @@ def test_whoever_interrupts_one_lane_interrupts_all() -> None:
     ],
 )
 def test_progress_counts_tests_and_failures_and_nothing_else(said: str, progress: str) -> None:
-    assert rings.progress(said) == progress
+    assert runs.progress(said) == progress
 
 
 def test_a_run_without_a_test_is_told_and_a_ring_where_somebody_chose_among_them() -> None:
-    count = rings.Count(ran={"unit": 3, "unit-jupyterhub-5": 0, "api": 0, "api-jupyterhub-5": 0})
+    count = runs.Count(ran={"unit": 3, "unit-jupyterhub-5": 0, "api": 0, "api-jupyterhub-5": 0})
     assert count.empty(chosen=False) == ["unit-jupyterhub-5", "api", "api-jupyterhub-5"]
     assert count.empty(chosen=True) == ["api"]
 
 
-def test_each_test_runs_with_each_hub_that_it_meets(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = []
+def test_all_of_a_ring_runs_with_the_newest_hub_and_its_contract_with_the_oldest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands: dict[str, list[str]] = {}
 
-    def no_test(command: list[str], *_: object) -> int:
-        commands.append((command[0], command[command.index("-m", 3) + 1]))
-        return rings.NONE_CHOSEN
+    def no_test(command: list[str], run: runs.Run, *_: object) -> int:
+        commands[run.name] = command
+        return runs.NONE_CHOSEN
 
-    monkeypatch.setattr(rings, "_pytest", no_test)
-    environments = {"new": Path("new/python"), "old": Path("old/python")}
-    for extra, code in (([], rings.NONE_CHOSEN), (["-k", "chosen"], 0)):
-        ran = rings.Ran(Console(), environments, extra, alone=True)
-        ran.ring_with_each_hub("unit", {})
-        assert ran.codes == {"unit": code, "unit-new": code, "unit-old": code}
-    assert sorted(commands[:3]) == [
-        ("new/python", "hub_independent"),
-        ("new/python", "not hub_independent"),
-        ("old/python", "not hub_independent"),
-    ]
+    monkeypatch.setattr(runs, "_pytest", no_test)
+    pythons = {name: Path(name) for name in environments.HUBS}
+    for extra, code in (([], runs.NONE_CHOSEN), (["-k", "chosen"], 0)):
+        ran = runs.Ran(Console(), pythons, Times(tmp_path), extra, alone=True)
+        ran.quietly(runs.with_each_hub("unit", ["tests/unit"], 2), {})
+        assert ran.codes == {"unit": code, "unit-jupyterhub-5": code}
+    whole, contract = commands["unit"], commands["unit-jupyterhub-5"]
+    assert (whole[0], contract[0]) == ("jupyterhub-6", "jupyterhub-5")
+    assert "hub_contract" not in whole
+    assert contract[contract.index("-m", 3) + 1] == "hub_contract"
+    assert "--numprocesses=2" in whole
+
+
+def test_where_the_time_went_is_said_by_ring_by_test_and_as_a_whole_by_file_and_fixture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = Times(tmp_path)
+    with times.phase("unit"):
+        for number, worker in enumerate(("gw0", "gw1")):
+            test = f"tests/unit/test_{worker}.py::test_waits"
+            measured = {
+                "wall": 9.0,
+                "cpu": 1.0,
+                "collected": 3.0,
+                "tests": {test: {"setup": [1.0, 0.5], "call": [2.0 + number, 0.25], "teardown": [0.0, 0.0]}},
+                "fixtures": {"tests/unit::server": {"scope": "module", "times": 1, "wall": 0.75, "cpu": 0.5}},
+            }
+            (tmp_path / f"unit-{worker}.json").write_text(json.dumps(measured))
+    times.say(Console(), whole=False)
+    short = capsys.readouterr().out
+    assert re.search(r"^  unit +0\.\d s", short, re.MULTILINE)
+    assert short.index("4.0 s     0.8 s  tests/unit/test_gw1.py::test_waits") < short.index("test_gw0.py")
+    assert "Fixtures" not in short
+    times.say(Console(), whole=True)
+    said = capsys.readouterr().out
+    assert re.search(r"1\.5 s +1\.0 s +2  tests/unit::server \(module\)", said)
+    assert re.search(r"4\.0 s +0\.8 s +1\.0 s +1  tests/unit/test_gw1\.py", said)
 
 
 def test_a_new_environment_leaves_the_newest_of_the_former_ones(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
 import signal
-import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from dev.wait import until
+from tests.support import hubprocess
 from tests.support.chart import (
     BASE,
     EXAMPLES,
@@ -103,9 +103,15 @@ def of_chart(objects) -> dict:
     }
 
 
+@cache
+def of_example(path: Path) -> dict:
+    """The hub's files of a documented values file, rendered once for all tests."""
+    return of_chart(example(path))
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_each_documented_values_file_configures_only_traits_that_exist(deployment, path):
-    config = deployment.put(**of_chart(example(path))).load()
+    config = deployment.put(**of_example(path)).load()
     modules = {
         "JupyterHub": "jupyterhub.app",
         "CryptKeeper": "jupyterhub.crypto",
@@ -131,7 +137,7 @@ def test_jupyterhub_takes_the_values_of_each_documented_file(deployment, path):
 
     from cytomine_spawner import CytomineSpawner
 
-    config = deployment.put(**of_chart(example(path))).load()
+    config = deployment.put(**of_example(path)).load()
     hub = JupyterHub(config=config)
     hub.log.setLevel("CRITICAL")
     assert hub.spawner_class is CytomineSpawner
@@ -446,34 +452,26 @@ def test_a_real_hub_starts_with_it_and_the_culler_is_let_in(deployment, tmp_path
     )
     deployment.put(values, snippets={"proxy.py": SNIPPET.replace("PORT", str(port))})
     log = tmp_path / "hub.log"
-    with log.open("w") as output:
-        hub = subprocess.Popen(
-            [sys.executable, "-m", "jupyterhub", "--config", str(CONFIG)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    hub = hubprocess.start(tmp_path, [f"--config={CONFIG}"], dict(os.environ), log)
     try:
         wanted = ("200 GET /hub/api/users", "JupyterHub is now running")
         until(
-            lambda: all(w in log.read_text() for w in wanted) or hub.poll() is not None,
+            lambda: all(w in log.read_text() for w in wanted) or not hub.is_alive(),
             "the culler to read the users",
             60,
             cure=f"Read {log}",
         )
-        hub.send_signal(signal.SIGINT)
-        until(lambda: hub.poll() is not None, "the hub to end", 60, cure=f"Read {log}")
+        os.kill(hub.pid, signal.SIGINT)
+        hub.join(60)
     finally:
-        if hub.poll() is None:
-            hub.send_signal(signal.SIGUSR1)  # it says what its tasks wait for
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                hub.wait(3)
+        if hub.is_alive():
+            os.kill(hub.pid, signal.SIGUSR1)  # it says what its tasks wait for
+            hub.join(3)
             sys.stderr.write(log.read_text())
         hub.kill()
-        hub.wait(30)
+        hub.join(30)
     text = log.read_text()
+    assert hub.exitcode == 0, text[-3000:]
     assert "200 GET /hub/api/users" in text, text[-3000:]
     assert "(jupyterhub-idle-culler@" in text
     assert " 403 " not in text
@@ -485,15 +483,14 @@ def test_a_real_hub_starts_with_it_and_the_culler_is_let_in(deployment, tmp_path
 
 def test_a_hub_that_cannot_start_ends_with_the_sentence(deployment, tmp_path):
     deployment.put(merged(VALUES, {"lslogin": {"clientId": ""}}))
-    command = [sys.executable, "-m", "jupyterhub", "--config", str(CONFIG)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode != 0
+    log = tmp_path / "hub.log"
+    hub = hubprocess.start(tmp_path, [f"--config={CONFIG}"], dict(os.environ), log)
+    hub.join(60)
+    assert hub.exitcode
+    said = log.read_text()
     assert (
-        done.stderr.strip()
+        said.strip()
         .splitlines()[-1]
         .startswith("The hub cannot start: the value lslogin.clientId is not set")
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in said

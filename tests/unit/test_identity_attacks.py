@@ -47,6 +47,11 @@ def tokens(w: World) -> dict[str, Any]:
     return w.log_in(w.service.browser("ada"), ADA)
 
 
+@pytest.fixture(scope="module")
+def foreign() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 def taken(w: World, token: str, stack: str = ADA) -> list[int]:
     """What the places that take access tokens say to one."""
     client, header = w.service.client(), {"Authorization": f"Bearer {token}"}
@@ -117,9 +122,8 @@ def test_the_public_key_is_no_password_for_another_algorithm(w: World, tokens: d
     "header", [{}, {"kid": "unknown"}, {"jku": "http://127.0.0.1/keys"}, {"kid": "../../dev/null"}]
 )
 def test_a_token_of_a_foreign_key_opens_nothing(
-    w: World, tokens: dict[str, Any], header: dict[str, str]
+    w: World, tokens: dict[str, Any], foreign: rsa.RSAPrivateKey, header: dict[str, str]
 ) -> None:
-    foreign = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     claims = unverified(tokens["access_token"])
     token = jwt.encode(claims, foreign, "RS256", headers={"kid": current(w).kid, **header})
     assert taken(w, token) == BAD

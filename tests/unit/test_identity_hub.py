@@ -12,7 +12,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from tests.support.adapter import Pkce, answer
-from tests.support.hub import free_port, process
+from tests.support.hub import free_port, process, rest
 from tests.support.identity import GATEWAY_SECRET, World, unverified, world
 from tests.support.stacks import PREFIX, a_stack
 
@@ -70,12 +70,11 @@ class Hub:
     """A real hub and the service at it."""
 
     url: str
-    admin: str
+    admin: httpx.Client
     w: World
 
     def api(self, method: str, path: str, **body: object) -> httpx.Response:
-        headers = {"Authorization": f"token {self.admin}"}
-        answer = httpx.request(method, f"{self.url}/hub/api{path}", headers=headers, json=body or None)
+        answer = self.admin.request(method, path, json=body or None)
         assert answer.status_code < 300, answer.text
         return answer
 
@@ -128,11 +127,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         "TEST_ADMIN": admin,
     }
     with (
+        rest(url, admin) as api,
         process(folder, CONFIG, url, env),
         world(port=port, api_url=f"{url}/hub/api", api_token=token, hub_host=url, cache_max_age=60) as made,
     ):
         made.vault.put("cm-ada-secrets", oidc_client_secret=GATEWAY_SECRET)
-        yield Hub(url, admin, made)
+        yield Hub(url, api, made)
 
 
 @pytest.fixture(autouse=True)
@@ -174,10 +174,7 @@ def test_a_share_of_the_owners_server_lets_in_as_long_as_it_lasts(hub: Hub) -> N
     assert page.status_code == 403
     hub.log_in("ada")
     # It does not start here, but the hub knows of it from now on.
-    start = httpx.post(
-        f"{hub.url}/hub/api/users/ada/server", headers={"Authorization": f"token {hub.admin}"}, timeout=30
-    )
-    assert start.status_code == 500
+    assert hub.admin.post("/users/ada/server").status_code == 500
     hub.api("POST", "/shares/ada/", user="eve")
     hub.believe_nothing()
     _, pkce, page = hub.log_in("eve")

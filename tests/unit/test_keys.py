@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -20,9 +20,12 @@ from cytomine_spawner.stacks.members import HubUser, Role
 from cytomine_spawner.stacks.model import Desired, Members, Phase, Stack, user_label
 from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
 from dev.standin.local import Local
+from tests.support.importing import Stack as Stand
 from tests.support.secretstore import FakeSecrets
 from tests.support.stacks import FakeStore, a_stack
-from tests.support.standin import Issuer, local_stack
+from tests.support.standin import Issuer
+
+pytest_plugins = ["tests.support.importstack"]
 
 RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
 OWNERS, BOBS = "cm-ada-connection", "cm-ada-connection-bob"
@@ -45,9 +48,8 @@ class Core:
 
 
 @pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
-    with local_stack(tmp_path_factory.mktemp("keys")) as (local, issuer):
-        yield Core(local, issuer)
+def core(stack: Stand) -> Core:
+    return Core(stack.local, stack.issuer)
 
 
 class World:

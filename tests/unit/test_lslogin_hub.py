@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ import httpx
 import pytest
 from bs4 import BeautifulSoup
 
+from tests.support.hub import free_port, process
 from tests.support.lsloginfake import ADA, BY, CLIENT, MARKS, ROOT, SECRET, USERS, Provider, wait_until
 
 CONFIG = """
@@ -63,49 +63,30 @@ c.LSLoginAuthenticator.auth_refresh_age = 1
 """
 
 
+@dataclass
 class Hub:
-    """A running hub and its log."""
+    """A running hub and its log; its address ends with a slash."""
 
-    def __init__(self, folder: Path, provider: Provider, **env: str) -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port = found.getsockname()[1]
-        folder.mkdir(exist_ok=True)
-        (folder / "config.py").write_text(CONFIG)
-        (folder / "client-secret").write_text(SECRET)
-        self.url = f"http://127.0.0.1:{port}/hub/"
-        self.client = httpx.Client(base_url=self.url, verify=False)
-        self.log = folder / "log"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "JUPYTERHUB_CRYPT_KEY": secrets.token_hex(32),
-            "TEST_PORT": str(port),
-            "TEST_ISSUER": provider.issuer,
-            "TEST_CLIENT": CLIENT,
-            **env,
-        }
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "--config", "config.py"],
-                cwd=folder,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        wait_until(self.answers, f"the hub to answer; its log: {self.log.read_text()[-3000:]}", 60)
+    url: str
+    log: Path
 
-    def answers(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            return self.client.get("health", timeout=2).status_code == 200
-        except httpx.HTTPError:
-            return False
 
-    def stop(self) -> None:
-        self.client.close()
-        self.process.terminate()
-        self.process.wait(20)
+@contextmanager
+def running(folder: Path, provider: Provider, **environment: str) -> Iterator[Hub]:
+    """A hub whose users log in at the provider."""
+    port = free_port()
+    (folder / "client-secret").write_text(SECRET)
+    env = {
+        **os.environ,
+        "JUPYTERHUB_CRYPT_KEY": secrets.token_hex(32),
+        "TEST_PORT": str(port),
+        "TEST_ISSUER": provider.issuer,
+        "TEST_CLIENT": CLIENT,
+        **environment,
+    }
+    url = f"http://127.0.0.1:{port}"
+    with process(folder, CONFIG, url, env):
+        yield Hub(f"{url}/hub/", folder / "hub.log")
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +97,9 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def hub(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    running = Hub(tmp_path_factory.mktemp("hub"), provider)
-    yield running
-    running.stop()
-    text = running.log.read_text()
+    with running(tmp_path_factory.mktemp("hub"), provider) as hub:
+        yield hub
+    text = hub.log.read_text()
     assert "Login failed (down)" in text, "the log is not the hub's"
     assert "Login failed (refused): LS Login answered access_denied: 'told <b>x</b> [hidden]'" in text
     leaks = [line for line in text.splitlines() if any(mark in line for mark in MARKS)]
@@ -403,16 +383,18 @@ def test_pages_need_no_script_and_have_one_heading_and_a_title(
 def test_with_the_check_before_login_an_outage_is_told_before_the_browser_leaves(
     provider: Provider, tmp_path: Path
 ) -> None:
-    hub = Hub(tmp_path, provider, TEST_PROBE="1", JUPYTERHUB_CRYPT_KEY="")
-    try:
+    with (
+        running(tmp_path, provider, TEST_PROBE="1", JUPYTERHUB_CRYPT_KEY="") as hub,
+        httpx.Client(base_url=hub.url, verify=False) as client,
+    ):
         provider.broken = {".well-known/openid-configuration": 503}
-        down = hub.client.get("oauth_login", params={"next": "/hub/token"})
+        down = client.get("oauth_login", params={"next": "/hub/token"})
         assert (down.status_code, kind(down)) == (503, "down")
         assert links(down)["Try again"] == "/hub/oauth_login?next=%2Fhub%2Ftoken"
         provider.broken = {}
 
         def leaves() -> bool:
-            answer = hub.client.get("oauth_login")
+            answer = client.get("oauth_login")
             return answer.status_code == 302 and answer.headers["location"].startswith(provider.issuer)
 
         wait_until(leaves, "the login to work again", 15)
@@ -422,5 +404,3 @@ def test_with_the_check_before_login_an_outage_is_told_before_the_browser_leaves
             browser.get("logout")
         assert provider.ended[-1]["post_logout_redirect_uri"] == f"{hub.url}logout"
         assert "id_token_hint" not in provider.ended[-1]
-    finally:
-        hub.stop()

@@ -28,9 +28,12 @@ from cytomine_spawner.stacks.keys import Connections
 from cytomine_spawner.stacks.members import Hub
 from cytomine_spawner.stacks.model import Desired, Members, Phase, Reason, Stack
 from dev.standin.local import Local, free_port
+from tests.support.importing import Stack as Stand
 from tests.support.secretstore import FakeSecrets
 from tests.support.stacks import PREFIX, FakeStore, Service, a_stack, serving
-from tests.support.standin import Issuer, local_stack
+from tests.support.standin import Issuer
+
+pytest_plugins = ["tests.support.importstack"]
 
 VARIABLES = ("CYTOMINE_HOST", "CYTOMINE_PUBLIC_KEY", "CYTOMINE_PRIVATE_KEY")
 RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
@@ -39,9 +42,8 @@ RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
 class World:
     """A Cytomine, the service that gives its keys, and a notebook's environment."""
 
-    def __init__(self) -> None:
-        self.local: Local
-        self.issuer = Issuer()
+    def __init__(self, local: Local, issuer: Issuer) -> None:
+        self.local, self.issuer = local, issuer
         self.service: Service
         self.connections: Connections
         self.address = ""
@@ -70,13 +72,9 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    world = World()
-    with (
-        local_stack(tmp_path_factory.mktemp("notebook"), world.issuer) as (local, _),
-        serving(connections=world.make) as service,
-    ):
-        world.local, world.service = local, service
+def running(stack: Stand) -> Iterator[World]:
+    world = World(stack.local, stack.issuer)
+    with serving(connections=world.make) as world.service:
         yield world
 
 

@@ -15,7 +15,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from cytomine_spawner.stacks import members
-from tests.support.hub import free_port, process
+from tests.support.hub import free_port, process, rest
 from tests.support.stacks import PREFIX, Service, a_stack, serving, xsrf
 
 CONFIG = """
@@ -79,15 +79,14 @@ c.JupyterHub.load_roles = [
 @dataclass
 class Hub:
     url: str
-    admin: str
+    api: httpx.Client
     monitor: str
 
     def token(self, user: str, *scopes: str) -> str:
         """A token of a user's own, as from the hub's token page."""
-        api, headers = f"{self.url}/hub/api/users/{user}", {"Authorization": f"token {self.admin}"}
-        assert httpx.post(api, headers=headers).status_code in (201, 409)
+        assert self.api.post(f"/users/{user}").status_code in (201, 409)
         body = {"scopes": list(scopes)} if scopes else {}
-        answer = httpx.post(f"{api}/tokens", headers=headers, json=body)
+        answer = self.api.post(f"/users/{user}/tokens", json=body)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["token"])
 
@@ -96,22 +95,22 @@ class Hub:
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Service]]:
     folder = tmp_path_factory.mktemp("hub")
     hub_url, port = f"http://127.0.0.1:{free_port()}", free_port()
-    hub = Hub(hub_url, secrets.token_hex(16), secrets.token_hex(16))
-    token = secrets.token_hex(16)
+    admin, monitor, token = (secrets.token_hex(16) for _ in range(3))
     env = {
         **os.environ,
         "TEST_HUB": hub_url,
         "TEST_SERVICE": f"http://127.0.0.1:{port}",
         "TEST_TOKEN": token,
-        "TEST_ADMIN": hub.admin,
-        "TEST_MONITOR": hub.monitor,
+        "TEST_ADMIN": admin,
+        "TEST_MONITOR": monitor,
     }
     with (
+        rest(hub_url, admin) as api,
         process(folder, CONFIG, hub_url, env),
         serving(port, api_url=f"{hub_url}/hub/api", api_token=token, hub_host=hub_url) as service,
     ):
         service.put(a_stack("ada"), a_stack("bob"))
-        yield hub, service
+        yield Hub(hub_url, api, monitor), service
 
 
 def log_in(both: tuple[Hub, Service], name: str) -> tuple[httpx.Client, httpx.Response]:
@@ -196,13 +195,12 @@ def test_a_callback_with_a_foreign_state_logs_nobody_in(both: tuple[Hub, Service
 
 def test_users_groups_and_shares_of_a_real_hub_make_members(both: tuple[Hub, Service]) -> None:
     hub, service = both
-    api = service.client(headers={"Authorization": f"token {hub.admin}"})
-    api.base_url = httpx.URL(f"{hub.url}/hub/api")
+    api = hub.api
     tokens = {name: hub.token(name) for name in ("ada", "dora", "gil", "sam@lifescience-ri.eu", "stan")}
     for group, user in (("lab", "gil"), ("partners", "stan")):
         assert api.post(f"/groups/{group}").status_code == 201
         assert api.post(f"/groups/{group}/users", json={"users": [user]}).status_code == 200
-    api.post("/users/ada/server", timeout=60)
+    api.post("/users/ada/server")
     for share in ({"user": "sam@lifescience-ri.eu"}, {"group": "partners"}):
         answer = api.post("/shares/ada/", json=share)
         assert answer.status_code == 200, answer.text
@@ -241,5 +239,5 @@ def test_users_groups_and_shares_of_a_real_hub_make_members(both: tuple[Hub, Ser
     *found, active, strange = asyncio.run(outside())
     assert [role and role.value for role in found] == [*roles.values(), None]
     assert (active, strange) == (True, False)
-    told = api.get("/users/ada?include_stopped_servers", timeout=10).json()
+    told = api.get("/users/ada?include_stopped_servers").json()
     assert told["servers"][""]["last_activity"].startswith(now.strftime("%Y-%m-%dT%H:%M:%S"))

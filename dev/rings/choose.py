@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dev.cache import ROOT
 from dev.console import Problem
-from dev.uses import Uses, is_test, nodes, parse
+from dev.rings.uses import Uses, is_test, nodes, parse
 
 RINGS = ("lint", "unit", "api", "cluster", "browser")
 PODS = ("cluster", "browser")
@@ -25,11 +25,11 @@ HIDDEN: dict[str, tuple[str, ...]] = {
     # Programs that ./test builds or fetches, and names to the tests in the environment.
     "tests/support/gateway.py": ("dev/host.py",),
     "tests/support/gateway_login.py": ("dev/oauth2proxy/",),
-    "dev/rings.py": ("tests/support/timing.py",),
+    "dev/rings/runs.py": ("tests/support/timing.py",),
 }
 # It looks at the whole checkout, whose files this module and it name only to speak of them.
 LOOKS_AT_ALL = "tests/unit/test_dev_choose.py"
-LISTS = ("dev/choose.py", LOOKS_AT_ALL)
+LISTS = ("dev/rings/choose.py", LOOKS_AT_ALL)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ RULES = (
             "pyproject.toml",
             "tests/constraints.txt",
             "tests/conftest.py",
-            "dev/rings.py",
+            "dev/rings/cli.py",
+            "dev/rings/environments.py",
+            "dev/rings/runs.py",
             "dev/venv.py",
             "test",
         ),
@@ -84,7 +86,7 @@ RULES = (
     Rule(("images/*", ".dockerignore", "setup.py"), "is part of the images", PODS),
     Rule(("notebooks/*",), "runs in a notebook's pod", tests=NOTEBOOKS),
     Rule(("dev/cluster/*",), "is part of the cluster and of the API server", ("api", *PODS)),
-    Rule(("dev/choose.py", "dev/uses.py"), "chooses tests", used=True),
+    Rule(("dev/rings/*",), "starts and chooses tests", used=True),
     Rule(("dev/*",), "installs the tests' hub, or runs in its cluster", PODS),
     Rule(
         ("cytomine_spawner/notebook/lab/*",),
@@ -181,7 +183,7 @@ def chosen(changed: list[str], uses: Uses, root: Path = ROOT) -> Chosen:
     for file in changed:
         rule = rule_of(file)
         if rule is None:
-            _whole(found, RINGS, f"{file} changed and no rule in dev/choose.py tells what it can break")
+            _whole(found, RINGS, f"{file} changed and no rule in dev/rings/choose.py tells what it can break")
             continue
         _whole(found, rule.rings, f"{file} changed, which {rule.why}")
         if rule.used and (root / file).exists() and not any(map(is_test, uses.users([file]))):

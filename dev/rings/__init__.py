@@ -1,0 +1,1 @@
+"""``./test``: every ring of tests, with all that they need."""
