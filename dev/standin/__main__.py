@@ -1,4 +1,7 @@
-"""Stand-in for Cytomine: one program that plays one of its services, named by its argument or by ROLE."""
+"""Stand-in for Cytomine: one program that plays one of its services, named by its argument or by ROLE.
+
+On a laptop it may play several, each with a port of its own in ``STANDIN_PORT_<ROLE>``: most of a start is imports.
+"""
 
 from __future__ import annotations
 
@@ -45,34 +48,42 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> int:
     return 0
 
 
-async def run(settings: Settings) -> int:
-    """Start after the delay that tests may ask for, serve until SIGTERM; the exit status."""
+async def run(parts: list[Settings]) -> int:
+    """Start after the delay that tests may ask for, serve until SIGTERM or until one part ends; the exit status."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if settings.start_delay:
-        LOG.info("waiting %s s before the start", settings.start_delay)
+    if delay := parts[0].start_delay:
+        LOG.info("waiting %s s before the start", delay)
         waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait([waiting], timeout=settings.start_delay)
+        await asyncio.wait([waiting], timeout=delay)
         waiting.cancel()
-    return 0 if stop.is_set() else await _serve(settings, stop)
+
+    async def play(settings: Settings) -> int:
+        try:
+            return await _serve(settings, stop)
+        finally:
+            stop.set()
+
+    return 0 if stop.is_set() else max(await asyncio.gather(*(play(part) for part in parts)))
 
 
 def main() -> int:
     """The command."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
-    role = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("ROLE", "")
-    if role not in ROLES:
-        LOG.error("unknown role %r: name one of %s as argument or in ROLE", role, ", ".join(ROLES))
-        return 2
+    roles = sys.argv[1:] or [os.environ.get("ROLE", "")]
+    for role in roles:
+        if role not in ROLES:
+            LOG.error("unknown role %r: name one of %s as argument or in ROLE", role, ", ".join(ROLES))
+            return 2
     try:
-        settings = Settings(role)
+        parts = [Settings(role) for role in roles]
     except ValueError as error:
         LOG.error("a setting is no number: %s", error)
         return 2
-    return asyncio.run(run(settings))
+    return asyncio.run(run(parts))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from dev import host
+from dev import cache, host
 from dev.console import Console, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +31,8 @@ PACKAGES = {
     str(BINARIES / "initdb"): "postgresql-15",
     "/usr/share/postgresql/15/extension/postgis.control": "postgresql-15-postgis-3",
 }
+# In a database cluster's folder, which is its user's alone.
+KEPT = "standin-password"
 PROBES = {
     "core": "/server/ping",
     "repository": "/ping",
@@ -60,16 +63,20 @@ def need_postgis() -> None:
 
 
 def free_port() -> int:
-    """A port that is free on loopback now.
+    """A port that is free on loopback now, and that no process gives away again as long as this one lives.
 
     It is below those that the kernel gives to outgoing connections: one of them could be taken while its
-    server is down, and the server could not come back.
+    server is down, and the server could not come back. Until a server listens, only the name of another socket
+    shows that the port is somebody's: tests run side by side.
     """
     while True:
-        port = 20_000 + secrets.randbelow(12_000)
+        port, name = 20_000 + secrets.randbelow(12_000), socket.socket(socket.AF_UNIX)
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
+            name.bind(f"\0cytomine-standin-port-{port}")
+            name.detach()  # open until this process ends
             return port
+        name.close()
 
 
 def _account() -> dict[str, int]:
@@ -80,12 +87,51 @@ def _account() -> dict[str, int]:
     return {"user": entry.pw_uid, "group": entry.pw_gid}
 
 
+def _empty(superuser: str) -> Path:
+    """An empty database cluster to copy, which takes a tenth of making one; its superuser's password is in it."""
+
+    def make(folder: Path) -> None:
+        # Not in the cache, whose way PostgreSQL's own user may not go.
+        with tempfile.TemporaryDirectory(prefix="postgres-") as place:
+            account, made, password = _account(), Path(place) / "pgdata", Path(place) / "password"
+            made.mkdir(mode=0o700)
+            password.touch(mode=0o600)
+            password.write_text(secrets.token_hex(16))
+            if account:
+                for path in (made, password):
+                    os.chown(path, account["user"], account["group"])
+                _open_parents(made)
+            command = [BINARIES / "initdb", "--no-sync", "-D", made, "-U", superuser, "-A", "scram-sha-256"]
+            command += ["-E", "UTF8", "--locale=C.UTF-8", f"--pwfile={password}"]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=120, **account
+            )
+            if done.returncode:
+                raise Problem(f"initdb failed: {done.stderr.strip()[-300:]}", "See whether the disk is full")
+            password.rename(made / KEPT)
+            _copy(made, folder / "pgdata")
+
+    version = subprocess.run([BINARIES / "postgres", "--version"], capture_output=True, text=True, check=True)
+    # Another user's PostgreSQL takes no folder of this one's.
+    key = cache.digest([Path(__file__)], version.stdout, superuser, str(_account() or os.geteuid()))
+    return cache.built("postgres", key, make, keep=6) / "pgdata"
+
+
+def _copy(source: Path, target: Path) -> None:
+    command = ["cp", "--archive", "--reflink=auto", source, target]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode:
+        raise Problem(
+            f"{target} cannot be written: {done.stderr.strip()[-300:]}", "See whether the disk is full"
+        )
+
+
 class PostGIS:
     """A private database cluster in a folder; the superuser is ``docker``, as in the stacks."""
 
     def __init__(self, folder: Path, superuser: str = "docker") -> None:
         self.folder, self.superuser = folder / "pgdata", superuser
-        self.port, self.password = free_port(), secrets.token_hex(16)
+        self.port, self.password = free_port(), ""
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "postgres.log"
 
@@ -94,31 +140,12 @@ class PostGIS:
         need_postgis()
         account = _account()
         if not self.folder.exists():
-            self.folder.mkdir(parents=True)
-            password = self.folder.parent / "pgpass"
-            password.write_text(self.password)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            _copy(_empty(self.superuser), self.folder)
             if account:
                 # A test's temporary folders are closed to other users.
-                for parent in (self.folder, password):
-                    os.chown(parent, account["user"], account["group"])
                 _open_parents(self.folder)
-            command = [
-                BINARIES / "initdb",
-                "--no-sync",
-                "-D",
-                self.folder,
-                "-U",
-                self.superuser,
-                "-A",
-                "scram-sha-256",
-            ]
-            command += ["-E", "UTF8", "--locale=C.UTF-8", f"--pwfile={password}"]
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=120, **account
-            )
-            if done.returncode:
-                raise Problem(f"initdb failed: {done.stderr.strip()[-300:]}", "See whether the disk is full")
-            password.unlink()
+        self.password = (self.folder / KEPT).read_text()
         options = ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
         options += ["-c", "fsync=off", "-c", "shared_buffers=32MB"]
         with self._log.open("ab") as log:
@@ -225,38 +252,45 @@ class Local:
             "SPRING_SECURITY_OAUTH2_RESOURCESERVER_JWT_ISSUER_URI": issuer,
             "SPRING_SECURITY_OAUTH2_RESOURCESERVER_JWT_JWK_SET_URI": jwks,
         }
+        if "PYTHONPYCACHEPREFIX" in os.environ:
+            # Else each stand-in keeps its bytecode in the checkout.
+            self.variables["PYTHONPYCACHEPREFIX"] = os.environ["PYTHONPYCACHEPREFIX"]
         if modules:
             self.variables["STANDIN_NODE_MODULES"] = str(modules)
         self.pims = at["pims"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs: dict[str, Path] = {}
 
-    def launch(self, role: str, **extra: str) -> subprocess.Popen[bytes]:
-        """Start one service; its log is ``<role>.log`` in the folder."""
-        variables = {**self.variables, **self.database.environment(), "STANDIN_PORT": str(self.ports[role])}
+    def launch(self, *roles: str, **extra: str) -> subprocess.Popen[bytes]:
+        """Start one service, or some in one process that is known by the first; its log is in the folder."""
+        variables = {**self.variables, **self.database.environment()}
+        for role in roles:
+            variables[f"STANDIN_PORT_{role.upper().replace('-', '_')}"] = str(self.ports[role])
+            self._logs[role] = self.folder / f"{roles[0]}.log"
         # The same name means the address of the images for the browser in web-ui.
-        variables["PIMS_URL"] = f"{self.url}/ims" if role == "web-ui" else self.pims
-        if role == "web-ui":
+        variables["PIMS_URL"] = f"{self.url}/ims" if "web-ui" in roles else self.pims
+        if "web-ui" in roles:
             variables |= {"CORE_URL": f"{self.url}/api", "IAM_URL": self.issuer}
-        with (self.folder / f"{role}.log").open("ab") as log:
+        with self._logs[roles[0]].open("ab") as log:
             process = subprocess.Popen(
-                [self.python, "-m", "dev.standin", role],
+                [self.python, "-m", "dev.standin", *roles],
                 env={**variables, **extra},
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
             )
-        self.processes[role] = process
+        self.processes[roles[0]] = process
         return process
 
     def wait(self, role: str, seconds: float = 60) -> None:
         """Wait until its probe answers."""
         url = f"http://127.0.0.1:{self.ports[role]}{PROBES.get(role, '/server/ping')}"
-        log = self.folder / f"{role}.log"
+        log = self._logs[role]
         _wait(lambda: answers(url), seconds, f"{role} does not start, see {log}: {_tail(log)}")
 
     def log(self, role: str) -> str:
         """What the service has said."""
-        return (self.folder / f"{role}.log").read_text()
+        return self._logs[role].read_text()
 
     def stop(self, role: str) -> int:
         """End one service as Kubernetes does; its exit status."""
@@ -269,14 +303,18 @@ class Local:
         """The whole stack, in upstream's order."""
         try:
             self.database.start()
-            for role in ("mongo", "cbir", "pims", "web-ui", "gateway", "repository"):
-                self.launch(role)
+            # Most of a start is imports. Core is alone, as it does most, and fails and comes back alone.
+            self.launch("repository", "mongo", "cbir", "web-ui")
+            self.launch("pims", "gateway")
             self.wait("repository")
             self.launch("core")
             for role in ("pims", "cbir", "web-ui", "core", "gateway"):
                 self.wait(role)
             yield self
         finally:
+            # All at once, then one after the other: each takes its time to end.
+            for process in self.processes.values():
+                process.terminate()
             for role in list(self.processes):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.stop(role)

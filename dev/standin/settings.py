@@ -71,8 +71,9 @@ class Settings:
 
     @property
     def port(self) -> int:
-        """The role's port: ``PORT`` where upstream reads it, else ``STANDIN_PORT``, else upstream's."""
-        own = env("STANDIN_PORT", "PORT" if self.role == "core" else "STANDIN_PORT")
+        """The role's port: ``STANDIN_PORT_<ROLE>``, ``STANDIN_PORT``, ``PORT`` as upstream reads it, or upstream's."""
+        named = f"STANDIN_PORT_{self.role.upper().replace('-', '_')}"
+        own = env(named, "STANDIN_PORT", "PORT" if self.role == "core" else "STANDIN_PORT")
         return int(own) if own else PORTS[self.role]
 
     @property

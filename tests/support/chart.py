@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 BASE = {"lslogin": {"clientId": "client", "clientSecretName": "lslogin-client"}}
 # Helm built from source believes in an old Kubernetes unless told.
 KUBERNETES = "1.34.0"
+# The same as yaml.SafeLoader, but in C where PyYAML has that.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Object = dict[str, Any]
 
@@ -65,9 +67,16 @@ def template(
 
 def render(values: Mapping[str, Any] | None = None, *more: str, release: str = "hub") -> list[Object]:
     """The objects that the chart makes of values; Helm must have no complaint."""
-    done = template(BASE if values is None else values, *more, release=release)
+    text = _rendered(json.dumps(BASE if values is None else values), more, release)
+    return [document for document in yaml.load_all(text, LOADER) if document]
+
+
+@cache
+def _rendered(values: str, more: tuple[str, ...], release: str) -> str:
+    # Most tests look at the same few renderings; that two are the same is a test of its own.
+    done = template(json.loads(values), *more, release=release)
     assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return done.stdout
 
 
 def example(path: Path) -> list[Object]:

@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 from cytomine_spawner.stacks import model, render
 from cytomine_spawner.stacks.model import StackSpec
 from cytomine_spawner.stacks.settings import StackSettings
-from tests.support.hub import free_port
+from dev.standin.local import free_port
 
 NGINX = os.environ.get("NGINX_PROGRAM") or shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 MODULES = os.environ.get("NGINX_MODULES", "/usr/lib/nginx/modules")
@@ -281,8 +282,10 @@ def running(
     finally:
         process.terminate()
         process.wait(10)
+        # Each looks twenty times a second whether it is to end.
+        with ThreadPoolExecutor(len(servers)) as pool:
+            list(pool.map(Server.shutdown, servers.values()))
         for server in servers.values():
-            server.shutdown()
             server.server_close()
 
 
@@ -292,7 +295,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     while not _listens(port):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
-        threading.Event().wait(0.05)
+        threading.Event().wait(0.01)
 
 
 def _listens(port: int) -> bool:

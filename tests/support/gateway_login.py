@@ -25,9 +25,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from dev.standin.local import free_port
 from tests.support.gateway import MISSING as NO_NGINX
 from tests.support.gateway import Answer, Door, running, wait_for
-from tests.support.hub import free_port
 
 PROGRAM = os.environ.get("OAUTH2_PROXY_PROGRAM") or shutil.which("oauth2-proxy")
 MISSING = NO_NGINX or not PROGRAM

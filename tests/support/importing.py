@@ -33,7 +33,7 @@ def square(x: float, y: float, side: float) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": [ring]}
 
 
-def make(root: Path, name: str, features: list[dict[str, Any]] | None = None) -> Path:
+def make(root: Path, name: str, features: list[dict[str, Any]] | None = None, *, count: int = COUNT) -> Path:
     """A dataset of two images, the first with annotations: squares, one at each corner among them, and others."""
     folder = root / f"uuid-{name}" / f"DATASET_{name}"
     for number in (1, 2):
@@ -46,7 +46,7 @@ def make(root: Path, name: str, features: list[dict[str, Any]] | None = None) ->
             for x, y in ((0, 0), (WIDTH - 10, 0), (WIDTH - 10, HEIGHT - 10), (0, HEIGHT - 10))
         ]
         features += [
-            feature(square(40 + 14 * (n % 30), 40 + 14 * (n // 30), 12), "cell") for n in range(COUNT - 7)
+            feature(square(40 + 14 * (n % 30), 40 + 14 * (n // 30), 12), "cell") for n in range(count - 7)
         ]
         features.append(feature({"type": "Point", "coordinates": [300.5, 200.25]}, "mark"))
         features.append(feature({"type": "LineString", "coordinates": [[10, 300], [90, 320]]}, "mark"))
@@ -109,7 +109,7 @@ class Stack:
         images = self.get(f"/api/project/{number}/imageinstance.json?max=0")["collection"]
         query = f"project={number}&max=0&showWKT=true&showTerm=true&showMeta=true"
         terms = self.get(f"/api/ontology/{ontology}/term.json?size=100")["collection"]
-        found = self.get("/api/ontology.json?size=100")["collection"]
+        found = self.get("/api/ontology.json?size=1000")["collection"]
         return {
             "projects": len(projects),
             "ontologies": len([o for o in found if o["name"] == name]),
@@ -120,11 +120,11 @@ class Stack:
         }
 
 
-def whole(stack: Stack, name: str) -> dict[str, Any]:
+def whole(stack: Stack, name: str, count: int = COUNT) -> dict[str, Any]:
     """What the stack holds of a dataset that is in it once and with all that belongs to it."""
     found = stack.inside(name)
     assert (found["projects"], found["ontologies"]) == (1, 1)
     assert found["images"] == [f"{name}-1.png", f"{name}-2.png"]
     assert found["terms"] == ["cell", "corner", "mark"]
-    assert len(found["annotations"]) == COUNT
+    assert len(found["annotations"]) == count
     return found

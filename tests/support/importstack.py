@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
+from dev.standin.local import Local
 from tests.support.importing import Stack
-from tests.support.standin import local_stack
+from tests.support.standin import Issuer
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(standins: tuple[Local, Issuer]) -> Stack:
     """A stack of stand-ins for all tests of a run; each file has datasets or users of its own."""
-    with local_stack(tmp_path_factory.mktemp("stack")) as (local, issuer):
-        yield Stack(local, issuer)
+    return Stack(*standins)

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.hub import free_port
+from dev.standin.local import free_port
 from tests.support.person import wait
 
 ROOT = Path(__file__).parents[2]

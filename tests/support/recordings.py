@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,22 @@ class Exchange:
         return str(self.data["name"])
 
 
+@cache
 def load() -> list[Exchange]:
-    """All exchanges in the order in which they were recorded."""
+    """All exchanges in the order in which they were recorded; nobody changes them."""
     found = [
         Exchange(path.stem, json.loads(line))
         for path in FOLDER.glob("*.jsonl")
         for line in path.read_text().splitlines()
     ]
     return sorted(found, key=lambda e: e.data["n"])
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    # Looking for proxies in the environment takes longer than all else that it does.
+    session.trust_env = False
+    return session
 
 
 @dataclass
@@ -62,7 +71,7 @@ class Player:
     files: dict[str, Path]
     ids: Ids = field(default_factory=Ids)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
-    session: requests.Session = field(default_factory=requests.Session)
+    session: requests.Session = field(default_factory=_session)
     people: dict[str, str | None] = field(
         default_factory=lambda: {
             "alice": "ADMIN",

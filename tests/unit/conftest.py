@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+from dev.standin.local import Local
 from tests.support.gateway import Door, running
+from tests.support.standin import Issuer, local_stack
+
+# How long an example takes says how busy the machine is, where tests run side by side.
+hypothesis.settings.register_profile(
+    "unit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unit")
 
 # What JupyterHub, KubeSpawner and HubOAuth do for us could differ from one version to the next in these: a real hub runs,
 # or the classes that a hub makes and calls are ours. All else knows the hub by its REST API at most, and runs once.
@@ -40,6 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent and item.path.name in HUB_CONTRACT:
             item.add_marker(pytest.mark.hub_contract)
+
+
+@pytest.fixture(scope="session")
+def standins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Local, Issuer]]:
+    """A stack of stand-ins for all tests that make what they need in projects of their own."""
+    with local_stack(tmp_path_factory.mktemp("standins")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dev.standin.local import free_port
 from tests.support import recordings
 from tests.support.gateway import (
     GOOD,
@@ -27,7 +28,6 @@ from tests.support.gateway import (
     say,
     tell,
 )
-from tests.support.hub import free_port
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import requests
 from cytomine import models
 
 from dev.standin.local import Local
-from tests.support.standin import Issuer, local_stack, slides
+from tests.support.standin import Issuer, slides
 
 
 class Stack:
@@ -36,11 +35,8 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("client")
-    (folder / "files").mkdir()
-    with local_stack(folder) as (local, issuer):
-        yield Stack(local, issuer, slides(folder / "files"))
+def stack(standins: tuple[Local, Issuer], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    return Stack(*standins, slides(tmp_path_factory.mktemp("client")))
 
 
 @pytest.fixture(scope="module")

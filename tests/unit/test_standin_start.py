@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from dev.standin.local import Local, PostGIS, answers
+from dev.standin.local import Local, PostGIS, answers, free_port
 from tests.support.standin import Issuer
+
+# What core needs at its start, beside the database.
+BEFORE_CORE = ("mongo", "repository")
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +26,28 @@ def issuer() -> Iterator[Issuer]:
     made.close()
 
 
-@pytest.fixture
-def local(tmp_path: Path, issuer: Issuer) -> Iterator[Local]:
-    """A stack with its database up and nothing else started."""
-    stack = Local(tmp_path, issuer.issuer, issuer.jwks)
+@pytest.fixture(scope="module")
+def _stack(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[Local]:
+    stack = Local(tmp_path_factory.mktemp("stack"), issuer.issuer, issuer.jwks)
     stack.database.start()
     yield stack
     for role in list(stack.processes):
         stack.stop(role)
     stack.database.stop()
+
+
+@pytest.fixture
+def local(_stack: Local) -> Local:
+    """A stack with its database, mongo and repository up, and nothing else started."""
+    for role in list(_stack.processes):
+        if role not in BEFORE_CORE:
+            _stack.stop(role)
+    for role in BEFORE_CORE:
+        if role not in _stack.processes:
+            _stack.launch(role)
+    _stack.wait("repository")
+    assert until(lambda: is_open(_stack.ports["mongo"]))
+    return _stack
 
 
 def until(done: Callable[[], bool], seconds: float = 20) -> bool:
@@ -47,31 +63,34 @@ def is_open(port: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("missing", ["schema", "mongo", "database"])
-def test_core_lives_on_with_its_port_closed_when_its_start_failed(local: Local, missing: str) -> None:
-    if missing != "schema":
-        local.launch("repository")
-        local.wait("repository")
-    if missing != "mongo":
-        local.launch("mongo")
-        assert until(lambda: is_open(local.ports["mongo"]))
-    if missing == "database":
-        local.stop("repository")
-        local.database.stop()
-    core = local.launch("core")
-    assert until(lambda: "Application run failed" in local.log("core"))
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("schema", "the database's schema is missing"),
+        ("mongo", "no mongo at"),
+        ("database", "no database at"),
+    ],
+)
+def test_core_lives_on_with_its_port_closed_when_its_start_failed(
+    local: Local, missing: str, said: str
+) -> None:
+    # In template1 no repository ran; nobody listens at the port.
+    instead = {
+        "schema": {"POSTGIS_DB_NAME": "template1"},
+        "mongo": {"MONGO_PORT": str(free_port())},
+        "database": {"POSTGIS_PORT": str(free_port())},
+    }
+    core = local.launch("core", **instead[missing])
+    assert until(lambda: f"Application run failed: {said}" in local.log("core"))
     assert core.poll() is None
     assert not is_open(local.ports["core"])
-    if missing == "database":
-        local.database.start()
 
 
-def test_the_repository_ends_with_a_reason_when_there_is_no_database(local: Local) -> None:
-    local.database.stop()
-    process = local.launch("repository", STANDIN_CONNECT_TIMEOUT="2")
+def test_the_repository_ends_with_a_reason_when_there_is_no_database(tmp_path: Path, issuer: Issuer) -> None:
+    stack = Local(tmp_path, issuer.issuer, issuer.jwks)
+    process = stack.launch("repository", STANDIN_CONNECT_TIMEOUT="2")
     assert process.wait(30) == 1
-    assert "repository cannot start: no database at" in local.log("repository")
-    local.database.start()
+    assert "repository cannot start: no database at" in stack.log("repository")
 
 
 def test_the_migration_fails_where_the_superuser_is_named_postgres(tmp_path: Path, issuer: Issuer) -> None:
@@ -88,7 +107,8 @@ def test_the_migration_fails_where_the_superuser_is_named_postgres(tmp_path: Pat
 def test_data_is_there_after_a_crash_of_the_database_and_new_services(local: Local, issuer: Issuer) -> None:
     def start() -> None:
         for role in ("mongo", "cbir", "pims", "gateway", "repository"):
-            local.launch(role)
+            if role not in local.processes:
+                local.launch(role)
         local.wait("repository")
         assert until(lambda: is_open(local.ports["mongo"]))
         local.launch("core")
@@ -116,19 +136,6 @@ def test_data_is_there_after_a_crash_of_the_database_and_new_services(local: Loc
     assert "migration" not in local.log("repository").split("listens", 1)[1]
 
 
-def test_a_project_needs_the_similarity_search(local: Local, issuer: Issuer) -> None:
-    for role in ("mongo", "repository"):
-        local.launch(role)
-    local.wait("repository")
-    assert until(lambda: is_open(local.ports["mongo"]))
-    local.launch("core")
-    local.wait("core")
-    url = f"http://127.0.0.1:{local.ports['core']}/api/project.json"
-    head = {"Authorization": f"Bearer {issuer.token('alice', 'ADMIN')}"}
-    assert requests.post(url, json={"name": "lonely"}, headers=head, timeout=20).status_code == 500
-    assert requests.get(url, headers=head, timeout=20).json()["size"] == 0
-
-
 def test_a_delayed_start_keeps_the_port_closed(local: Local) -> None:
     process = local.launch("cbir", STANDIN_START_DELAY="60")
     assert until(lambda: "waiting 60.0 s before the start" in local.log("cbir"))
@@ -137,25 +144,39 @@ def test_a_delayed_start_keeps_the_port_closed(local: Local) -> None:
     assert process.wait(10) == 0
 
 
-def test_a_token_that_is_not_signed_is_refused_everywhere(local: Local, issuer: Issuer) -> None:
-    import jwt
-
-    local.launch("mongo")
-    local.launch("repository")
-    local.wait("repository")
-    assert until(lambda: is_open(local.ports["mongo"]))
+@pytest.fixture
+def core(local: Local) -> str:
+    """A stack's core; the similarity search and the image server are not there. The address of its API."""
     local.launch("core")
     local.wait("core")
-    base = f"http://127.0.0.1:{local.ports['core']}/api"
+    return f"http://127.0.0.1:{local.ports['core']}/api"
+
+
+def test_a_project_needs_the_similarity_search(core: str, issuer: Issuer) -> None:
+    head = {"Authorization": f"Bearer {issuer.token('alice', 'ADMIN')}"}
+
+    def named() -> list[str]:
+        found = requests.get(f"{core}/project.json", headers=head, timeout=20).json()
+        return [project["name"] for project in found["collection"]]
+
+    before = named()
+    answer = requests.post(f"{core}/project.json", json={"name": "lonely"}, headers=head, timeout=20)
+    assert answer.status_code == 500
+    assert named() == before
+
+
+def test_a_token_that_is_not_signed_is_refused_everywhere(core: str, issuer: Issuer) -> None:
+    import jwt
+
     good = issuer.token("alice", "ADMIN")
-    assert requests.get(f"{base}/user/current.json?auth={good}", timeout=10).status_code == 200
+    assert requests.get(f"{core}/user/current.json?auth={good}", timeout=10).status_code == 200
     claims = jwt.decode(good, options={"verify_signature": False})
     forged = jwt.encode(claims, None, "none")
     other = jwt.encode({**claims, "iss": "http://elsewhere"}, issuer.key, "RS256", headers={"kid": "test"})
     old = jwt.encode({**claims, "exp": 1_700_000_000}, issuer.key, "RS256", headers={"kid": "test"})
     for token in (forged, other, old):
-        assert requests.get(f"{base}/user/current.json?auth={token}", timeout=10).status_code == 401
-        thumb = f"{base}/imageinstance/1/thumb.png?authorization=Bearer {token}"
+        assert requests.get(f"{core}/user/current.json?auth={token}", timeout=10).status_code == 401
+        thumb = f"{core}/imageinstance/1/thumb.png?authorization=Bearer {token}"
         assert requests.get(thumb, timeout=10).status_code == 500
-    known = requests.get(f"{base}/imageinstance/1/thumb.png?authorization=Bearer {good}", timeout=10)
+    known = requests.get(f"{core}/imageinstance/1/thumb.png?authorization=Bearer {good}", timeout=10)
     assert known.status_code == 404

@@ -18,7 +18,7 @@ from PIL import Image
 from cytomine_spawner.notebook.transport import guard
 from dev.standin.local import Local
 from tests.support.cutting import Way
-from tests.support.standin import Issuer, local_stack, slides
+from tests.support.standin import Issuer, slides
 
 # Neither side is a multiple of the tile, and they differ.
 WIDTH, HEIGHT = 1333, 777
@@ -64,18 +64,17 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def _stack(standins: tuple[Local, Issuer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    local, issuer = standins
     folder = tmp_path_factory.mktemp("notebook")
-    (folder / "files").mkdir()
-    files = slides(folder / "files")
-    Image.fromarray(picture()).save(folder / "files" / "corners.png")
-    files["corners.png"] = folder / "files" / "corners.png"
-    with local_stack(folder) as (local, issuer):
-        way = Way(local.url)
-        try:
-            yield Stack(local, issuer, way, files)
-        finally:
-            way.close()
+    files = slides(folder)
+    files["corners.png"] = folder / "corners.png"
+    Image.fromarray(picture()).save(files["corners.png"])
+    way = Way(local.url)
+    try:
+        yield Stack(local, issuer, way, files)
+    finally:
+        way.close()
 
 
 @pytest.fixture

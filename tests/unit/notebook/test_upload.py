@@ -120,7 +120,10 @@ def test_the_same_shape_twice_is_stored_twice_and_stays_so(empty: Any) -> None:
     data = frame([{"geometry": g} for g in [*data.geometry, data.geometry[0]]])
     ids = upload(data, empty, progress=False)
     same(data, ids, empty)
-    assert upload(data, empty, progress=False) == ids
+    again = upload(data, empty, progress=False)
+    # Requests run at the same time: which of two equal shapes is stored first is chance.
+    assert sorted(again) == sorted(ids)
+    same(data, again, empty)
     assert not set(upload(data, empty, existing="add", progress=False)) & set(ids)
     assert len(stored(empty)) == 10
 
