@@ -222,6 +222,7 @@ def _pytest(
         "CYTOMINE_TEST_TIMES": str(REPORTS / run.name),
         **env,
     }
+    whole.pop("PYTHONDONTWRITEBYTECODE", None)
     if run.ring in ("unit", "api"):
         whole.pop("KUBECONFIG", None)  # these rings start what they need, they never touch a real cluster
     if each is None:
