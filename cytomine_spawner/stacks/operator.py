@@ -92,12 +92,13 @@ class Operator:
             )
         )
         signals = asyncio.create_task(_take_signals(started, stop))
+        ending = asyncio.create_task(_end_with(stop, sweeping))
         try:
             done, _ = await asyncio.wait({watching, tending}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            tasks = (watching, sweeping, tending, signals)
+            tasks = (watching, sweeping, tending, signals, ending)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -337,6 +338,12 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
     def store(self, *, body: Any, patch: Any, essence: Any) -> None:
         """Nothing is kept."""
+
+
+async def _end_with(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Cancel a task at the stop: kopf waits five seconds for whatever else runs in its loop by then."""
+    await stop.wait()
+    task.cancel()
 
 
 async def _take_signals(started: asyncio.Event, stop: asyncio.Event) -> None:
