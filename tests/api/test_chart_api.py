@@ -9,12 +9,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from kubernetes_asyncio.client import ApiClient, AuthorizationV1Api, CoreV1Api
 
 from cytomine_spawner import secrets
+from tests.support import prefork
 from tests.support.apiserver import new_namespace
 from tests.support.chart import BASE, CHART, EXAMPLES, ROOT, helm, merged, pod_specs
 from tests.support.chartaccounts import connection, hub_account, in_namespace
@@ -96,13 +98,15 @@ class SecretsJob:
         self.config = config_of(self.kubectl, "hub-secrets", self.folder)
         return self
 
-    def run(self, values=None):
+    def run(self, values=None, *, forked=True):
         objects = in_namespace(self.kubectl, merged(BASE, values or {}))
         (job,) = [o for o in objects if o["kind"] == "Job"]
         command = job["spec"]["template"]["spec"]["containers"][0]["command"]
         assert command[:3] == ["python", "-m", PROGRAM]
         env = {k: v for k, v in os.environ.items() if k != "KUBERNETES_SERVICE_HOST"}
         env |= {"KUBECONFIG": str(self.config), "PYTHONPATH": str(ROOT)}
+        if forked:
+            return prefork.run(PROGRAM, command[3:], env, Path(tempfile.mkdtemp(dir=self.folder)))
         return subprocess.run(
             [sys.executable, *command[1:]], env=env, capture_output=True, text=True, timeout=60, check=False
         )
@@ -117,7 +121,7 @@ def job(kubectl, tmp_path):
 
 
 def test_the_job_makes_the_secret_with_its_own_rights_and_no_later_run_changes_a_value(job):
-    done = job.run()
+    done = job.run(forked=False)
     assert done.returncode == 0, done.stderr
     first = job.secret()
     assert set(first["data"]) == {"cookie-secret", "crypt-key", "proxy-token"}

@@ -8,36 +8,76 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 MODULE = "cytomine_spawner.stacks.app"
 
 
-def _run(arguments: Sequence[str], env: dict[str, str], folder: str, log: str, clock: str) -> None:
+def _become(env: dict[str, str], folder: str, out: str, error: str) -> None:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for number in (1, 2):
-        os.dup2(out, number)
-    os.close(out)
+    for number, name in ((1, out), (2, error)):
+        file = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.dup2(file, number)
+        os.close(file)
     # Whoever imported it before has read the environment of that moment.
     from kubernetes_asyncio.config import kube_config
 
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = env["KUBECONFIG"]
+
+
+def _serve(arguments: Sequence[str], env: dict[str, str], folder: str, log: str, clock: str) -> None:
+    _become(env, folder, log, log)
     from cytomine_spawner.stacks import app
 
-    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = env["KUBECONFIG"]
     if clock:
         from tests.support.movedclock import MovedClock
 
         app.StacksApp.clock = MovedClock(Path(clock))
     sys.argv = [MODULE, *arguments]
     app.main()
+
+
+def _command(
+    module: str, arguments: Sequence[str], env: dict[str, str], folder: str, out: str, error: str
+) -> None:
+    _become(env, folder, out, error)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _process(target: Callable[..., None], *words: object) -> Any:
+    context: Any = multiprocessing.get_context("forkserver")
+    # The first process starts the one that all are forked from; it ends with this one.
+    context.set_forkserver_preload([MODULE, "tests.support.movedclock"])
+    process = context.Process(target=target, args=words)
+    process.start()
+    return process
+
+
+def run(
+    module: str, arguments: Sequence[str], env: dict[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """What ``python -m MODULE`` does and says, for a program that talks to Kubernetes.
+
+    Args:
+        module: the program.
+        arguments: of the program.
+        env: its whole environment.
+        folder: an empty one, for what it says.
+    """
+    out, error = folder / "out", folder / "error"
+    process = _process(_command, module, list(arguments), dict(env), str(folder), str(out), str(error))
+    process.join(60)
+    assert process.exitcode is not None, f"{module} does not end"
+    return subprocess.CompletedProcess(module, process.exitcode, out.read_text(), error.read_text())
 
 
 class Forked:
@@ -59,12 +99,8 @@ class Forked:
         log: Path,
         clock: Path | None = None,
     ) -> None:
-        context: Any = multiprocessing.get_context("forkserver")
-        # The first process starts the one that all are forked from; it ends with this one.
-        context.set_forkserver_preload([MODULE, "tests.support.movedclock"])
         words = (list(arguments), dict(env), str(folder), str(log), str(clock or ""))
-        self._process = context.Process(target=_run, args=words)
-        self._process.start()
+        self._process = _process(_serve, *words)
         self.pid = int(self._process.pid)
 
     @property
