@@ -19,6 +19,7 @@ from traitlets.config import Application, catch_config_error
 import cytomine_spawner
 
 from . import metrics, render
+from .clock import Clock
 from .front import Front
 from .identity import Identity
 from .kube import Kube, KubeError
@@ -63,6 +64,8 @@ class StacksApp(Application):
         "Runs Cytomine stacks on Kubernetes: starts, watches, hibernates and removes them, and shows them."
     )
     classes = List([StackSettings, Identity])  # type: ignore[assignment]
+    # The operator's.
+    clock = Clock()
     aliases = {
         "config": "StacksApp.config_file",
         "f": "StacksApp.config_file",
@@ -142,7 +145,7 @@ class StacksApp(Application):
             loop.add_signal_handler(sign, stop.set)
         api = await Kube.connect()
         kube = Kube(api, settings.namespace, timeout=self.api_timeout)
-        self.operator = Operator(kube, settings)
+        self.operator = Operator(kube, settings, self.clock)
         front = self._front(api, kube, settings) if self.pages else None
         if front:
             self.operator.reconciler.connected = front.connections.connected

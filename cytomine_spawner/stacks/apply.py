@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from . import model, observe, render, secretdata
 from .children import Children
+from .clock import Clock
 from .kube import Kube
 from .model import ANNOTATION_DIGEST, ANNOTATION_KEPT, Import, Stack
 from .observe import Child
@@ -40,8 +41,11 @@ class Blocked(Exception):
 class Applier:
     """Creates, updates and removes the children of stacks."""
 
-    def __init__(self, kube: Kube, children: Children, settings: StackSettings) -> None:
+    def __init__(
+        self, kube: Kube, children: Children, settings: StackSettings, clock: Clock | None = None
+    ) -> None:
         self._kube, self._children, self._settings = kube, children, settings
+        self._clock = clock or Clock()
         self._plans: dict[str, tuple[tuple[Any, ...], list[Planned]]] = {}
         self._seen: dict[str, dict[tuple[str, str], tuple[str, int]]] = {}
         self._corrected: dict[str, dict[tuple[str, str], datetime]] = {}
@@ -125,7 +129,7 @@ class Applier:
 
     def _strayed(self, stack: str, plan: list[Planned]) -> tuple[list[Planned], datetime | None]:
         """Objects that others changed since we sent them, and when to come again for those that must wait."""
-        family, time = self._children.family(stack), datetime.now(timezone.utc)
+        family, time = self._children.family(stack), self._clock.now()
         seen, corrected = self._seen.setdefault(stack, {}), self._corrected.setdefault(stack, {})
         found, later = [], []
         for planned in plan:

@@ -12,18 +12,18 @@ import logging
 import signal
 import threading
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 import kopf
 from pydantic import ValidationError
 
-from ..waiting import within
 from . import metrics, model
 from .children import Children
+from .clock import Clock
 from .kube import Kube, KubeError
 from .model import Stack
-from .reconcile import Reconciler, now
+from .reconcile import Reconciler
 from .settings import SECONDS_PER_DAY, StackSettings
 
 log = logging.getLogger(__name__)
@@ -46,14 +46,18 @@ class Operator:
     Args:
         kube: the API server and the namespace.
         settings: the administrator's settings.
+        clock: tells the time and waits for it.
     """
 
-    def __init__(self, kube: Kube, settings: StackSettings) -> None:
+    def __init__(self, kube: Kube, settings: StackSettings, clock: Clock | None = None) -> None:
         self.kube, self.settings = kube, settings
+        self._clock = clock or Clock()
         self.stacks: dict[str, Stack] = {}
         self.unreadable: dict[str, str] = {}
         self.children = Children(kube, self._child_changed)
-        self.reconciler = Reconciler(kube, self.children, settings, self.stacks, self._tell, self.wake)
+        self.reconciler = Reconciler(
+            kube, self.children, settings, self.stacks, self._tell, self.wake, self._clock
+        )
         self._dirty: dict[str, asyncio.Event] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._removing: set[str] = set()
@@ -88,12 +92,13 @@ class Operator:
             )
         )
         signals = asyncio.create_task(_take_signals(started, stop))
+        ending = asyncio.create_task(_end_with(stop, sweeping))
         try:
             done, _ = await asyncio.wait({watching, tending}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            tasks = (watching, sweeping, tending, signals)
+            tasks = (watching, sweeping, tending, signals, ending)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -170,12 +175,10 @@ class Operator:
                         log.warning("The stack %s is looked at again in %s s: %s", name, back_off, error)
                     else:
                         log.exception("The stack %s could not be looked at", name)
-                    again = datetime.now(timezone.utc) + timedelta(seconds=back_off)
-                pause = (
-                    None if again is None else max(0.5, (again - datetime.now(timezone.utc)).total_seconds())
-                )
+                    again = self._clock.now() + timedelta(seconds=back_off)
+                pause = None if again is None else max(0.5, (again - self._clock.now()).total_seconds())
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await within(dirty.wait(), pause)
+                    await self._clock.within(dirty.wait(), pause)
                 await asyncio.sleep(max(SETTLE_SECONDS, began + PACE_SECONDS - time.monotonic()))
         finally:
             if self._dirty.get(name) is dirty:
@@ -206,7 +209,7 @@ class Operator:
         await self.children.synced.wait()
         self._removing.add(uid)
         keep = bool(body["spec"].get("keepData"))
-        stuck = model.parse_time(body["metadata"]["deletionTimestamp"]) or now()
+        stuck = model.parse_time(body["metadata"]["deletionTimestamp"]) or self._clock.seconds()
         deadline = asyncio.get_running_loop().time() + REMOVAL_SECONDS
         async with self._lock(uid):
             text = "It is being deleted; its data is kept." if keep else "It is being deleted with its data."
@@ -214,16 +217,16 @@ class Operator:
                 await self.reconciler.removing(Stack.from_object(body), text)
             dirty = self._dirty[name] = asyncio.Event()
             while left := self._left(name, keep):
-                if (now() - stuck).total_seconds() > PATIENCE_SECONDS:
+                if (self._clock.seconds() - stuck).total_seconds() > PATIENCE_SECONDS:
                     log.warning("The stack %s is deleted though %s is still there", name, left)
                     return
                 if asyncio.get_running_loop().time() > deadline:
                     msg = f"{left} of the stack {name} is still there"
                     raise kopf.TemporaryError(msg, delay=5)
                 dirty.clear()
-                await self.reconciler.applier.remove(name, keep_data=keep, now=now())
+                await self.reconciler.applier.remove(name, keep_data=keep, now=self._clock.seconds())
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await within(dirty.wait(), 10)
+                    await self._clock.within(dirty.wait(), 10)
                 await asyncio.sleep(SETTLE_SECONDS)
             # Its place is free now, even if the last word about it is missed.
             self.reconciler.forget(name)
@@ -260,8 +263,8 @@ class Operator:
         await self.children.synced.wait()
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await within(self._sweep_due.wait(), self._sweep_in)
-            await asyncio.sleep(SWEEP_DELAY_SECONDS)
+                await self._clock.within(self._sweep_due.wait(), self._sweep_in)
+            await self._clock.sleep(SWEEP_DELAY_SECONDS)
             self._sweep_due.clear()
             try:
                 await self.sweep()
@@ -305,10 +308,10 @@ class Operator:
             return False
         since = model.parse_time((found["metadata"].get("annotations") or {}).get(ANNOTATION_ORPHANED))
         if since is None:
-            since = now()
+            since = self._clock.seconds()
             body = {"metadata": {"annotations": {ANNOTATION_ORPHANED: model.format_time(since)}}}
             await self.kube.patch("PersistentVolumeClaim", claim, body)
-        left = self.settings.orphan_volume_grace - (now() - since).total_seconds()
+        left = self.settings.orphan_volume_grace - (self._clock.seconds() - since).total_seconds()
         if left > 0:
             self._sweep_in = min(self._sweep_in, left)
         return left <= 0
@@ -335,6 +338,12 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
     def store(self, *, body: Any, patch: Any, essence: Any) -> None:
         """Nothing is kept."""
+
+
+async def _end_with(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Cancel a task at the stop: kopf waits five seconds for whatever else runs in its loop by then."""
+    await stop.wait()
+    task.cancel()
 
 
 async def _take_signals(started: asyncio.Event, stop: asyncio.Event) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from . import lifecycle, metrics, model, quota, render
 from .apply import Applier, Blocked
 from .children import Children
+from .clock import Clock
 from .diagnose import Diagnosis, Patience, diagnose
 from .imports import Imports, news
 from .kube import Kube, KubeError
@@ -28,11 +29,6 @@ RETRY_SECONDS = (2, 5, 10, 30, 60)
 _RUNNING = (Phase.STARTING, Phase.READY, Phase.DEGRADED, Phase.FAILED)
 # kind of the event, reason in one word, sentence
 Tell = Callable[[Stack, str, str, str], None]
-
-
-def now() -> datetime:
-    """The present time in whole seconds, as Kubernetes writes it."""
-    return datetime.now(timezone.utc).replace(microsecond=0)
 
 
 @dataclass
@@ -56,6 +52,7 @@ class Reconciler:
         stacks: all stacks as last seen, by name; kept up to date by the owner of the dict.
         tell: posts an event on a stack.
         wake: asks for another look at a stack.
+        clock: tells the time.
     """
 
     def __init__(
@@ -66,12 +63,13 @@ class Reconciler:
         stacks: dict[str, Stack],
         tell: Tell,
         wake: Callable[[str], None],
+        clock: Clock,
     ) -> None:
         self._kube, self._children, self._settings = kube, children, settings
-        self._stacks, self._tell, self._wake = stacks, tell, wake
+        self._stacks, self._tell, self._wake, self._now = stacks, tell, wake, clock.seconds
         # Says why the owner's keys are not there yet, or nothing; absent where nobody makes keys.
         self.connected: Callable[[Stack], Awaitable[str]] | None = None
-        self.applier = Applier(kube, children, settings)
+        self.applier = Applier(kube, children, settings, clock)
         self._memories: dict[str, _Memory] = {}
         self._places: set[str] = set()
         self._shortage = Shortage(kube, settings)
@@ -109,7 +107,7 @@ class Reconciler:
         except render.Invalid as error:
             status, again = self._refused(stack, Reason.CONFIG, str(error)), None
         except Blocked as error:
-            status, again = self._pending(stack, None, str(error)), now() + timedelta(seconds=5)
+            status, again = self._pending(stack, None, str(error)), self._now() + timedelta(seconds=5)
         except KubeError as error:
             if error.status in (0, 401, 429) or error.status >= 500:
                 raise
@@ -118,7 +116,7 @@ class Reconciler:
         return again
 
     async def _look(self, stack: Stack, memory: _Memory) -> tuple[StackStatus, datetime | None]:
-        time = now()
+        time = self._now()
         running = stack.spec.desired_state is Desired.RUNNING
         if running and (refusal := self._take_place(stack)):
             return self._pending(stack, Reason.QUOTA, refusal), None
@@ -170,7 +168,7 @@ class Reconciler:
             return
         self._places.discard(name)
         waiting = [s for s in self._stacks.values() if s.status.reason is Reason.QUOTA and not s.deleting]
-        for stack in sorted(waiting, key=lambda s: s.created or now()):
+        for stack in sorted(waiting, key=lambda s: s.created or self._now()):
             self._wake(stack.name)
 
     # -- judging ------------------------------------------------------------------------------------------
@@ -308,10 +306,11 @@ class Reconciler:
         text = f"The cluster refuses a part of the stack: {error.message.rstrip('.')}. An administrator must look at it."
         seconds = RETRY_SECONDS[min(memory.failures, len(RETRY_SECONDS) - 1)]
         memory.failures += 1
-        return self._refused(stack, reason, text), now() + timedelta(seconds=seconds)
+        return self._refused(stack, reason, text), self._now() + timedelta(seconds=seconds)
 
     def _common(self, stack: Stack, status: StackStatus, **changes: Any) -> StackStatus:
         phase, reason, text = changes["phase"], changes["reason"], changes["message"]
+        time = self._now()
         conditions = (
             ("Ready", phase is Phase.READY, reason, text),
             (
@@ -330,7 +329,7 @@ class Reconciler:
             url=self._settings.url(stack.name),
             internal_url=model.internal_url(stack.name, stack.namespace),
             conditions=(
-                *(_condition(stack, status, *c[:2], c[2], phase, c[3]) for c in conditions),
+                *(_condition(stack, status, *c[:2], c[2], phase, c[3], time) for c in conditions),
                 *(c for c in status.conditions if c.type == model.DATASETS_IMPORTED),
             ),
         )
@@ -368,7 +367,14 @@ class Reconciler:
 
 
 def _condition(
-    stack: Stack, status: StackStatus, kind: str, true: bool, reason: Reason | None, phase: Phase, text: str
+    stack: Stack,
+    status: StackStatus,
+    kind: str,
+    true: bool,
+    reason: Reason | None,
+    phase: Phase,
+    text: str,
+    time: datetime,
 ) -> Condition:
     word, old = "True" if true else "False", status.condition(kind)
     return Condition(
@@ -376,6 +382,6 @@ def _condition(
         status=word,
         reason=reason.value if reason else phase.value,
         message=text,
-        last_transition_time=old.last_transition_time if old and old.status == word else now(),
+        last_transition_time=old.last_transition_time if old and old.status == word else time,
         observed_generation=stack.generation,
     )

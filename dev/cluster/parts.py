@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +83,8 @@ class Parts:
         """The file with a program's output."""
         return self.logs / f"{name}.log"
 
-    def start(self, name: str, args: Sequence[str | Path]) -> Part:
-        """Start a program in a session of its own, its output to its log."""
+    def start(self, name: str, args: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Part:
+        """Start a program in a session of its own, its output to its log; with further environment variables."""
         self.records.mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.log(name)
@@ -96,7 +96,7 @@ class Parts:
             pid = os.posix_spawnp(
                 words[0],
                 words,
-                _environment(),
+                {**_environment(), **(env or {})},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o644),

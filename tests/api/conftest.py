@@ -1,9 +1,8 @@
-"""A real API server, with one node that KWOK plays, and a namespace for each test."""
+"""One real API server for a whole run, with nodes that KWOK plays, and a namespace for each test."""
 
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import ssl
 from collections.abc import Iterator
@@ -15,7 +14,32 @@ import pytest
 import yaml
 
 from dev import cluster
-from tests.support.apiserver import Kubectl, define_stacks
+from tests.support.apiserver import Kubectl, new_namespace, start_with_stacks
+from tests.support.stackservice import Objects
+from tests.support.together import base, together
+
+# Spawners as a hub makes them: what may differ between two versions of JupyterHub, and runs with each. All else of this
+# ring never meets JupyterHub, or only a module of it, and runs once.
+HUB_CONTRACT = ("test_spawner_",)
+
+
+def is_hub_contract(path: Path) -> bool:
+    """Whether a file's tests run with every version of JupyterHub."""
+    return path.name.startswith(HUB_CONTRACT)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what is not wanted."""
+    if config.option.markexpr != "hub_contract" or collection_path.is_dir():
+        return None
+    return None if is_hub_contract(collection_path) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them."""
+    for item in items:
+        if is_hub_contract(item.path):
+            item.add_marker(pytest.mark.hub_contract)
 
 
 class Api:
@@ -60,47 +84,52 @@ class Api:
         answer = self.http.patch(path, content=json.dumps(body), headers=headers)
         assert answer.status_code == 200, answer.text
 
-    def untaint(self, node: str) -> None:
-        """Take away what keeps pods off a new node: the controller manager does so, which does not run here."""
-        self.patch(f"/api/v1/nodes/{node}", {"spec": {"taints": None}})
-
     def delete_now(self, path: str) -> None:
         """Delete without waiting for a node to agree."""
         self.http.delete(path, params={"gracePeriodSeconds": "0"})
 
 
-@pytest.fixture(scope="session")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A running API server with one fake node of 64 cores and 256 GiB, for all tests of a run."""
-    folder = tmp_path_factory.mktemp("api")
-    try:
-        api = Api(cluster.api_up(folder, nodes=1))
-        api.untaint("fake-0")
-        yield api
-        api.http.close()
-    finally:
-        cluster.api_down(folder)
+def service_account(api: Api, namespace: str, name: str) -> str:
+    """Make an account without any right; a token of it."""
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    api.create(path, {"metadata": {"name": name}})
+    token: str = api.create(f"{path}/{name}/token", {"spec": {}})["status"]["token"]
+    return token
 
 
 @pytest.fixture(scope="session")
-def definitions(api: Api) -> None:
-    """The chart's resource definitions, served."""
-    define_stacks(Kubectl(api.kubeconfig))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The kubeconfig of a running API server with controllers, three fake nodes and the stacks' resource definition.
+
+    All tests of a run use it, those of pytest-xdist's other workers too: what has no namespace must have a name of its own.
+    """
+    with together(base(tmp_path_factory) / "api-server", start_with_stacks, cluster.api_down) as folder:
+        yield folder / "kubeconfig"
+
+
+@pytest.fixture(scope="session")
+def api(server: Path) -> Iterator[Api]:
+    """The run's API server."""
+    api = Api(server)
+    yield api
+    api.http.close()
 
 
 @pytest.fixture
-def kubectl(api: Api, namespace: str, definitions: None) -> Kubectl:
-    """kubectl in the test's namespace, with the CytomineStack known."""
-    return Kubectl(api.kubeconfig, namespace)
+def kubectl(server: Path, namespace: str) -> Kubectl:
+    """kubectl in the test's namespace."""
+    return Kubectl(server, namespace)
 
 
-_numbers = itertools.count(1)
+@pytest.fixture
+def objects(server: Path, namespace: str) -> Iterator[Objects]:
+    """The objects of the test's namespace."""
+    found = Objects(server, namespace)
+    yield found
+    found.http.close()
 
 
 @pytest.fixture
 def namespace(api: Api) -> str:
     """A new namespace that takes only pods of the restricted Pod Security Standard."""
-    name = f"test-{next(_numbers)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    api.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
-    return name
+    return new_namespace(api.http, "test")

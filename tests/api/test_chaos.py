@@ -2,14 +2,11 @@
 
 from collections import Counter
 
-import pytest
-
 from benchmarks.chaos import Life, duplicates, orphans
 from benchmarks.chaos_places import DryPlace
 from tests.support.stackservice import until
 
 pytest_plugins = ["tests.support.stackserver"]
-pytestmark = pytest.mark.hub_independent
 
 
 def labels(stack, component="x"):

@@ -7,48 +7,27 @@ import base64
 import importlib.util
 import json
 import os
-import secrets as random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-from kubernetes_asyncio.client import ApiClient, AuthorizationV1Api, Configuration, CoreV1Api
+from kubernetes_asyncio.client import ApiClient, AuthorizationV1Api, CoreV1Api
 
 from cytomine_spawner import secrets
-from dev import cluster
-from tests.support.apiserver import Kubectl
-from tests.support.chart import BASE, CHART, EXAMPLES, ROOT, helm, merged, pod_specs, render
+from tests.support import prefork
+from tests.support.apiserver import new_namespace
+from tests.support.chart import BASE, CHART, EXAMPLES, ROOT, helm, merged, pod_specs
+from tests.support.chartaccounts import connection, hub_account, in_namespace
 
 PROGRAM = "cytomine_spawner.secrets"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """An API server with controllers and a node that runs nothing: Helm's hooks need both."""
-    folder = tmp_path_factory.mktemp("chart-api")
-    yield Kubectl(cluster.api_up(folder, nodes=1, controllers=True))
-    cluster.api_down(folder)
-
-
 @pytest.fixture
-def kubectl(server):
-    """Kubectl in a new namespace that enforces restricted Pod Security."""
-    name = f"chart-{random.token_hex(4)}"
-    server("create", "namespace", name)
-    server(
-        "label",
-        "namespace",
-        name,
-        "pod-security.kubernetes.io/enforce=restricted",
-        "pod-security.kubernetes.io/warn=restricted",
-    )
-    yield Kubectl(server.kubeconfig, name)
-    server("delete", "namespace", name, "--wait=false")
-
-
-def in_namespace(kubectl, values=None, *more):
-    return render(values, "--namespace", kubectl.namespace, *more)
+def namespace(api):
+    """A new namespace that enforces restricted Pod Security, and warns of workloads whose pods it would refuse."""
+    return new_namespace(api.http, "chart", warn="restricted")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -80,20 +59,6 @@ def test_restricted_pod_security_admits_every_pod(kubectl, path):
     assert len(pods) >= 3
     done = kubectl.apply(*pods, dry_run=True)
     assert done.returncode == 0, done.stderr
-
-
-def connection(kubectl, account=None) -> Configuration:
-    """The API server as the administrator, or as a service account of the namespace."""
-    content = json.loads(kubectl("config", "view", "--raw", "--flatten", "-o", "json").stdout)
-    target, user = content["clusters"][0]["cluster"], content["users"][0]["user"]
-    authority = Path(kubectl.kubeconfig).parent / f"ca-{kubectl.namespace}.crt"
-    authority.write_bytes(base64.b64decode(target["certificate-authority-data"]))
-    made = Configuration(host=target["server"], ssl_ca_cert=str(authority))
-    if account:
-        made.api_key["BearerToken"] = "Bearer " + kubectl("create", "token", account).stdout.strip()
-    elif "token" in user:
-        made.api_key["BearerToken"] = "Bearer " + user["token"]
-    return made
 
 
 def config_of(kubectl, account, folder) -> Path:
@@ -133,13 +98,15 @@ class SecretsJob:
         self.config = config_of(self.kubectl, "hub-secrets", self.folder)
         return self
 
-    def run(self, values=None):
+    def run(self, values=None, *, forked=True):
         objects = in_namespace(self.kubectl, merged(BASE, values or {}))
         (job,) = [o for o in objects if o["kind"] == "Job"]
         command = job["spec"]["template"]["spec"]["containers"][0]["command"]
         assert command[:3] == ["python", "-m", PROGRAM]
         env = {k: v for k, v in os.environ.items() if k != "KUBERNETES_SERVICE_HOST"}
         env |= {"KUBECONFIG": str(self.config), "PYTHONPATH": str(ROOT)}
+        if forked:
+            return prefork.run(PROGRAM, command[3:], env, Path(tempfile.mkdtemp(dir=self.folder)))
         return subprocess.run(
             [sys.executable, *command[1:]], env=env, capture_output=True, text=True, timeout=60, check=False
         )
@@ -154,7 +121,7 @@ def job(kubectl, tmp_path):
 
 
 def test_the_job_makes_the_secret_with_its_own_rights_and_no_later_run_changes_a_value(job):
-    done = job.run()
+    done = job.run(forked=False)
     assert done.returncode == 0, done.stderr
     first = job.secret()
     assert set(first["data"]) == {"cookie-secret", "crypt-key", "proxy-token"}
@@ -220,18 +187,6 @@ def check_release():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def hub_account(kubectl):
-    objects = in_namespace(kubectl)
-    parts = [
-        o
-        for o in objects
-        if o["metadata"]["name"] == "hub-hub" and o["kind"] in ("ServiceAccount", "Role", "RoleBinding")
-    ]
-    assert len(parts) == 3
-    done = kubectl.apply(*parts)
-    assert done.returncode == 0, done.stderr
 
 
 async def test_the_test_of_a_release_is_content_with_the_hubs_rights_and_sees_too_few_and_too_many(kubectl):
@@ -302,39 +257,3 @@ def test_applying_what_helm_template_renders_twice_and_changed_is_accepted(kubec
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         done = kubectl("apply", "-f", "-", stdin=text, check=False)
         assert done.returncode == 0, done.stderr
-
-
-async def test_the_hubs_account_suffices_to_start_and_stop_a_notebook_and_to_delete_its_volume(
-    kubectl, monkeypatch
-):
-    from cytomine_spawner import CytomineSpawner
-    from tests.support.kube import make_spawner
-
-    hub_account(kubectl)
-    hub = connection(kubectl, "hub-hub")
-    monkeypatch.setattr("kubespawner.spawner.load_config", lambda **_: Configuration.set_default(hub))
-    monkeypatch.setattr(CytomineSpawner, "reflectors", {})
-    spawner = make_spawner(
-        CytomineSpawner,
-        namespace=kubectl.namespace,
-        image="example/singleuser:1",
-        cmd=["jupyterhub-singleuser"],
-        storage_pvc_ensure=True,
-        storage_capacity="1Gi",
-        start_timeout=60,
-    )
-    try:
-        await asyncio.wait_for(spawner.start(), 60)
-        (pod,) = kubectl.get("pods")["items"]
-        assert pod["status"]["phase"] == "Running"
-        assert len(kubectl.get("pvc")["items"]) == 1
-        assert await spawner.poll() is None
-        await asyncio.wait_for(spawner.stop(now=True), 60)
-        assert kubectl.get("pods,secrets")["items"] == []
-        await asyncio.wait_for(spawner.delete_forever(), 60)
-        (claim,) = kubectl.get("pvc")["items"] or [None]
-        assert claim is None or claim["metadata"]["deletionTimestamp"]
-    finally:
-        for reflector in CytomineSpawner.reflectors.values():
-            await reflector.stop()
-        await spawner.api.api_client.close()

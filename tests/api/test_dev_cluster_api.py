@@ -43,16 +43,17 @@ def kubectl(config: Path, *args: str, stdin: object = None) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def folder(tmp_path: Path):
-    yield tmp_path / "one"
-    for name in ("one", "two"):
-        cluster.api_down(tmp_path / name)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory):
+    """Of a server with all that can be had."""
+    folder = tmp_path_factory.mktemp("dev-cluster") / "one"
+    cluster.api_up(folder, nodes=2, controllers=True, audit=folder.parent / "audit.log")
+    yield folder
+    cluster.api_down(folder)
 
 
 def test_played_nodes_run_bind_and_delete_what_the_controllers_make(folder: Path) -> None:
-    log = folder.parent / "audit.log"
-    config = cluster.api_up(folder, nodes=2, controllers=True, audit=log)
+    config = folder / "kubeconfig"
     kubectl(
         config, "apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": [WORKLOAD, CLAIM]}
     )
@@ -60,7 +61,7 @@ def test_played_nodes_run_bind_and_delete_what_the_controllers_make(folder: Path
     assert kubectl(config, "get", "pvc", "data", "-o", "jsonpath={.status.phase}") == "Bound"
     kubectl(config, "delete", "deploy/app", "pvc/data", "--timeout=60s")
     kubectl(config, "wait", "--for=delete", "pod", "-l", "app=app", "--timeout=60s")
-    requests = [json.loads(line) for line in log.read_text().splitlines()]
+    requests = [json.loads(line) for line in (folder.parent / "audit.log").read_text().splitlines()]
     created = [r for r in requests if r["verb"] == "create" and r["objectRef"]["resource"] == "deployments"]
     # kubectl's apply is one request to create
     assert [r["objectRef"]["name"] for r in created] == ["app"]
@@ -68,16 +69,19 @@ def test_played_nodes_run_bind_and_delete_what_the_controllers_make(folder: Path
 
 
 def test_two_run_at_once_and_end_without_a_trace(folder: Path) -> None:
-    folders = [folder, folder.with_name("two")]
-    configs = [cluster.api_up(f) for f in folders]
-    for n, config in enumerate(configs):
-        kubectl(config, "create", "namespace", f"only-{n}")
-    assert "only-1" not in kubectl(configs[0], "get", "namespaces", "-o", "name")
-    started = [part for f in folders for part in _running(f)]
-    assert len(started) == 4
-    for f in folders:
-        cluster.api_down(f)
-    assert not any(part.alive() for part in started)
+    other = folder.with_name("two")
+    folders = [folder, other]
+    try:
+        configs = [folder / "kubeconfig", cluster.api_up(other)]
+        for n, config in enumerate(configs):
+            kubectl(config, "create", "namespace", f"only-{n}")
+        assert "only-1" not in kubectl(configs[0], "get", "namespaces", "-o", "name")
+        started = [_running(f) for f in folders]
+        assert [len(parts) for parts in started] == [6, 2]
+    finally:
+        for f in folders:
+            cluster.api_down(f)
+    assert not any(part.alive() for parts in started for part in parts)
 
 
 def _running(folder: Path):

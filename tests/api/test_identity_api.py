@@ -17,16 +17,13 @@ from cytomine_spawner.stacks.kube import Kube
 from cytomine_spawner.stacks.model import Stack, StackSpec, new_stack
 from tests.support.apiserver import Kubectl
 
-pytest_plugins = ["tests.support.stackserver"]
-pytestmark = pytest.mark.hub_independent
-
 
 @pytest.fixture
-async def kube(stack_kubectl: Kubectl) -> AsyncIterator[Kube]:
+async def kube(kubectl: Kubectl) -> AsyncIterator[Kube]:
     settings = client.Configuration()
-    await config.load_kube_config(str(stack_kubectl.kubeconfig), client_configuration=settings)
+    await config.load_kube_config(str(kubectl.kubeconfig), client_configuration=settings)
     async with client.ApiClient(settings) as api:
-        yield Kube(api, stack_kubectl.namespace)
+        yield Kube(api, kubectl.namespace)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
-import json
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -24,6 +23,7 @@ from cytomine_spawner.stacks.kube import Kube
 from cytomine_spawner.stacks.kubestore import KubeStore
 from cytomine_spawner.stacks.members import HubUser, Role
 from cytomine_spawner.stacks.model import (
+    KIND,
     ComponentStatus,
     Members,
     Phase,
@@ -34,9 +34,7 @@ from cytomine_spawner.stacks.model import (
     new_stack,
 )
 from tests.api.conftest import Api
-from tests.support.apiserver import Kubectl
-
-pytestmark = pytest.mark.hub_independent
+from tests.support.stackservice import Objects
 
 RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
 
@@ -57,8 +55,8 @@ class Core(tornado.web.RequestHandler):
 class World:
     """The service's keys and activity over a real API server."""
 
-    def __init__(self, kubectl: Kubectl, store: KubeStore, kube: Kube, core: str) -> None:
-        self.kubectl, self.store, self.kube = kubectl, store, kube
+    def __init__(self, objects: Objects, store: KubeStore, kube: Kube, core: str) -> None:
+        self.objects, self.store, self.kube = objects, store, kube
         self.roles = {"ada": Role.OWNER, "bob": Role.USER, "eve": Role.SHARE}
         self.connections = Connections(store, kube, self, self, address=lambda _: core)  # type: ignore[arg-type]
 
@@ -80,38 +78,39 @@ class World:
         """Write the status that the operator writes of a stack that serves."""
         parts = tuple(ComponentStatus(name=n, state=State.READY) for n in ("core", "gateway"))
         status = StackStatus(phase=Phase.READY, components=parts, started_at=started)
-        patch = json.dumps({"status": status.to_dict()})
-        self.kubectl("patch", "cytominestack", "cm-ada", "--type=merge", "--subresource=status", "-p", patch)
+        self.objects.patch(KIND, "cm-ada", {"status": status.to_dict()}, "status")
 
     def secret(self, name: str) -> dict[str, str]:
-        data = self.kubectl.get("secret", name)["data"]
+        found = self.objects.get("Secret", name)
+        assert found
+        data = found["data"]
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     def names(self, kind: str) -> list[str]:
-        listed = self.kubectl("get", kind, "-o", "name").stdout.split()
-        return [name.partition("/")[2] for name in listed if "cm-ada" in name]
+        return [name for o in self.objects.list(kind) if "cm-ada" in (name := o["metadata"]["name"])]
 
     async def until(self, true: Callable[[], Any]) -> None:
         end = asyncio.get_running_loop().time() + 30
         while not await asyncio.to_thread(true):
             assert asyncio.get_running_loop().time() < end, "it did not come true"
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture
-async def world(api: Api, kubectl: Kubectl) -> AsyncIterator[World]:
+async def world(api: Api, objects: Objects) -> AsyncIterator[World]:
     sockets = tornado.netutil.bind_sockets(0, "127.0.0.1")
     rules = [(r"/api/user/current/keys", Core), (r"/api/user/current\.json", Core)]
     server = tornado.httpserver.HTTPServer(tornado.web.Application(rules))  # type: ignore[arg-type]
     server.add_sockets(sockets)
     spec = StackSpec(owner="ada", members=Members(users=("bob",)))
-    stack = new_stack(kubectl.namespace, spec).to_object()
-    assert kubectl.apply(stack).returncode == 0
+    stack = new_stack(objects.namespace, spec).to_object()
+    objects.create(KIND, stack)
     configuration = client.Configuration()
     await config.load_kube_config(str(api.kubeconfig), client_configuration=configuration)
     async with client.ApiClient(configuration) as api_client:
-        store = KubeStore(api_client, kubectl.namespace)
+        store = KubeStore(api_client, objects.namespace)
         core = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-        made = World(kubectl, store, Kube(api_client, kubectl.namespace), core)
+        made = World(objects, store, Kube(api_client, objects.namespace), core)
         tasks = [asyncio.create_task(store.run()), asyncio.create_task(made.connections.run())]
         await made.until(lambda: store.view.get("cm-ada"))
         yield made
@@ -142,17 +141,15 @@ async def test_keys_are_kept_renewed_and_withdrawn_as_objects_of_the_stack(world
     first = world.secret("cm-ada-connection")
     assert set(first) == {"host", "public-key", "private-key", "user"}
     uid = stack_of(world).uid
-    kept = world.kubectl.get("secret", "cm-ada-connection")["metadata"]
-    assert [owner["uid"] for owner in kept["ownerReferences"]] == [uid]
+    kept = world.objects.get("Secret", "cm-ada-connection")
+    assert kept
+    assert [owner["uid"] for owner in kept["metadata"]["ownerReferences"]] == [uid]
     await world.connections.provide(stack_of(world), "bob")
     await world.connections.provide(stack_of(world), "eve")
-    assert world.names("networkpolicy") == ["cm-ada-connection-eve"]
+    assert world.names("NetworkPolicy") == ["cm-ada-connection-eve"]
     # The operator, which removes what is not of its plan, sees none of it.
     for kind in ("Secret", "NetworkPolicy"):
-        assert await world.kube.list(kind, labels=LABEL) == (
-            [],
-            (await world.kube.list(kind, labels=LABEL))[1],
-        )
+        assert (await world.kube.list(kind, labels=LABEL))[0] == []
 
     await asyncio.to_thread(world.serve, RUN + timedelta(hours=1))
     await world.until(lambda: world.secret("cm-ada-connection")["private-key"] != first["private-key"])
@@ -160,12 +157,12 @@ async def test_keys_are_kept_renewed_and_withdrawn_as_objects_of_the_stack(world
     assert bobs["user"] == "bob"
 
     await operations.remove_member(world.store, "cm-ada", "users", "bob")
-    await world.until(lambda: "cm-ada-connection-bob" not in world.names("secret"))
+    await world.until(lambda: "cm-ada-connection-bob" not in world.names("Secret"))
     await operations.hibernate(world.store, "cm-ada")
     del world.roles["eve"]
     await operations.add_member(world.store, "cm-ada", "users", "zoe")
     await world.until(lambda: set(world.secret("cm-ada-connection-eve")) == {"user"})
-    assert world.names("networkpolicy") == []
+    assert world.names("NetworkPolicy") == []
 
 
 async def test_the_use_of_a_stack_is_noted_on_the_object(world: World) -> None:

@@ -10,15 +10,6 @@ from cytomine_spawner.stacks import model, render
 from cytomine_spawner.stacks.model import StackSpec
 from cytomine_spawner.stacks.settings import StackSettings
 
-pytest_plugins = ["tests.support.stackserver"]
-
-
-@pytest.fixture
-def kubectl(stack_kubectl):
-    """Kubectl in a new namespace of a server that knows the stacks."""
-    return stack_kubectl
-
-
 DEMO = str(Path(__file__).parents[2] / "dev/demo/stacks.yaml")
 EXTRAS = [extra.value for extra in model.Extra]
 ENGINE = {

@@ -6,16 +6,21 @@ import threading
 
 import pytest
 
-from cytomine_spawner.stacks import model
+from cytomine_spawner.stacks import apply, model, operator
+from cytomine_spawner.stacks.settings import StackSettings
 from tests.support.stackservice import until
 
 pytest_plugins = ["tests.support.stackserver"]
-pytestmark = pytest.mark.hub_independent
 
 
-def test_what_others_remove_is_there_again_at_once(shared, owner):
-    objects = shared.objects
-    name = objects.new_stack(owner)
+@pytest.fixture(scope="module")
+def steady(shared):
+    """The name of one stack for several tests, after which it is as before."""
+    return shared.objects.new_stack("steady")
+
+
+def test_what_others_remove_is_there_again_at_once(shared, steady):
+    objects, name = shared.objects, steady
     objects.wait_phase(name, "Ready")
     for kind, part in (
         ("NetworkPolicy", "core"), ("Deployment", "web-ui"), ("Service", "pims"), ("ConfigMap", "gateway"),
@@ -33,9 +38,8 @@ def test_what_others_remove_is_there_again_at_once(shared, owner):
     objects.wait_phase(name, "Ready")
 
 
-def test_what_others_change_is_set_back_at_once(shared, owner):
-    objects = shared.objects
-    name = objects.new_stack(owner)
+def test_what_others_change_is_set_back_at_once(shared, steady):
+    objects, name = shared.objects, steady
     objects.wait_phase(name, "Ready")
 
     def image():
@@ -61,9 +65,10 @@ def test_what_others_change_is_set_back_at_once(shared, owner):
     objects.wait_phase(name, "Ready")
 
 
-def test_who_changes_again_and_again_is_not_answered_each_time(shared, owner):
-    objects = shared.objects
-    name = objects.new_stack(owner)
+def test_who_changes_again_and_again_is_not_answered_each_time(service):
+    running = service()
+    objects = running.objects
+    name = objects.new_stack()
     objects.wait_phase(name, "Ready")
     deployment = ("Deployment", f"{name}-web-ui")
 
@@ -72,14 +77,15 @@ def test_who_changes_again_and_again_is_not_answered_each_time(shared, owner):
 
     objects.patch(*deployment, {"spec": {"replicas": 3}})
     until(lambda: replicas() == 1, 10, "the first correction")
-    calls = shared.metric("cytomine_stack_api_calls")
+    calls = running.metric("cytomine_stack_api_calls")
     objects.patch(*deployment, {"spec": {"replicas": 3}})
     # Another object is set right in that time.
     ours = objects.get("Service", f"{name}-pims")["spec"]["ports"]
     objects.patch("Service", f"{name}-pims", {"spec": {"ports": [{**ours[0], "targetPort": 1}]}})
     until(lambda: objects.get("Service", f"{name}-pims")["spec"]["ports"] == ours, 10, "the service")
     assert replicas() == 3
-    assert shared.metric("cytomine_stack_api_calls") - calls < 20
+    assert running.metric("cytomine_stack_api_calls") - calls < 20
+    running.move_clock(apply.CORRECTION_SECONDS)
     until(lambda: replicas() == 1, 20, "the second correction")
 
 
@@ -98,7 +104,7 @@ def test_what_was_changed_while_the_service_was_away_is_set_back(service):
 
 
 def test_children_without_a_stack_are_removed_and_their_volumes_after_their_time(service):
-    running = service(orphan_volume_grace=1)
+    running = service()
     objects = running.objects
     name, other = objects.new_stack(), objects.new_stack("bob")
     objects.wait_phase(name, "Ready")
@@ -113,11 +119,17 @@ def test_children_without_a_stack_are_removed_and_their_volumes_after_their_time
     until(lambda: objects.get(model.KIND, name) is None, 10, "the stack to be gone")
     assert objects.family(name)
     running.start()
+    running.move_clock(operator.SWEEP_DELAY_SECONDS)
     until(lambda: not set(objects.family(name)) - _volumes(objects, name), 100, "all but the volumes to go")
     marks = [v["metadata"].get("annotations", {}) for v in objects.family(name).values()]
     assert all("cytomine-spawner.org/orphaned-since" in m for m in marks)
     assert objects.stack(other).status.phase is model.Phase.READY
-    # the grace is over: the next sweep, which any orphan brings about, takes them
+    running.move_clock(StackSettings().orphan_volume_grace - 120)
+    running.move_clock(operator.SWEEP_DELAY_SECONDS)
+    assert len(_volumes(objects, name)) == 3
+    # the grace is over
+    running.move_clock(240)
+    running.move_clock(operator.SWEEP_DELAY_SECONDS)
     until(lambda: not objects.family(name), 100, "the volumes to go, too")
     assert objects.family(other)
 

@@ -3,16 +3,15 @@
 Statuses and events are written as the kubelet, the scheduler and the controllers write them.
 """
 
-import time
 from datetime import datetime, timezone
 
 import pytest
 
 from cytomine_spawner.stacks import model
+from cytomine_spawner.stacks.settings import StackSettings
 from tests.support.stackservice import until
 
 pytest_plugins = ["tests.support.stackserver"]
-pytestmark = pytest.mark.hub_independent
 
 # After Kubernetes knows.
 SECONDS = 15
@@ -70,9 +69,12 @@ def test_a_volume_whose_class_does_not_exist_is_named(service):
 # -- a pod's statuses, as its kubelet writes them -------------------------------------------------------------
 
 
+def pods_of(objects, name, component):
+    return objects.list("Pod", f"app.kubernetes.io/instance={name},app.kubernetes.io/component={component}")
+
+
 def pod_of(objects, name, component):
-    selector = f"app.kubernetes.io/instance={name},app.kubernetes.io/component={component}"
-    return objects.list("Pod", selector)[0]
+    return pods_of(objects, name, component)[0]
 
 
 def now():
@@ -111,6 +113,21 @@ def warn(objects, pod, reason, message):
         "source": {"component": "kubelet", "host": "fake-0"},
     }  # fmt: skip
     objects.create("Event", body)
+
+
+@pytest.fixture(scope="module")
+def one(shared):
+    """The name of one stack for several tests, each of which leaves it ready."""
+    return shared.objects.new_stack("one")
+
+
+@pytest.fixture
+def ready(shared, one):
+    """The one stack as it is when all of it serves."""
+    shared.objects.wait_phase(one, "Ready")
+    # The pod that was broken before is told to go before its successor is ready, and may go after that.
+    until(lambda: len(pods_of(shared.objects, one, "core")) == 1, SECONDS, "one pod of core")
+    return one
 
 
 @pytest.mark.parametrize(
@@ -159,10 +176,9 @@ def warn(objects, pod, reason, message):
         ),
     ],
 )
-def test_a_broken_container_shows_its_sentence(shared, owner, state, more, reason, sentence):
-    objects = shared.objects
-    name = objects.new_stack(owner)
-    objects.wait_phase(name, "Ready")
+def test_a_broken_container_shows_its_sentence(shared, ready, state, more, reason, sentence):
+    objects, name = shared.objects, ready
+    tries = objects.stack(name).spec.retry
     set_container(objects, name, "core", dict(state), **more)
     stack = objects.wait_phase(name, "Degraded", SECONDS)
     core = next(c for c in stack.status.components if c.name == "core")
@@ -170,22 +186,24 @@ def test_a_broken_container_shows_its_sentence(shared, owner, state, more, reaso
     assert core.reason.value == stack.status.reason.value == reason
     assert sentence in core.message
     assert stack.status.slowest == "core"
-    objects.change(name, retry=1)
+    objects.change(name, retry=tries + 1)
     stack = objects.wait_phase(name, "Ready")
-    assert stack.status.observed_retry == 1
+    assert stack.status.observed_retry == tries + 1
 
 
 def test_a_program_that_lives_but_never_answers_is_named_when_its_time_is_over(service):
-    objects = service(probe_grace=10).objects
+    running = service()
+    objects = running.objects
     name = objects.new_stack()
     objects.wait_phase(name, "Ready")
     pod = set_container(objects, name, "core", {"running": {"startedAt": now()}})
     warn(objects, pod, "Unhealthy", "Startup probe failed: HTTP probe failed with statuscode: 503")
-    began = time.monotonic()
-    stack = objects.wait_phase(name, "Degraded", 10 + SECONDS)
+    stack = objects.wait_phase(name, "Degraded", SECONDS)
+    assert stack.status.reason is None, "its time is not over yet"
+    running.move_clock(StackSettings().probe_grace)
     until(
         lambda: objects.stack(name).status.reason is model.Reason.PROBE,
-        max(1.0, 10 + SECONDS - (time.monotonic() - began)),
+        SECONDS,
         "the health check to be named",
     )
     stack = objects.stack(name)
@@ -193,29 +211,28 @@ def test_a_program_that_lives_but_never_answers_is_named_when_its_time_is_over(s
     assert "503" in stack.status.message
 
 
-def test_a_volume_that_cannot_be_attached_is_named(shared, owner):
-    objects = shared.objects
-    name = objects.new_stack(owner)
+def test_a_volume_that_cannot_be_attached_is_named(service):
+    running = service()
+    objects = running.objects
+    name = objects.new_stack()
     objects.wait_phase(name, "Ready")
     waiting = {"waiting": {"reason": "ContainerCreating"}}
     pod = set_container(objects, name, "postgis", waiting)
     status = {"conditions": [{"type": "PodReadyToStartContainers", "status": "False"}]}
     objects.patch("Pod", pod["metadata"]["name"], {"status": status}, "status", how="strategic-merge")
     warn(objects, pod, "FailedAttachVolume", "Multi-Attach error for volume pv-1")
+    running.move_clock(10)
     until(lambda: objects.stack(name).status.reason is model.Reason.MOUNT, SECONDS, "the volume to be named")
     assert "Multi-Attach error" in objects.stack(name).status.message
 
 
-def test_a_pod_that_its_node_ended_is_replaced_and_the_stack_serves_again(shared, owner):
-    objects = shared.objects
-    name = objects.new_stack(owner)
-    objects.wait_phase(name, "Ready")
+def test_a_pod_that_its_node_ended_is_replaced_and_the_stack_serves_again(shared, ready):
+    objects, name = shared.objects, ready
     pod = pod_of(objects, name, "core")["metadata"]["name"]
     objects.patch("Pod", pod, {"status": {"phase": "Failed", "reason": "Evicted"}}, "status")
 
     def another():
-        selector = f"app.kubernetes.io/instance={name},app.kubernetes.io/component=core"
-        return [p for p in objects.list("Pod", selector) if p["metadata"]["name"] != pod]
+        return [p for p in pods_of(objects, name, "core") if p["metadata"]["name"] != pod]
 
     until(another, SECONDS, "another pod")
     objects.wait_phase(name, "Ready")

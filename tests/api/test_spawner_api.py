@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 
 import pytest
 
@@ -117,23 +118,28 @@ async def test_a_pod_that_fits_nowhere_ends_the_start_with_what_is_missing(api, 
 
 @pytest.fixture
 def own_node(api):
-    """A node that nobody plays: the test itself reports what its kubelet would."""
+    """A node that nobody plays, for the pods of one test: the test itself reports what its kubelet would."""
+    name = f"own-{secrets.token_hex(4)}"
     size = {"cpu": "8", "memory": "64Gi", "pods": "100"}
     ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready"}
     api.create(
         "/api/v1/nodes",
         {
-            "metadata": {"name": "own", "labels": {"played-by": "test"}},
+            "metadata": {"name": name, "labels": {"played-by": name}},
+            # Pods of other tests would never run here.
+            "spec": {"taints": [{"key": "played-by", "value": name, "effect": "NoSchedule"}]},
             "status": {"allocatable": size, "capacity": size, "conditions": [ready]},
         },
     )
-    api.untaint("own")
-    yield {"played-by": "test"}
-    api.delete_now("/api/v1/nodes/own")
+    yield {
+        "node_selector": {"played-by": name},
+        "tolerations": [{"key": "played-by", "operator": "Exists"}, {"key": "node.kubernetes.io/not-ready"}],
+    }
+    api.delete_now(f"/api/v1/nodes/{name}")
 
 
 async def test_an_image_that_cannot_be_pulled_ends_the_start_with_the_reason(api, namespace, make, own_node):
-    spawner = make(node_selector=own_node, failure_grace=0)
+    spawner = make(**own_node, failure_grace=0)
     await spawner._run_apply_user_options({})
     begun = asyncio.ensure_future(spawner.start())
     (pod,) = await until(lambda: [p for p in api.items(namespace, "pods") if p["spec"].get("nodeName")])

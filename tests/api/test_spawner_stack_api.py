@@ -17,7 +17,7 @@ LS_LOGIN_NAME = "28f7bc3a2d32a4a0a1b2c3d4e5f60718293a4b5c@lifescience-ri.eu"
 
 
 @pytest.fixture
-async def make(api, namespace, definitions, monkeypatch):
+async def make(api, namespace, monkeypatch):
     """Makes spawners that offer stacks in the test's namespace."""
     async with spawners(api, namespace, monkeypatch) as make:
         made = []

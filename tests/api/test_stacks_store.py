@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from kubernetes_asyncio import client, config
 
 from cytomine_spawner.stacks import operations
 from cytomine_spawner.stacks.kubestore import KubeStore
-from cytomine_spawner.stacks.model import Desired, Stack, StackSpec, new_stack
+from cytomine_spawner.stacks.model import KIND, Desired, Stack, StackSpec, new_stack
 from cytomine_spawner.stacks.store import Conflict, Denied, Invalid, NotFound, Unavailable
-from tests.api.conftest import Api
-from tests.support.apiserver import Kubectl
+from tests.api.conftest import Api, service_account
+from tests.support.stackservice import Objects
 
 FINALIZER = "tests.cytomine-spawner.org/hold"
 
@@ -77,7 +76,7 @@ class Watched:
 
 
 @pytest.fixture
-async def watched(api: Api, kubectl: Kubectl, tmp_path: Path) -> AsyncIterator[Watched]:
+async def watched(api: Api, objects: Objects, tmp_path: Path) -> AsyncIterator[Watched]:
     configuration = client.Configuration()
     await config.load_kube_config(str(api.kubeconfig), client_configuration=configuration)
     server = urlsplit(configuration.host)
@@ -85,7 +84,7 @@ async def watched(api: Api, kubectl: Kubectl, tmp_path: Path) -> AsyncIterator[W
     await relay.open()
     configuration.host = f"https://127.0.0.1:{relay.port}"
     async with client.ApiClient(configuration) as api_client:
-        store = KubeStore(api_client, kubectl.namespace)
+        store = KubeStore(api_client, objects.namespace)
         task = asyncio.create_task(store.run())
         watched = Watched(store, relay)
         await watched.until(lambda: store.view.connected)
@@ -95,86 +94,81 @@ async def watched(api: Api, kubectl: Kubectl, tmp_path: Path) -> AsyncIterator[W
         await relay.cut()
 
 
-def create(kubectl: Kubectl, owner: str, **spec: Any) -> Stack:
-    stack = new_stack(kubectl.namespace, StackSpec(owner=owner, **spec))
-    done = kubectl.apply(stack.to_object())
-    assert done.returncode == 0, done.stderr
+def create(objects: Objects, owner: str, **spec: Any) -> Stack:
+    stack = new_stack(objects.namespace, StackSpec(owner=owner, **spec))
+    objects.create(KIND, stack.to_object())
     return stack
 
 
-def spec(kubectl: Kubectl, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = kubectl.get("cytominestack", name)["spec"]
-    return found
+def spec(objects: Objects, name: str) -> dict[str, Any]:
+    found = objects.get(KIND, name)
+    assert found
+    return dict(found["spec"])
 
 
-async def test_the_view_follows_what_happens_in_the_cluster(watched: Watched, kubectl: Kubectl) -> None:
+async def test_the_view_follows_what_happens_in_the_cluster(watched: Watched, objects: Objects) -> None:
     view = watched.store.view
-    ada = create(kubectl, "ada")
+    ada = create(objects, "ada")
     await watched.until(lambda: view.get(ada.name))
     status = {"status": {"phase": "Starting", "message": "Core is late.", "slowest": "core"}}
-    kubectl(
-        "patch", "cytominestack", ada.name, "--subresource=status", "--type=merge", "-p", json.dumps(status)
-    )
+    objects.patch(KIND, ada.name, status, "status")
     await watched.until(lambda: view.get(ada.name).status.message == "Core is late.")
-    kubectl("delete", "cytominestack", ada.name)
+    objects.delete(KIND, ada.name)
     await watched.until(lambda: view.get(ada.name) is None)
 
 
-async def test_a_change_is_in_the_cluster_and_at_once_in_the_view(watched: Watched, kubectl: Kubectl) -> None:
-    ada = create(kubectl, "ada", idle_timeout=60)
+async def test_a_change_is_in_the_cluster_and_at_once_in_the_view(watched: Watched, objects: Objects) -> None:
+    ada = create(objects, "ada", idle_timeout=60)
     store = watched.store
     await operations.hibernate(store, ada.name)
     assert store.view.get(ada.name).spec.desired_state is Desired.HIBERNATED
-    assert spec(kubectl, ada.name)["desiredState"] == "Hibernated"
+    assert spec(objects, ada.name)["desiredState"] == "Hibernated"
     patch = operations.StackPatch.model_validate({"idleTimeout": None, "displayName": "Lung"})
     await operations.edit(store, ada.name, patch)
-    assert "idleTimeout" not in spec(kubectl, ada.name)
-    assert spec(kubectl, ada.name)["displayName"] == "Lung"
-    assert spec(kubectl, ada.name)["desiredState"] == "Hibernated"
+    assert "idleTimeout" not in spec(objects, ada.name)
+    assert spec(objects, ada.name)["displayName"] == "Lung"
+    assert spec(objects, ada.name)["desiredState"] == "Hibernated"
 
 
-async def test_changes_at_the_same_time_lose_nothing(watched: Watched, kubectl: Kubectl) -> None:
-    ada = create(kubectl, "ada")
+async def test_changes_at_the_same_time_lose_nothing(watched: Watched, objects: Objects) -> None:
+    ada = create(objects, "ada")
     status = {"status": {"phase": "Failed"}}
-    kubectl(
-        "patch", "cytominestack", ada.name, "--subresource=status", "--type=merge", "-p", json.dumps(status)
-    )
+    objects.patch(KIND, ada.name, status, "status")
     tries = await asyncio.gather(
         *(operations.retry(watched.store, ada.name) for _ in range(3)), return_exceptions=True
     )
     # One try is on its way; the others were told so, and none raised the counter twice.
-    assert spec(kubectl, ada.name)["retry"] == 1
+    assert spec(objects, ada.name)["retry"] == 1
     assert sum(isinstance(t, Stack) for t in tries) == 1
     assert all(isinstance(t, (Stack, Conflict)) for t in tries)
 
 
 @pytest.mark.parametrize("keep", [True, False])
 async def test_deleting_notes_first_whether_the_data_stay(
-    watched: Watched, kubectl: Kubectl, keep: bool
+    watched: Watched, objects: Objects, keep: bool
 ) -> None:
-    ada = create(kubectl, "ada", keep_data=not keep)
-    hold = json.dumps({"metadata": {"finalizers": [FINALIZER]}})
-    kubectl("patch", "cytominestack", ada.name, "--type=merge", "-p", hold)
+    ada = create(objects, "ada", keep_data=not keep)
+    objects.patch(KIND, ada.name, {"metadata": {"finalizers": [FINALIZER]}})
     view = watched.store.view
     await watched.until(lambda: view.get(ada.name))
     uid = view.get(ada.name).uid
     for _ in range(2):  # again is no error
         await watched.store.delete(ada.name, keep_data=keep, uid=uid)
-    found = kubectl.get("cytominestack", ada.name)
+    found = objects.get(KIND, ada.name)
     assert found["metadata"]["deletionTimestamp"]
     assert found["spec"].get("keepData", False) is keep
     await watched.until(lambda: view.get(ada.name).deleting)
     with pytest.raises(Conflict, match="too late"):
         await watched.store.delete(ada.name, keep_data=not keep, uid=uid)
-    kubectl("patch", "cytominestack", ada.name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    objects.patch(KIND, ada.name, {"metadata": {"finalizers": None}})
     await watched.until(lambda: view.get(ada.name) is None)
 
 
-async def test_a_stack_made_anew_is_not_deleted_for_the_old_one(watched: Watched, kubectl: Kubectl) -> None:
-    ada = create(kubectl, "ada")
+async def test_a_stack_made_anew_is_not_deleted_for_the_old_one(watched: Watched, objects: Objects) -> None:
+    ada = create(objects, "ada")
     with pytest.raises(Conflict, match="anew"):
         await watched.store.delete(ada.name, keep_data=False, uid="00000000-0000-0000-0000-000000000000")
-    assert "deletionTimestamp" not in kubectl.get("cytominestack", ada.name)["metadata"]
+    assert "deletionTimestamp" not in objects.get(KIND, ada.name)["metadata"]
 
 
 async def test_what_is_not_there_is_not_found(watched: Watched) -> None:
@@ -182,17 +176,17 @@ async def test_what_is_not_there_is_not_found(watched: Watched) -> None:
         await operations.resume(watched.store, "cm-nobody")
 
 
-async def test_what_the_api_server_refuses_is_said_with_its_words(watched: Watched, kubectl: Kubectl) -> None:
-    ada = create(kubectl, "ada")
+async def test_what_the_api_server_refuses_is_said_with_its_words(watched: Watched, objects: Objects) -> None:
+    ada = create(objects, "ada")
     with pytest.raises(Invalid, match="owner"):
         await watched.store.patch(ada.name, lambda _: {"owner": "eve"})
 
 
 async def test_a_lost_server_is_noticed_and_what_happened_meanwhile_is_made_up_for(
-    watched: Watched, kubectl: Kubectl
+    watched: Watched, objects: Objects
 ) -> None:
     view = watched.store.view
-    ada, bob = create(kubectl, "ada"), create(kubectl, "bob")
+    ada, bob = create(objects, "ada"), create(objects, "bob")
     await watched.until(lambda: view.get(ada.name) and view.get(bob.name))
     cursor = view.cursor
     await watched.relay.cut()
@@ -201,8 +195,8 @@ async def test_a_lost_server_is_noticed_and_what_happened_meanwhile_is_made_up_f
     assert view.get(ada.name) is not None, "the last view is gone"
     with pytest.raises(Unavailable):
         await operations.hibernate(watched.store, ada.name)
-    kubectl("delete", "cytominestack", bob.name)
-    carl = create(kubectl, "carl")
+    objects.delete(KIND, bob.name)
+    carl = create(objects, "carl")
     await watched.relay.open()
     await watched.until(lambda: view.connected, 60)
     changes = view.since(cursor)
@@ -211,7 +205,7 @@ async def test_a_lost_server_is_noticed_and_what_happened_meanwhile_is_made_up_f
     assert [s.name for s in changes.removed] == [bob.name]
 
 
-async def test_a_watch_that_breaks_is_taken_up_without_a_word(watched: Watched, kubectl: Kubectl) -> None:
+async def test_a_watch_that_breaks_is_taken_up_without_a_word(watched: Watched, objects: Objects) -> None:
     told = []
 
     async def listen() -> None:
@@ -224,13 +218,15 @@ async def test_a_watch_that_breaks_is_taken_up_without_a_word(watched: Watched, 
     await asyncio.sleep(0)
     await watched.relay.cut()
     await watched.relay.open()
-    ada = create(kubectl, "ada")
+    ada = create(objects, "ada")
     await watched.until(lambda: watched.store.view.get(ada.name))
     listener.cancel()
     assert False not in told
 
 
-async def test_while_nothing_happens_the_store_asks_nothing(watched: Watched, kubectl: Kubectl) -> None:
+async def test_while_nothing_happens_the_store_asks_nothing(
+    watched: Watched, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     store = watched.store
     original = store._objects.list_namespaced_custom_object
@@ -240,20 +236,25 @@ async def test_while_nothing_happens_the_store_asks_nothing(watched: Watched, ku
         return await original(*args, **kwargs)
 
     store._objects.list_namespaced_custom_object = counted
+    loop = asyncio.get_running_loop()
+    usual = loop.time
     with store.view.subscribe() as subscription:
-        assert not await subscription.wait(5), "something changed"
+        waiting = asyncio.create_task(subscription.wait(300))
+        await asyncio.sleep(0)
+        # Whatever would be done in these minutes is done at once; the watch itself may be silent for longer.
+        monkeypatch.setattr(loop, "time", lambda: usual() + 400)
+        assert not await waiting, "something changed"
     assert calls == []
-    ada = create(kubectl, "ada")
+    ada = create(objects, "ada")
     await watched.until(lambda: store.view.get(ada.name))
     assert calls == [], "it asked again to learn what the watch should have told"
 
 
-async def test_an_account_without_the_right_is_told_which(api: Api, kubectl: Kubectl) -> None:
-    kubectl("create", "serviceaccount", "poor")
-    token = kubectl("create", "token", "poor").stdout.strip()
+async def test_an_account_without_the_right_is_told_which(api: Api, objects: Objects) -> None:
+    token = service_account(api, objects.namespace, "poor")
     configuration = client.Configuration()
     await config.load_kube_config(str(api.kubeconfig), client_configuration=configuration)
     configuration.api_key = {"BearerToken": f"Bearer {token}"}
     async with client.ApiClient(configuration) as poor:
         with pytest.raises(Denied, match="cytominestacks"):
-            await operations.resume(KubeStore(poor, kubectl.namespace), "cm-ada")
+            await operations.resume(KubeStore(poor, objects.namespace), "cm-ada")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from dev import cluster
 from dev.cache import ROOT
@@ -23,6 +26,46 @@ def define_stacks(kubectl: Callable[..., subprocess.CompletedProcess[str]]) -> N
     until(
         lambda: kubectl(*wait, check=False).returncode == 0, "the stacks' definition", 30, cure="Look at it"
     )
+
+
+# What tests see the work of. Each further one reads all that is written, and writes, too.
+CONTROLLERS = (
+    "deployment-controller",
+    "garbage-collector-controller",
+    "job-controller",
+    "namespace-controller",
+    "node-lifecycle-controller",
+    "persistentvolume-binder-controller",
+    "persistentvolumeclaim-protection-controller",
+    "replicaset-controller",
+    "resourcequota-controller",
+    "serviceaccount-controller",
+    "statefulset-controller",
+)
+
+
+def start_with_stacks(folder: Path) -> None:
+    """An API server with controllers and three nodes that run nothing, that knows the stacks."""
+    define_stacks(Kubectl(cluster.api_up(folder, nodes=3, controllers=CONTROLLERS)))
+
+
+def new_namespace(http: httpx.Client, kind: str, **labels: str) -> str:
+    """Make a namespace that takes only pods of the restricted Pod Security Standard.
+
+    Args:
+        http: of the API server, with an administrator's login.
+        kind: how its name begins; no other process of the tests makes the same name.
+        labels: of Pod Security beside ``enforce``.
+    """
+    name = f"{kind}-{secrets.token_hex(4)}"
+    labels = {f"pod-security.kubernetes.io/{k}": v for k, v in {"enforce": "restricted", **labels}.items()}
+    body = {"metadata": {"name": name, "labels": labels}}
+    http.post("/api/v1/namespaces", json=body).raise_for_status()
+    # A controller makes it some time later, and pods are refused until then.
+    account = {"metadata": {"name": "default"}}
+    answer = http.post(f"/api/v1/namespaces/{name}/serviceaccounts", json=account)
+    assert answer.status_code in (201, 409), answer.text
+    return name
 
 
 class Kubectl:

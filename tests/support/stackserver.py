@@ -1,4 +1,4 @@
-"""Fixtures of the stacks' tests: an API server with controllers and three nodes that run nothing."""
+"""Fixtures of the operator's tests: stack services on the run's API server."""
 
 from __future__ import annotations
 
@@ -8,41 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from dev import cluster
-from tests.support.apiserver import Kubectl, define_stacks
+from tests.support.apiserver import Kubectl, new_namespace
 from tests.support.cutter import Cutter
-from tests.support.stackservice import Service, server_of
+from tests.support.stackservice import Objects, Service, server_of
 
 
 @pytest.fixture(scope="session")
-def stack_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    """An API server that knows the stacks' resource definition, for all tests of a run."""
-    folder = tmp_path_factory.mktemp("stacks-api")
-    try:
-        kubectl = Kubectl(cluster.api_up(folder, nodes=3, controllers=True))
-        define_stacks(kubectl)
-        yield kubectl
-    finally:
-        cluster.api_down(folder)
-
-
-@pytest.fixture
-def stack_kubectl(stack_server: Kubectl) -> Iterator[Kubectl]:
-    """kubectl in a new namespace that enforces restricted Pod Security."""
-    name = f"stacks-{secrets.token_hex(4)}"
-    stack_server("create", "namespace", name)
-    stack_server("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    yield Kubectl(stack_server.kubeconfig, name)
-    stack_server("delete", "namespace", name, "--wait=false")
-
-
-@pytest.fixture(scope="session")
-def shared(stack_server: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def shared(server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service with usual settings for all tests that bring stacks of their own and disturb nobody else's."""
-    name = f"shared-{secrets.token_hex(4)}"
-    stack_server("create", "namespace", name)
-    stack_server("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    service = Service(tmp_path_factory.mktemp("shared"), stack_server.kubeconfig, name)
+    with Objects(server, "").http as http:
+        name = new_namespace(http, "shared")
+    service = Service(tmp_path_factory.mktemp("shared"), server, name, forked=True)
     try:
         yield service.start()
     finally:
@@ -50,16 +26,15 @@ def shared(stack_server: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture
-def service(stack_kubectl: Kubectl, tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def service(kubectl: Kubectl, tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Starts services with given settings in the test's own namespace; all are ended."""
     running: list[Service] = []
 
-    def start(through: Cutter | None = None, **settings: object) -> Service:
+    def start(through: Cutter | None = None, *, forked: bool = True, **settings: object) -> Service:
         folder = tmp_path / f"service-{len(running)}"
-        server = through.url if through else ""
-        running.append(
-            Service(folder, stack_kubectl.kubeconfig, stack_kubectl.namespace, server=server, **settings)
-        )
+        way = through.url if through else ""
+        place = (kubectl.kubeconfig, kubectl.namespace)
+        running.append(Service(folder, *place, server=way, forked=forked, **settings))
         return running[-1].start()
 
     yield start
@@ -68,9 +43,9 @@ def service(stack_kubectl: Kubectl, tmp_path: Path) -> Iterator[Callable[..., Se
 
 
 @pytest.fixture
-def cutter(stack_server: Kubectl) -> Iterator[Cutter]:
+def cutter(server: Path) -> Iterator[Cutter]:
     """A way to the API server whose connections can be cut."""
-    cutter = Cutter(server_of(stack_server.kubeconfig))
+    cutter = Cutter(server_of(server))
     yield cutter
     cutter.close()
 

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ import yaml
 from cytomine_spawner.stacks import model
 from cytomine_spawner.stacks.kube import RESOURCES
 from tests.support.hub import free_port
+from tests.support.movedclock import Hand
+from tests.support.prefork import MODULE, Forked
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
@@ -48,10 +51,14 @@ T = TypeVar("T")
 def until(check: Callable[[], T], seconds: float, what: str) -> T:
     """Wait until a check outside of this process gives something true."""
     deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-    return found
+    while True:
+        began = time.monotonic()
+        if found := check():
+            return found
+        now = time.monotonic()
+        assert now < deadline, f"waited {seconds} s for {what}"
+        # What takes long asks for much: asked all the time it would slow down what it waits for.
+        time.sleep(min(0.5, max(0.05, 3 * (now - began))))
 
 
 def server_of(kubeconfig: Path) -> str:
@@ -174,18 +181,35 @@ class Objects:
     def wait_phase(self, name: str, phase: str, seconds: float = 60) -> model.Stack:
         """Wait for a stack to be in a phase, as its present spec asks."""
 
-        def look() -> model.Stack | None:
-            stack = self.stack(name)
-            seen = stack.status.observed_generation == stack.generation
-            return stack if seen and stack.status.phase is model.Phase(phase) else None
+        last: model.Stack | None = None
+        for last in self.follow(name, seconds):
+            assert last, f"the stack {name} is gone"
+            if last.status.observed_generation == last.generation and last.status.phase is model.Phase(phase):
+                return last
+        status = json.dumps((self.get(model.KIND, name) or {}).get("status"), indent=1)
+        raise AssertionError(f"{name} is not {phase} after {seconds} s: {status}")
 
-        try:
-            found = until(look, seconds, f"{name} to be {phase}")
-        except AssertionError:
-            status = json.dumps((self.get(model.KIND, name) or {}).get("status"), indent=1)
-            raise AssertionError(f"{name} is not {phase} after {seconds} s: {status}") from None
-        assert found
-        return found
+    def follow(self, name: str, seconds: float) -> Iterator[model.Stack | None]:
+        """A stack as it is and after each change, for a time; None once it is gone."""
+        deadline = time.monotonic() + seconds
+        path, only = self.path(model.KIND), {"fieldSelector": f"metadata.name={name}"}
+        while (left := deadline - time.monotonic()) > 0:
+            listed = self.http.get(path, params=only).raise_for_status().json()
+            yield next((model.Stack.from_object(item) for item in listed["items"]), None)
+            since = {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
+            with (
+                suppress(httpx.TimeoutException),
+                self.http.stream(
+                    "GET", path, params={**only, **since}, timeout=httpx.Timeout(10, read=left)
+                ) as answer,
+            ):
+                for line in answer.iter_lines():
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        break  # its version is too old: from the beginning
+                    yield None if event["type"] == "DELETED" else model.Stack.from_object(event["object"])
+                    if time.monotonic() > deadline:
+                        return
 
     def family(self, name: str = "", *kinds: str) -> dict[tuple[str, str], dict[str, Any]]:
         """All objects of a stack, or of all stacks, by kind and name."""
@@ -199,7 +223,7 @@ class Objects:
     def remove(self, name: str) -> None:
         """Delete a stack and wait until it is gone."""
         self.delete(model.KIND, name)
-        until(lambda: self.get(model.KIND, name) is None, 90, f"{name} to be gone")
+        assert any(stack is None for stack in self.follow(name, 90)), f"{name} is still there"
 
 
 class Service:
@@ -212,6 +236,7 @@ class Service:
         token: of the service's account; the kubeconfig's own login if empty.
         server: another way to the API server than the kubeconfig's.
         pages: whether it serves the page and the REST API, too; there is no hub behind them.
+        forked: whether it is forked from a process that has imported it already, and has a clock that can be moved.
         settings: of the stacks.
     """
 
@@ -224,12 +249,14 @@ class Service:
         token: str = "",
         server: str = "",
         pages: bool = False,
+        forked: bool = False,
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.log = folder, folder / "log"
         self.objects = Objects(kubeconfig, namespace)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self._hand = Hand(folder / "clock") if forked else None
         port, self.probe_port = free_port(), free_port()
         lines = [
             f"c.StackSettings.namespace = {namespace!r}",
@@ -267,17 +294,27 @@ class Service:
 
     def start(self) -> Service:
         """Start it; ready when this returns."""
-        command = [
-            sys.executable, "-m", "cytomine_spawner.stacks.app", f"--config={self.folder}/config.py",
-        ]  # fmt: skip
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log, cwd=self.folder)
+        arguments = [f"--config={self.folder}/config.py"]
+        if self._hand:
+            self.process = Forked(arguments, self._env, self.folder, self.log, self._hand.file)
+        else:
+            command = [sys.executable, "-m", MODULE, *arguments]
+            with self.log.open("a") as log:
+                self.process = subprocess.Popen(
+                    command, env=self._env, stdout=log, stderr=log, cwd=self.folder
+                )
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"The stack service did not start. It said: {self.text()[-2000:]}")
-            time.sleep(0.1)
+            time.sleep(0.02)
         return self
+
+    def move_clock(self, seconds: float) -> None:
+        """Have that much time pass for the service; Kubernetes' clock stays."""
+        assert self._hand
+        assert self.process
+        self._hand.move(seconds, self.process.pid, until)
 
     def end(self, sign: int = signal.SIGTERM) -> None:
         """End it and wait."""
