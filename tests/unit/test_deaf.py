@@ -11,7 +11,6 @@ import pytest
 
 from tests.support import deaf
 
-pytestmark = pytest.mark.hub_independent
 ASK = """
 import errno, socket, sys
 socket.socket().close()
