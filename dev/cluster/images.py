@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,12 +94,18 @@ def import_images(console: Console, archives: Iterable[Archive | Path | str]) ->
     """
     wanted = [_described(a) for a in archives]
     have = present()
-    for name, path in wanted:
-        if name in have:
-            continue
+
+    def one(name: str, path: Path) -> None:
         with console.step(f"Importing {name.removeprefix(OWN)}") as step:
             step.note = f"{path.stat().st_size / 1e6:.0f} MB"
             _import(name, path)
+
+    missing = [(name, path) for name, path in wanted if name not in have]
+    # Unpacking one takes one processor; the largest begins, so that nobody waits for it alone.
+    missing.sort(key=lambda found: -found[1].stat().st_size)
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(one, *found) for found in missing]:
+            job.result()
     names = [name for name, _ in wanted]
     _remember(names)
     return names

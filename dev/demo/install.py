@@ -136,23 +136,27 @@ def prepare(
     if foreign:
         return _prepare_foreign(console, port, Path(foreign), image_prefix, ingress_class)
     _need_root()
-    # The compiler and the images' downloads share the two cores better than one after the other.
-    with ThreadPoolExecutor(2) as pool:
-        programs = pool.submit(cluster.build, console)
-        built = pool.submit(images.build, console, IMAGES)
-        for job in (programs, built):
+    # What downloads and what compiles share the two cores better than one after the other.
+    with ThreadPoolExecutor(3) as pool:
+        started = pool.submit(cluster.up, console, port=port)
+        built = pool.submit(lambda: _with_login(console, images.build(console, IMAGES)))
+        made = pool.submit(dataset.build, console)
+        for job in (started, built, made):
             job.result()
-    archives = _with_login(console, built.result())
-    slides = dataset.build(console)
-    cluster.up(console, port=port)
+    archives, slides = built.result(), made.result()
     cluster.import_images(console, list(archives.values()))
-    kube = Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"), str(cluster.bin() / "helm"))
+    kube = local_kube()
     names = {n: a.reference for n, a in archives.items()}
     return Target(kube, port, names, cluster.INGRESS_CLASS, dataset=slides)
 
 
+def local_kube() -> Kube:
+    """The one-node cluster of ``dev/cluster``, as its own kubectl and helm see it."""
+    return Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"), str(cluster.bin() / "helm"))
+
+
 def _with_login(console: Console, archives: dict[str, images.Archive]) -> dict[str, images.Archive]:
-    """The images with the one that is compiled: after the others, for a machine has one compiler's worth of cores."""
+    """The images with the one that is compiled."""
     return {**archives, "oauth2-proxy": oauth2proxy.archive(console)}
 
 
