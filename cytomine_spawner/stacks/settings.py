@@ -185,9 +185,11 @@ class StackSettings(LoggingConfigurable):
     ).tag(config=True)
     session_refresh = Integer(
         240,
-        min=30,
-        help="""Seconds after which a browser's session asks anew whether its user may still use the stack. Must be less
-        than the life of an access token (five minutes).""",
+        # Requests that were on their way while a session was renewed are good for so long (identity.grants): a session
+        # that is renewed more often could end by them.
+        min=10,
+        help="""Seconds after which a browser's session asks anew whether its user may still use the stack: so long may
+        somebody who was removed go on. Must be less than the life of an access token (five minutes).""",
     ).tag(config=True)
     session_expire = Integer(
         24 * 3600,

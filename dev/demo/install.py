@@ -30,20 +30,26 @@ STACK_IMAGES = ["standin", "postgis", "nginx", "oauth2-proxy"]
 STACK_VALUES = ROOT / "dev" / "demo" / "stacks.yaml"
 # Where the ingress controller of somebody's own cluster runs is not known.
 ANYWHERE: tuple[dict[str, Any], ...] = ({"namespaceSelector": {}},)
+# On every namespace that tests make, with the word of CYTOMINE_TEST_NAME: whoever cleans up finds them by it.
+TEST_LABEL = "cytomine-spawner.org/tests"
 CLIENT_ID = "cytomine-hub"
 CLIENT_SECRET = "lslogin-client"  # noqa: S105 - the Secret's name, not what is in it
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a hub is installed: release, namespace and the first labels of its hosts."""
+    """Where a hub is installed: release, namespace and the first labels of its hosts.
+
+    Attributes:
+        of_tests: the word of the tests whose hub it is; empty for the demo.
+    """
 
     release: str
     namespace: str
     hub: str
     login: str
-
     stacks: str
+    of_tests: str = ""
 
     def url(self, port: int) -> str:
         """The hub's address in the browser."""
@@ -60,10 +66,32 @@ class Place:
 
 DEMO = Place("hub", "cytomine", "hub", "login", "stacks")
 # Another word for it, and two checkouts test on one cluster at the same time.
-_WORD = os.environ.get("CYTOMINE_TEST_NAME", "test")
-# The tests give it to each namespace that they make, with the name of their hub's.
-TESTS_LABEL = "cytomine-spawner.org/tests"
-TEST = Place("hub", f"cytomine-{_WORD}", f"hub-{_WORD}", f"login-{_WORD}", f"stacks-{_WORD}")
+TEST_WORD = os.environ.get("CYTOMINE_TEST_NAME", "test")
+TEST_LABELS = {TEST_LABEL: TEST_WORD}
+
+
+def _of_tests(word: str) -> Place:
+    return Place("hub", f"cytomine-{word}", f"hub-{word}", f"login-{word}", f"stacks-{word}", TEST_WORD)
+
+
+TEST = _of_tests(TEST_WORD)
+# A hub that tests restart and upgrade, while others rely on the first one.
+SHAKEN = _of_tests(f"{TEST_WORD}-shaken")
+# As large as the usual ones, but a node with two processors has room for a dozen.
+TEST_SIZES = [
+    {
+        "name": name,
+        "display_name": name.capitalize(),
+        "cpu_guarantee": 0.02,
+        "cpu_limit": cpu,
+        "mem_guarantee": "256M",
+        "mem_limit": memory,
+        "default": name == "small",
+    }
+    for name, cpu, memory in (("small", 1, "2G"), ("medium", 2, "4G"), ("large", 4, "8G"))
+]
+# Who works in several stacks at once must be several people; the demo's list stays short.
+TESTERS = ("jonas", "karin", "lena", "marek", "nora", "otto")
 
 
 @dataclass(frozen=True)
@@ -201,7 +229,10 @@ def install(console: Console, target: Target, place: Place) -> Installed:
         "kind": "Namespace",
         "metadata": {
             "name": place.namespace,
-            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            "labels": {
+                "pod-security.kubernetes.io/enforce": "restricted",
+                **({TEST_LABEL: place.of_tests} if place.of_tests else {}),
+            },
         },
     }
     with console.step("LS Login's stand-in"):
@@ -220,6 +251,7 @@ def install(console: Console, target: Target, place: Place) -> Installed:
             client_id=CLIENT_ID,
             client_secret=secret,
             ingress_class=target.ingress_class or cluster.INGRESS_CLASS,
+            users=[lslogin.user(key, "For tests") for key in TESTERS] if place.of_tests else (),
         )
         kube.apply(objects)
     with console.step("The hub's chart") as step:
@@ -291,12 +323,15 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
     return {
         "hub": {"image": image("hub"), "publicUrl": url},
         "proxy": {"image": image("proxy")},
-        "singleuser": {"image": image("singleuser")},
+        "singleuser": {
+            "image": image("singleuser"),
+            **({"sizes": TEST_SIZES} if place.of_tests else {}),
+        },
         "stacks": {
             "enabled": True,
             "url": place.stack_url(target.port),
             "image": image("stacks"),
-            **mock.values(target.dataset, *([mock.ABSENT] if place is TEST else [])),
+            **mock.values(target.dataset, *([mock.ABSENT] if place.of_tests else [])),
             "ingress": {"className": target.ingress_class, "from": list(target.ingress_from)},
             "config": {
                 "StackSettings": {
@@ -304,7 +339,7 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
                         f"cytomine-spawner/{name}": target.image_names[name] for name in STACK_IMAGES
                     },
                     # The tests wait for a session that asks anew; people need not.
-                    **({"session_refresh": 30} if place is TEST else {}),
+                    **({"session_refresh": 10} if place.of_tests else {}),
                 }
             },
         },
@@ -352,22 +387,32 @@ def remove(console: Console, kube: Kube, place: Place) -> None:
     """Delete a hub and all that it made, users' files included."""
     with console.step(f"Removing namespace {place.namespace}"):
         _remove_stacks(kube, place)
-        kube.kubectl(
-            "delete",
-            "namespace",
-            place.namespace,
-            "--ignore-not-found",
-            "--timeout=120s",
-            what=f"deleting {place.namespace}",
-            timeout=130,
-        )
+        _delete_namespace(kube, place.namespace)
         mock.remove(kube, place.namespace)
+        # The service's right to see nodes: all that is outside of the namespace.
+        name = f"{place.namespace}-{place.release}-stacks"
+        rights = ["delete", "clusterroles,clusterrolebindings", name, "--ignore-not-found"]
+        kube.kubectl(*rights, what="removing the service's right to see nodes")
 
 
 def remove_tests(console: Console, kube: Kube) -> None:
-    """Delete the tests' hub and the namespaces that tests have made beside it."""
-    kube.kubectl("delete", "namespaces", "-l", f"{TESTS_LABEL}={TEST.namespace}", "--wait=false")
-    remove(console, kube, TEST)
+    """Delete the tests' hubs and the namespaces that tests have made beside them, whatever state they are in."""
+    labelled = kube.get("namespaces", "-l", f"{TEST_LABEL}={TEST_WORD}") or {"items": []}
+    names = {namespace["metadata"]["name"] for namespace in labelled["items"]}
+    hubs = [place for place in (TEST, SHAKEN) if place.namespace in names]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(remove, console, kube, place) for place in hubs]
+        for name in names - {place.namespace for place in hubs}:
+            # What served its stacks was a process of the tests.
+            _release_stacks(kube, name)
+            jobs.append(pool.submit(_delete_namespace, kube, name))
+        for job in jobs:
+            job.result()
+
+
+def _delete_namespace(kube: Kube, name: str) -> None:
+    words = ["delete", "namespace", name, "--ignore-not-found", "--timeout=120s"]
+    kube.kubectl(*words, what=f"deleting {name}", timeout=130)
 
 
 def _remove_stacks(kube: Kube, place: Place) -> None:
@@ -377,10 +422,15 @@ def _remove_stacks(kube: Kube, place: Place) -> None:
     with contextlib.suppress(Problem):
         kube.kubectl("-n", place.namespace, "delete", "cytominestacks", "--all", "--timeout=60s", timeout=70)
         return
-    left = kube.get("-n", place.namespace, "cytominestacks") or {"items": []}
+    _release_stacks(kube, place.namespace)
+
+
+def _release_stacks(kube: Kube, namespace: str) -> None:
+    """Take off the mark by which a service holds its stacks until it has removed what is theirs."""
+    left = kube.get("-n", namespace, "cytominestacks") or {"items": []}
     for stack in left["items"]:
         kube.kubectl(
-            "-n", place.namespace, "patch", "cytominestack", stack["metadata"]["name"],
+            "-n", namespace, "patch", "cytominestack", stack["metadata"]["name"],
             "--type=merge", "-p", '{"metadata":{"finalizers":null}}',
             what="releasing a stack",
         )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -41,8 +42,9 @@ def clients_file(
     client_id: str,
     client_secret: str,
     name: str = "Cytomine hub",
+    users: Sequence[dict[str, Any]] = (),
 ) -> str:
-    """The JSON that tells the stand-in of one client, which gets refresh tokens.
+    """The JSON that tells the stand-in of one client, which gets refresh tokens, and of users beside its own.
 
     Args:
         redirect_uris: where a login may end.
@@ -50,6 +52,7 @@ def clients_file(
         client_id: the client's id.
         client_secret: its secret.
         name: what the login page calls it.
+        users: further users; see :func:`user`.
     """
     client = {
         "client_id": client_id,
@@ -59,7 +62,27 @@ def clients_file(
         "name": name,
         "refresh": True,
     }
-    return json.dumps({"clients": [client]}, indent=2)
+    return json.dumps({"clients": [client], "users": list(users)}, indent=2)
+
+
+def user(key: str, purpose: str) -> dict[str, Any]:
+    """A further user, whom hubs let in.
+
+    Args:
+        key: the user's short name, small letters.
+        purpose: a line for the login page.
+    """
+    return {
+        "key": key,
+        "purpose": purpose,
+        "sub": f"{hashlib.sha256(key.encode()).hexdigest()[:40]}@lifescience-ri.eu",
+        "preferred_username": key,
+        "given_name": key.capitalize(),
+        "family_name": "Tester",
+        "email": f"{key}@example.org",
+        "entitlements": [USERS_GROUP],
+        "visas": [],
+    }
 
 
 def objects(
@@ -73,6 +96,7 @@ def objects(
     *,
     ingress_class: str = "local",
     persistent: bool = True,
+    users: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """The stand-in's Kubernetes objects, accepted under restricted Pod Security.
 
@@ -90,13 +114,14 @@ def objects(
         ingress_class: class of the Ingress.
         persistent: keep keys and sessions in a volume claim of the default storage class, so that
             nobody is logged out when the pod is replaced; otherwise they go with the pod.
+        users: further users; see :func:`user`.
     """
     host = urlsplit(issuer).hostname
     if not host or not issuer.endswith("/oidc/"):
         raise ValueError(f"issuer must look like http://host/oidc/, with the trailing slash, not {issuer}")
     labels = {**_LABELS, "app.kubernetes.io/instance": "lslogin", "app.kubernetes.io/managed-by": "demo"}
     select = {key: labels[key] for key in ("app.kubernetes.io/name", "app.kubernetes.io/instance")}
-    clients = clients_file(redirect_uris, post_logout_uris, client_id, client_secret)
+    clients = clients_file(redirect_uris, post_logout_uris, client_id, client_secret, users=users)
 
     def thing(api: str, kind: str, **fields: Any) -> dict[str, Any]:
         name = "lslogin-data" if kind == "PersistentVolumeClaim" else "lslogin"

@@ -1,7 +1,8 @@
 // A stand-in for LS Login in development and tests; never for production.
 //
 // ISSUER                public address, with the trailing slash (default http://login.localhost:8000/oidc/)
-// CLIENTS_FILE          JSON file: {"clients": [{client_id, client_secret, redirect_uris, post_logout_redirect_uris, name, refresh}]}
+// CLIENTS_FILE          JSON file: {"clients": [{client_id, client_secret, redirect_uris, post_logout_redirect_uris, name, refresh}],
+//                       "users": further users, as in users.json}
 // DATA_DIR              folder for keys and sessions; without it a restart forgets them
 // PORT, HOST            where to listen (default 8080 on all addresses)
 // VISA_ISSUER           issuer of the visas (default /ga4gh-broker/ beside the issuer)
@@ -11,7 +12,7 @@ import http from 'node:http';
 import * as pages from './pages.js';
 import { createProvider } from './provider.js';
 import { createStore, loadKeys } from './store.js';
-import { byHint, createBroker, users } from './users.js';
+import { addUsers, byHint, createBroker, users } from './users.js';
 
 const CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'";
 
@@ -21,13 +22,14 @@ function settings(env) {
     throw new Error(`ISSUER must look like http://host/oidc/, with the trailing slash, not ${issuer}`);
   }
   if (!env.CLIENTS_FILE) throw new Error('CLIENTS_FILE is not set: name the JSON file that lists the clients');
-  const { clients } = JSON.parse(readFileSync(env.CLIENTS_FILE, 'utf8'));
+  const { clients, users: further = [] } = JSON.parse(readFileSync(env.CLIENTS_FILE, 'utf8'));
   if (!Array.isArray(clients) || !clients.length) throw new Error(`${env.CLIENTS_FILE} lists no clients`);
   const accessTokenSeconds = Number(env.ACCESS_TOKEN_SECONDS ?? 3600);
   if (!(accessTokenSeconds > 0)) throw new Error('ACCESS_TOKEN_SECONDS must be a number of seconds above 0');
   return {
     issuer,
     clients,
+    further,
     accessTokenSeconds,
     data: env.DATA_DIR,
     port: Number(env.PORT ?? 8080),
@@ -83,7 +85,8 @@ async function interaction(provider, req, res) {
 }
 
 export async function start(env) {
-  const { issuer, clients, accessTokenSeconds, data, port, host, visaIssuer } = settings(env);
+  const { issuer, clients, further, accessTokenSeconds, data, port, host, visaIssuer } = settings(env);
+  addUsers(further);
   const keys = loadKeys(data);
   const store = createStore(data);
   const broker = await createBroker(visaIssuer, keys.visas);

@@ -9,6 +9,9 @@ const ASSERTED = Date.UTC(2025, 0, 15) / 1000;
 
 export const users = JSON.parse(readFileSync(new URL('./users.json', import.meta.url), 'utf8')).users;
 
+// Those of whoever started the stand-in, behind its own.
+export const addUsers = (further) => users.push(...further.filter((user) => !bySub(user.sub)));
+
 export const bySub = (sub) => users.find((user) => user.sub === sub);
 
 // `username_hint` names a user by key, user name or subject.

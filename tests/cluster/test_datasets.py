@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from tests.support.lab import Lab
 from tests.support.person import wait
@@ -59,27 +58,21 @@ def check(lab: Lab, *datasets: str) -> None:
         assert len(found["mock-landmarks"]["images"]) == 16
 
 
-def jobs(lab: Lab) -> list[dict[str, Any]]:
-    found = lab.kube.get("-n", lab.namespace, "jobs", "-l", f"app.kubernetes.io/instance={lab.name}")
-    return list((found or {"items": []})["items"])
-
-
 def test_ticked_datasets_are_in_the_stack_with_project_images_terms_and_annotations(analyst: Lab) -> None:
     check(analyst, "mock-skin", "mock-landmarks")
     assert analyst.importing()["message"] == "Mock skin and Mock landmarks are in Cytomine."
-    wait(lambda: not jobs(analyst), "the Job to be gone")
+    wait(lambda: not analyst.jobs(), "the Job to be gone")
     row = analyst.kubectl("get", "cytominestacks", "-o", "wide")
     assert re.search(r"\bImported\b", row), row
 
 
 def test_the_next_start_imports_nothing_again(analyst: Lab) -> None:
     analyst.person.stop()
-    analyst.ask("PATCH", f"api/stacks/{analyst.name}", {"desiredState": "Hibernated"})
-    wait(lambda: analyst.status().get("phase") == "Hibernated", "the stack to sleep", 90)
+    analyst.hibernate()
     analyst.start(cytomine={"size": "S", "datasets": ["mock-skin", "mock-landmarks"]})
     analyst.wait_ready()
     assert analyst.importing()["reason"] == "Imported"
-    assert not jobs(analyst)
+    assert not analyst.jobs()
     check(analyst, "mock-skin", "mock-landmarks")
 
 
@@ -93,14 +86,14 @@ def test_a_dataset_that_the_volume_lacks_is_named_with_its_cure_and_the_others_s
     ), said
     assert said.endswith("and try again. Mock skin and Mock landmarks are in Cytomine."), said
     # What no other try can mend is not tried again.
-    (job,) = jobs(analyst)
+    (job,) = analyst.jobs()
     assert (job["status"]["failed"], job["status"]["conditions"][-1]["reason"]) == (1, "PodFailurePolicy")
     # The card offers another try, for when it is mended.
     card = analyst.ask("GET", f"api/stacks/{analyst.name}")
     assert (card["datasets"]["message"], "retry" in card["actions"]) == (said, True)
     analyst.ask("POST", f"api/stacks/{analyst.name}/retry")
     wait(
-        lambda: [j["metadata"]["uid"] for j in jobs(analyst)] not in ([], [job["metadata"]["uid"]]),
+        lambda: [j["metadata"]["uid"] for j in analyst.jobs()] not in ([], [job["metadata"]["uid"]]),
         "another try",
     )
     wait(lambda: analyst.importing()["reason"] == "Failed", "the second try to have failed")

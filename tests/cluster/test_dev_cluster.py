@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from tornado.httpclient import HTTPRequest
@@ -21,8 +20,10 @@ from tornado.websocket import websocket_connect
 
 from dev import cluster
 from dev.cache import ROOT
-from dev.cluster import node, parts
+from dev.cluster import cleanup, node, parts
+from dev.cluster.programs import NO_DEBUG_INFO
 from dev.console import Console
+from dev.demo import install
 
 foreign = os.environ.get("KUBECONFIG", "") not in ("", str(cluster.kubeconfig()))
 pytestmark = [
@@ -136,18 +137,15 @@ def programs() -> Iterator[cluster.Programs]:
     cluster.import_images(console, [programs.archive("testserver")])
     yield programs
     left = Space(programs, "default")
-    until(
-        "the tests' namespaces are gone",
-        lambda: "test-dev-" not in left.kubectl("get", "ns", "-o", "name"),
-        120,
-    )
+    mine = ("-l", f"{install.TEST_LABEL}={install.TEST_WORD}", "-o", "name")
+    until("the tests' namespaces are gone", lambda: "test-dev-" not in left.kubectl("get", "ns", *mine), 120)
 
 
 @pytest.fixture
 def space(programs: cluster.Programs) -> Iterator[Space]:
     space = Space(programs, f"test-dev-{secrets.token_hex(4)}")
-    space.kubectl("create", "namespace", space.name)
-    space.kubectl("label", "namespace", space.name, "pod-security.kubernetes.io/enforce=restricted")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", **install.TEST_LABELS}
+    space.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name, "labels": labels}})
     yield space
     space.kubectl("delete", "namespace", space.name, "--wait=false")
 
@@ -348,7 +346,9 @@ def test_limits_quota_and_pod_security_are_enforced(space: Space) -> None:
     limits = [
         int(f.read_text())
         for pattern in ("memory.limit_in_bytes", "memory.max")
-        for f in Path("/sys/fs/cgroup").glob(f"**/cytomine-spawner/kubepods/*/pod{uid}/{pattern}")
+        # No look into all folders: those of other pods vanish meanwhile.
+        for top in cleanup.cgroups()
+        for f in top.glob(f"kubepods/*/pod{uid}/{pattern}")
     ]
     assert limits == [96 << 20]
     quota = {
@@ -413,10 +413,11 @@ def test_a_running_cluster_is_found_at_once(programs: cluster.Programs) -> None:
     assert time.monotonic() - began < 2
 
 
-def test_the_parts_written_in_go_pass_their_own_tests(programs: cluster.Programs) -> None:
+def test_the_parts_written_in_go_pass_their_own_tests() -> None:
+    cluster.build(Console())
     # with the switches of the build, so that what it compiled is not compiled again
     env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
-    command = ["go", "test", "-trimpath", "-vet=off", "./ingress", "./netpol"]
+    command = ["go", "test", "-trimpath", *NO_DEBUG_INFO, "-vet=off", "./ingress", "./netpol"]
     done = subprocess.run(
         command, cwd=ROOT / "dev/cluster/tools", env=env, capture_output=True, text=True, timeout=170
     )

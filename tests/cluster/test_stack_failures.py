@@ -76,7 +76,8 @@ CASES = {
         lambda p: running_for(p, "core", 40),
         {
             "probe_grace": 40,
-            "overrides": [container("core", command=["python3", "-c", "import time\nwhile True: time.sleep(60)"])],
+            # With a first process that passes on the signal to end: python alone would be waited for.
+            "overrides": [container("core", command=["tini", "--", "python3", "-c", "import time\nwhile True: time.sleep(60)"])],
         },
     ),
     "an image that is not there": Case(
@@ -138,7 +139,7 @@ AT_ONCE = 3
 def provoke(target: install.Target, folder: Path, cause: str) -> None:
     """Make a stack fail in a namespace of its own, and see that it says why."""
     case = CASES[cause]
-    namespace = "stack-fails-" + re.sub(r"[^a-z]+", "-", case.reason.lower())
+    namespace = f"stack-fails-{install.TEST_WORD}-" + re.sub(r"[^a-z]+", "-", case.reason.lower())
     with service(target, namespace, folder, case.settings, *case.first) as place:
         place.create()
         wait(lambda: case.knows(place), f"Kubernetes to know: {cause}", 120)

@@ -17,28 +17,22 @@ from tests.support.person import wait
 @pytest.fixture(scope="module")
 def member(hub: install.Installed, owner: Lab) -> Lab:
     """Another user of the hub, without a stack."""
-    lab = Lab(hub, "ivan")
+    lab = Lab(hub, "nora")
     lab.remove()
     return lab
 
 
 @pytest.fixture(scope="module")
 def url(owner: Lab) -> str:
-    return owner.hub.place.stack_url(owner.hub.target.port).replace("{stack}", owner.name)
+    return owner.stack_url()
 
 
 def come(lab: Lab, url: str) -> httpx.Response:
-    """Open a page of the stack as somebody who is logged in at the hub; forms are not filled in."""
-    return lab.person.client.get(f"{url}/", headers={"Accept": "text/html", "Sec-Fetch-Mode": "navigate"})
+    return lab.person.come(url)
 
 
 def who(lab: Lab, url: str) -> httpx.Response:
-    """What a script of the stack's page asks of Cytomine."""
-    return lab.person.client.get(
-        f"{url}/api/user/current.json",
-        headers={"Accept": "application/json", "Sec-Fetch-Site": "same-origin"},
-        follow_redirects=False,
-    )
+    return lab.person.who(url)
 
 
 def test_the_owner_gets_in_without_a_form_and_a_stranger_does_not(owner: Lab, member: Lab, url: str) -> None:
@@ -50,32 +44,6 @@ def test_the_owner_gets_in_without_a_form_and_a_stranger_does_not(owner: Lab, me
     assert stranger.status_code == 403
     assert "member" in stranger.text
     assert who(member, url).status_code == 401
-
-
-def test_restarts_of_hub_service_and_gateway_log_nobody_out(owner: Lab, url: str) -> None:
-    assert who(owner, url).status_code == 200
-    parts = [
-        f"app.kubernetes.io/name=cytomine-hub,app.kubernetes.io/component={c}" for c in ("hub", "stacks")
-    ]
-    parts.append(f"app.kubernetes.io/instance={owner.name},app.kubernetes.io/component=gateway")
-    for part in parts:
-        owner.kubectl("delete", "pods", "-l", part, timeout=90)
-    # Longer than the time after which a session asks anew whether its user still may.
-    for _ in range(2):
-        wait(lambda: who(owner, url).status_code == 200, "the session to go on", 120)
-        wait_for_refresh(owner, url)
-    assert who(owner, url).status_code == 200
-
-
-def wait_for_refresh(lab: Lab, url: str) -> None:
-    """Wait until the session's cookie was renewed, which is when the service was asked anew."""
-
-    def renewed() -> bool:
-        answer = who(lab, url)
-        assert answer.status_code == 200, answer.status_code
-        return any("session" in c for c in answer.headers.get_list("set-cookie"))
-
-    wait(renewed, "the session to be renewed", 90)
 
 
 def test_a_member_works_until_removed_and_is_then_out(owner: Lab, member: Lab, url: str) -> None:
@@ -178,4 +146,4 @@ def test_logging_out_of_the_hub_ends_the_session_at_its_next_refresh(owner: Lab,
     owner.person.client.get(f"{owner.hub.url}/hub/logout")
     wait(lambda: who(owner, url).status_code == 401, "the session to end", 300)
     # for those who come after
-    owner.person = type(owner.person)(owner.hub, "petra")
+    owner.person = owner.person.again()

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from dev.demo import install
-from tests.cluster.test_datasets import jobs
 from tests.support.lab import Lab
 from tests.support.person import wait
 
@@ -23,16 +21,15 @@ def reach(target):
     except OSError:
         return False
 targets = {targets}
-with concurrent.futures.ThreadPoolExecutor(16) as pool:
+with concurrent.futures.ThreadPoolExecutor(128) as pool:
     print(json.dumps([t for t, ok in zip(targets, pool.map(reach, targets)) if ok]))
 """
 
 
-@pytest.fixture(scope="module")
-def attacker(hub: install.Installed, owner: Lab) -> Iterator[Lab]:
+@pytest.fixture
+def attacker(neighbours: tuple[Lab, Lab]) -> Lab:
     """Another user of the hub with a notebook and a stack of their own."""
-    with Lab.beside(hub, "ivan") as lab:
-        yield lab
+    return neighbours[1]
 
 
 def doors(lab: Lab) -> list[list[Any]]:
@@ -124,8 +121,8 @@ def importer(owner: Lab, slides: Path) -> Iterator[str]:
     owner.wait_ready()
     patch = '{"spec":{"datasets":["mock-skin"]}}'
     owner.kubectl("patch", "cytominestack", owner.name, "--type=merge", "-p", patch)
-    wait(lambda: jobs(owner), "the import to begin")
-    (job,) = jobs(owner)
+    wait(owner.jobs, "the import to begin")
+    (job,) = owner.jobs()
     # Its door is there as long as the Job: it must not end before the test.
     owner.kubectl("patch", "job", job["metadata"]["name"], "--type=merge", "-p", '{"spec":{"suspend":true}}')
     template = job["spec"]["template"]
@@ -145,14 +142,14 @@ def importer(owner: Lab, slides: Path) -> Iterator[str]:
     owner.kube.apply([pod])
     try:
         owner.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s", timeout=70)
-        (still,) = jobs(owner)
+        (still,) = owner.jobs()
         assert still["metadata"]["uid"] == job["metadata"]["uid"]
         yield name
     finally:
         owner.kubectl("delete", "pod", name, "--grace-period=0", "--force", "--ignore-not-found")
         none = '{"spec":{"datasets":[]}}'
         owner.kubectl("patch", "cytominestack", owner.name, "--type=merge", "-p", none)
-        wait(lambda: not jobs(owner), "the Job to be gone")
+        wait(lambda: not owner.jobs(), "the Job to be gone")
 
 
 def test_an_import_reaches_the_gateways_inner_side_of_its_stack_and_nothing_else(

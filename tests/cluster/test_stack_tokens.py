@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cytomine_spawner.stacks.identity.keyring import Key
-from dev.demo import install
 from tests.support.adapter import Pkce, answer, confused, part
 from tests.support.identity import unverified
 from tests.support.lab import Lab
@@ -23,13 +22,15 @@ GOOD, BAD = [200, 404], [401, 401]
 
 
 @pytest.fixture(scope="module")
-def member(hub: install.Installed, owner: Lab) -> Iterator[Lab]:
+def member(neighbours: tuple[Lab, Lab]) -> Iterator[Lab]:
     """A member of the owner's stack who has a stack of their own: the network lets them near."""
-    with Lab.beside(hub, "ivan") as lab:
-        owner.ask("PUT", f"api/stacks/{owner.name}/members/users/{lab.person.name}")
-        tokens = lab.adapter(owner.name).log_in()
-        wait(lambda: shown(lab, owner, tokens["access_token"]) == GOOD, "the way to the stack", 90)
-        yield lab
+    owner, lab = neighbours
+    membership = f"api/stacks/{owner.name}/members/users/{lab.person.name}"
+    owner.ask("PUT", membership)
+    tokens = lab.adapter(owner.name).log_in()
+    wait(lambda: shown(lab, owner, tokens["access_token"]) == GOOD, "the way to the stack", 90)
+    yield lab
+    owner.ask("DELETE", membership)
 
 
 def shown(lab: Lab, owner: Lab, *tokens: str) -> list[int]:
@@ -160,7 +161,9 @@ def test_a_member_cannot_promote_herself_or_invite_others(owner: Lab, member: La
         refused = member.request("PATCH", f"api/stacks/{owner.name}", body)
         assert refused.status_code in (400, 403), (body, refused.status_code, refused.text)
     # The same way is open to who owns a stack.
-    member.ask("PUT", f"api/stacks/{member.name}/members/users/{owner.person.name}")
+    own = f"api/stacks/{member.name}/members/users/{owner.person.name}"
+    member.ask("PUT", own)
+    member.ask("DELETE", own)
     assert owner.stacks()[0]["spec"]["owner"] == owner.person.name
     assert member.person.name in owner.stacks()[0]["spec"]["members"]["users"]
 

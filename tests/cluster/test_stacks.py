@@ -3,76 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from dev.demo import install
+from tests.support.annotating import annotate, counted
 from tests.support.lab import KINDS, Lab
 from tests.support.person import Person, wait
 
-ROWS = 1000
 
-
-@pytest.fixture(scope="module")
-def lab(hub: install.Installed) -> Iterator[Lab]:
-    with Lab.beside(hub, "petra", ready=False) as lab:
-        yield lab
-
-
-ANNOTATE = f"""
-import json, os, numpy, tempfile
-from PIL import Image
-from cytomine_spawner.notebook import connect
-conn = connect(progress=False)
-from cytomine.models import *
-ontology = Ontology("tissue").save()
-project = Project("survival", ontology.id).save()
-terms = [Term(name, ontology.id, colour).save() for name, colour in (("tumour", "#ff0000"), ("stroma", "#00ff00"))]
-storage = [s for s in StorageCollection().fetch() ][0]
-with tempfile.TemporaryDirectory() as folder:
-    path = os.path.join(folder, "slide.png")
-    Image.fromarray(numpy.random.default_rng(1).integers(0, 255, (600, 800, 3), dtype="uint8")).save(path)
-    conn.upload_image(path, storage.id, id_project=project.id, sync=True)
-image = ImageInstanceCollection().fetch_with_filter("project", project.id)[0]
-many = AnnotationCollection()
-for n in range({ROWS}):
-    x, y = 5 + n % 40 * 19, 5 + n // 40 * 23
-    many.append(Annotation(
-        location=f"POLYGON (({{x}} {{y}}, {{x + 9}} {{y}}, {{x + 9}} {{y + 7}}, {{x}} {{y}}))",
-        id_image=image.id, id_project=project.id, id_terms=[terms[n % 2].id],
-    ))
-many.save(chunk=100, n_workers=4)
-print(json.dumps({{"project": project.id, "image": image.id}}))
-"""
-
-COUNT = """
-import json
-from cytomine_spawner.notebook import connect
-conn = connect(progress=False, timeout=120)
-from cytomine.models import *
-found = AnnotationCollection(project={project}, showWKT=True, showTerm=True).fetch()
-print(json.dumps({{
-    "annotations": len(found), "terms": sorted({{len(a.term) for a in found}}),
-    "wkt": sum(a.location.startswith("POLYGON") for a in found),
-    "crop": found[0].cropURL if hasattr(found[0], "cropURL") else "",
-}}))
-"""
-
-
-def counted(lab: Lab) -> dict[str, Any]:
-    found = lab.python(COUNT.format(project=lab.work["project"]))
-    assert found["annotations"] == found["wkt"] == ROWS
-    assert found["terms"] == [1]
-    return dict(found)
+@pytest.fixture(scope="module", autouse=True)
+def worked(lab: Lab) -> None:
+    if not lab.person.server():
+        lab.begin(cytomine=True)
+    lab.wait_ready()
+    annotate(lab)
 
 
 def test_a_start_with_cytomine_gives_a_notebook_at_once_and_a_stack_that_its_client_reaches(lab: Lab) -> None:
-    lab.wait_ready()
-    table = lab.kubectl("get", "cytominestacks")
+    table = lab.kubectl("get", "cytominestacks", lab.name)
     assert "Ready" in table, table
-    lab.work = lab.python(ANNOTATE)
     counted(lab)
 
 
@@ -108,8 +58,7 @@ def test_the_work_survives_a_killed_database(lab: Lab) -> None:
 def test_the_work_survives_hibernation_and_the_next_start_resumes(lab: Lab) -> None:
     old = lab.kube.get("-n", lab.namespace, "secret", f"{lab.name}-connection")
     lab.person.stop()
-    lab.ask("PATCH", f"api/stacks/{lab.name}", {"desiredState": "Hibernated"})
-    wait(lambda: lab.status().get("phase") == "Hibernated", "the stack to sleep", 90)
+    lab.hibernate()
     assert lab.status().get("expiresAt"), "its owner is told how long it is kept"
     pods = lab.kube.get("-n", lab.namespace, "pods", "-l", f"app.kubernetes.io/instance={lab.name}")
     assert not (pods or {"items": []})["items"]
@@ -120,22 +69,6 @@ def test_the_work_survives_hibernation_and_the_next_start_resumes(lab: Lab) -> N
     assert old
     assert new
     assert old["data"]["private-key"] != new["data"]["private-key"], "each start gives new keys"
-
-
-def test_hub_and_service_may_restart_in_the_middle_of_a_start(lab: Lab) -> None:
-    lab.person.stop()
-    lab.ask("PATCH", f"api/stacks/{lab.name}", {"desiredState": "Hibernated"})
-    wait(lambda: lab.status().get("phase") == "Hibernated", "the stack to sleep", 90)
-    lab.start(cytomine=True)
-    wait(lambda: lab.status().get("phase") == "Starting", "the stack to start")
-    for part in ("hub", "stacks"):
-        selector = f"app.kubernetes.io/name=cytomine-hub,app.kubernetes.io/component={part}"
-        lab.kubectl("delete", "pods", "-l", selector, "--wait=false")
-    wait(lab.is_ready, f"the stack, which is {lab.status()}", 180)
-    wait(lambda: lab.person.get("user").status_code == 200, "the hub to know the session")
-    assert len(lab.stacks()) == 1
-    assert lab.person.ready()
-    counted(lab)
 
 
 def test_a_part_that_somebody_changed_by_hand_is_put_right_and_the_notebook_goes_on(lab: Lab) -> None:
@@ -169,14 +102,14 @@ def test_deleting_leaves_nothing(lab: Lab) -> None:
     assert not (labelled or {"items": []})["items"]
 
 
-def test_deleting_the_user_deletes_the_stack(hub: install.Installed) -> None:
-    ivan = Lab(hub, "ivan")
-    if ivan.person.server():
-        ivan.person.stop()
-    ivan.start(cytomine=True)
-    wait(lambda: ivan.status().get("phase"), "the service to see the stack")
-    ivan.person.stop()
-    admin = Person(hub, "ada")
-    answer = admin.client.delete(admin._url(f"users/{ivan.person.name}"), headers=admin._headers())
+def test_deleting_the_user_deletes_the_stack(shaken: install.Installed) -> None:
+    gone = Lab(shaken, "nora")
+    if gone.person.server():
+        gone.person.stop()
+    gone.start(cytomine=True)
+    wait(lambda: gone.status().get("phase"), "the service to see the stack")
+    gone.person.stop()
+    admin = Person(shaken, "ada")
+    answer = admin.client.delete(admin._url(f"users/{gone.person.name}"), headers=admin._headers())
     assert answer.status_code == 204, answer.text
-    wait(lambda: not ivan.left(), f"nothing to be left, but {ivan.left()}", 120)
+    wait(lambda: not gone.left(), f"nothing to be left, but {gone.left()}", 120)

@@ -49,13 +49,41 @@ class Lab:
     def is_ready(self) -> bool:
         return self.status().get("phase") == "Ready"
 
-    def start(self, **options: Any) -> None:
+    def begin(self, **options: Any) -> None:
+        """Start the notebook, without waiting for it."""
         answer = self.person.start(options)
         assert answer.status_code in (201, 202), answer.text
-        wait(self.person.ready, "the notebook")
+
+    def start(self, **options: Any) -> None:
+        self.begin(**options)
+        self.wait_notebook()
+
+    def wait_notebook(self) -> None:
+        wait(
+            self.person.ready, lambda: f"the notebook, which is {self.person.server()}: {self.person.said()}"
+        )
 
     def wait_ready(self) -> None:
-        wait(self.is_ready, f"the stack, which is {self.status()}", 150)
+        """Wait for the notebook and the stack."""
+        self.wait_notebook()
+        wait(self.is_ready, lambda: f"the stack, which is {self.status()}", 150)
+
+    def stack_url(self) -> str:
+        """Where a browser opens the stack."""
+        return self.hub.place.stack_url(self.hub.target.port).replace("{stack}", self.name)
+
+    def hibernate(self) -> None:
+        """Put the stack to sleep, and wait until it is."""
+        self.ask("PATCH", f"api/stacks/{self.name}", {"desiredState": "Hibernated"})
+        self.wait_asleep()
+
+    def wait_asleep(self) -> None:
+        wait(lambda: self.status().get("phase") == "Hibernated", "the stack to sleep", 90)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The Jobs of the stack, which are its imports."""
+        found = self.kube.get("-n", self.namespace, "jobs", "-l", f"app.kubernetes.io/instance={self.name}")
+        return list((found or {"items": []})["items"])
 
     def importing(self) -> dict[str, Any]:
         """The condition that says how the import of datasets stands; empty if there is none."""
@@ -65,7 +93,9 @@ class Lab:
     def wait_imported(self, seconds: float = 240) -> None:
         """Wait for the datasets to be in the stack; a failure ends it at once."""
         end = ("Imported", "Failed", "NotOffered")
-        wait(lambda: self.importing().get("reason") in end, f"the import: {self.importing()}", seconds)
+        wait(
+            lambda: self.importing().get("reason") in end, lambda: f"the import: {self.importing()}", seconds
+        )
         assert self.importing()["reason"] == "Imported", self.importing()
 
     def python(self, code: str) -> Any:
@@ -77,9 +107,9 @@ class Lab:
         (pod,) = self.person.pods()
         return self.kubectl("exec", "-i", pod["metadata"]["name"], "-c", "notebook", "--", *command, **kwargs)
 
-    def left(self) -> set[str]:
-        """Objects of this stack, of any kind."""
-        found = self.kube.get("-n", self.namespace, KINDS) or {"items": []}
+    def left(self, kinds: str = KINDS) -> set[str]:
+        """Objects of this person's stacks, of any kind."""
+        found = self.kube.get("-n", self.namespace, kinds) or {"items": []}
         return {
             f"{o['kind']}/{o['metadata']['name']}"
             for o in found["items"]
@@ -117,25 +147,27 @@ class Lab:
         Args:
             hub: the tests' hub.
             key: the test user's.
-            ready: whether to wait for the stack, and for the datasets to be in it.
+            ready: whether to wait for the notebook and the stack, and for the datasets to be in it.
             datasets: the datasets that are ticked in the options: ``mock-skin``, ``mock-landmarks``.
         """
         lab = cls(hub, key)
         lab.remove()
-        lab.start(cytomine={"size": "S", "datasets": list(datasets)})
-        if ready:
-            lab.wait_ready()
-            if datasets:
-                lab.wait_imported()
         try:
+            lab.begin(cytomine={"size": "S", "datasets": list(datasets)})
+            if ready:
+                lab.wait_ready()
+                if datasets:
+                    lab.wait_imported()
             yield lab
         finally:
             lab.remove()
 
     def remove(self) -> None:
-        """End the notebook and delete the stacks."""
+        """End the notebook and delete the stacks, and volumes that a run which was cut has kept."""
         if self.person.server():
             self.person.stop()
         for stack in self.stacks():
             name = stack["metadata"]["name"]
             self.kubectl("delete", "cytominestack", name, "--timeout=90s", timeout=100)
+        for kept in self.left(kinds="persistentvolumeclaims"):
+            self.kubectl("delete", kept, "--timeout=90s", timeout=100)

@@ -12,23 +12,39 @@ from dev.demo import install
 from tests.support.browserless import log_in, xsrf
 
 
-def wait(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
-    """The first true value of ``condition()``."""
+def wait(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 90) -> Any:
+    """The first true value of ``condition()``; a failure says what was waited for, as it is then."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
             return value
         time.sleep(0.3)
-    raise AssertionError(f"waited {seconds} s in vain for {what}")
+    raise AssertionError(f"waited {seconds} s in vain for {what if isinstance(what, str) else what()}")
 
 
 class Person:
     """A logged-in test user and what they ask of the hub's REST API."""
 
     def __init__(self, hub: install.Installed, key: str) -> None:
-        self.hub = hub
+        self.hub, self.key = hub, key
         self.client = log_in(hub.url, key)
         self.name: str = self.get("user").json()["name"]
+
+    def again(self) -> Person:
+        """The same person after another login."""
+        return Person(self.hub, self.key)
+
+    def come(self, url: str) -> httpx.Response:
+        """Open a page of a stack as somebody who is logged in at the hub; forms are not filled in."""
+        return self.client.get(f"{url}/", headers={"Accept": "text/html", "Sec-Fetch-Mode": "navigate"})
+
+    def who(self, url: str) -> httpx.Response:
+        """What a script of the stack's page asks of Cytomine."""
+        return self.client.get(
+            f"{url}/api/user/current.json",
+            headers={"Accept": "application/json", "Sec-Fetch-Site": "same-origin"},
+            follow_redirects=False,
+        )
 
     def _url(self, path: str) -> str:
         return f"{self.hub.url}/hub/api/{path}"
@@ -45,6 +61,12 @@ class Person:
     def server(self) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.get(f"users/{self.name}").json()["servers"].get("")
         return found
+
+    def said(self) -> str:
+        """What the hub says about the start of the server, the last time."""
+        url = self._url(f"users/{self.name}/server/progress")
+        with self.client.stream("GET", url, headers=self._headers()) as answer:
+            return next(reversed([line for line in answer.iter_lines() if line.startswith("data:")]), "")
 
     def ready(self) -> bool:
         server = self.server()

@@ -58,7 +58,7 @@ def service(
 ) -> Iterator[Place]:
     """The service over a new namespace, until the block ends; ``first`` is made before it starts."""
     kube = target.kube
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", **install.TEST_LABELS}
     kube.apply(
         [
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}},

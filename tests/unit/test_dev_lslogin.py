@@ -20,7 +20,8 @@ CALLBACK = "http://hub.localhost:8000/hub/oauth_callback"
 AFTER_LOGOUT = "http://hub.localhost:8000/hub/logged-out"
 SECRET = "a-secret-of-this-test-only"
 ALL_SCOPES = "openid profile email eduperson_entitlement ga4gh_passport_v1"
-CLIENTS = lslogin.clients_file([CALLBACK], [AFTER_LOGOUT], "hub", SECRET)
+FURTHER = lslogin.user("nora", "For tests")
+CLIENTS = lslogin.clients_file([CALLBACK], [AFTER_LOGOUT], "hub", SECRET, users=[FURTHER])
 
 
 class Ingress(httpx.HTTPTransport):
@@ -173,7 +174,8 @@ def test_discovery_names_ls_logins_paths_below_the_public_issuer_whoever_asks(hu
 
 def test_the_login_page_lists_every_user_as_a_button_with_its_groups(browser):
     page = follow(browser, authorize(browser, pair()[1]))
-    assert re.findall(r'name="user" value="(\w+)"', page.text) == ["ada", "petra", "ivan", "gina", "tess"]
+    own = ["ada", "petra", "ivan", "gina", "tess"]
+    assert re.findall(r'name="user" value="(\w+)"', page.text) == [*own, "nora"]
     assert "cytomine:admins" in page.text
     assert "Cytomine hub" in page.text
 
@@ -262,13 +264,13 @@ def test_userinfo_has_a_claim_only_if_its_scope_was_asked(browser, hub):
 
 def test_entitlements_cover_what_a_parser_must_cope_with(browser, hub):
     every = {}
-    for user in ("ada", "petra", "ivan", "gina"):
+    for user in ("ada", "petra", "ivan", "gina", "nora"):
         browser.cookies.clear()
         every[user] = userinfo(hub, tokens_of(browser, hub, user)["access_token"]).json()[
             "eduperson_entitlement"
         ]
     assert lslogin.ADMINS_GROUP in every["ada"]
-    assert [u for u, urns in every.items() if lslogin.USERS_GROUP in urns] == ["ada", "petra", "ivan"]
+    assert [u for u, urns in every.items() if lslogin.USERS_GROUP in urns] == ["ada", "petra", "ivan", "nora"]
     assert any("%20" in urn for urn in every["petra"])
     assert any(":role=" in urn for urn in every["petra"])
     assert any(not urn.endswith("#aai.lifescience-ri.eu") for urn in every["ivan"])

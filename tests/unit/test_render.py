@@ -48,6 +48,19 @@ def test_every_pod_is_restricted(make, extras):
 
 
 @VALUE_SETS
+def test_a_shell_that_waits_for_a_neighbour_hears_the_signal_to_end(make, extras):
+    # As a container's first process it would not, and a stack that is deleted while it starts would take 30 seconds.
+    scripts = [
+        " ".join([*container.get("command", []), *container.get("args", [])])
+        for container in containers(objects(make(), components=extras))
+    ]
+    waiting = [script for script in scripts if "sleep" in script]
+    assert len(waiting) >= 3
+    for script in waiting:
+        assert 0 < script.index("trap 'exit 143' TERM") < script.index("sleep")
+
+
+@VALUE_SETS
 @pytest.mark.parametrize("size", ["S", "M", "L"])
 def test_every_container_has_requests_and_limits(make, extras, size):
     for container in containers(objects(make(), components=extras, size=size)):
