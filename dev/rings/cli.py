@@ -24,6 +24,8 @@ from dev.standin.local import ensure_postgis
 PROCESSORS = 4
 # Up to so many files, starting processes to share them takes longer than running them.
 FEW = 3
+# Processes of a ring with pods: what its conftest.py puts into lanes, which mostly wait.
+LANES = {"cluster": 5, "browser": 2}
 USAGE = """\
 ./test                     all rings; with four processors or more, two at a time
 ./test unit api            some of them: lint, unit, api, cluster, browser
@@ -160,7 +162,9 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
         target = early or prepare_pods()
         env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(args.port)}
         for ring in pods:
-            ran.aloud(Run(ring, NEWEST, tuple(wanted.tests[ring]), workers=0 if few(ring) else 2), env)
+            ran.aloud(
+                Run(ring, NEWEST, tuple(wanted.tests[ring]), workers=0 if few(ring) else LANES[ring]), env
+            )
         if args.keep:
             console.say(f"The tests' hub stays at {install.TEST.url(args.port)}")
 
