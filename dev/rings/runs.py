@@ -19,6 +19,7 @@ from pathlib import Path
 from dev import cache
 from dev.cache import ROOT
 from dev.console import Console, duration
+from dev.rings import guard
 from dev.rings.environments import NEWEST, OLDEST
 from dev.rings.times import Times
 
@@ -223,6 +224,7 @@ def _pytest(
         **env,
     }
     whole.pop("PYTHONDONTWRITEBYTECODE", None)
+    whole.pop(guard.NOTES, None)  # this run's, not that of a command which a test starts
     if run.ring in ("unit", "api"):
         whole.pop("KUBECONFIG", None)  # these rings start what they need, they never touch a real cluster
     if each is None:

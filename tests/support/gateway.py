@@ -85,7 +85,13 @@ class Neighbour(BaseHTTPRequestHandler):
             self.rfile.readline()
         length = int(self.headers.get("content-length", 0))
         while got < length:
-            got += len(self.rfile.read1(min(65536, length - got)))
+            data = self.rfile.read1(min(65536, length - got))
+            if (
+                not data
+            ):  # cut off: without an end here the thread would keep a processor busy for the rest of the run
+                self.close_connection = True
+                break
+            got += len(data)
             server.started.set()
         return got
 

@@ -23,6 +23,7 @@ from tests.support.gateway import (
     SESSION,
     SIGNED,
     URL,
+    Server,
     resident,
     running,
     say,
@@ -331,3 +332,19 @@ def test_nginx_takes_the_longest_names_that_a_stack_may_have(tmp_path):
     command = [str(NGINX), "-t", "-e", "stderr", "-c", str(tmp_path / "nginx.conf")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_neighbour_that_is_cut_off_in_an_upload_leaves_no_thread_that_computes():
+    server = Server("pims")
+    before = set(threading.enumerate())
+    try:
+        with socket.create_connection(server.server_address[:2], timeout=5) as client:
+            client.sendall(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+            assert server.started.wait(5)
+            (serving,) = set(threading.enumerate()) - before
+        serving.join(10)
+        assert not serving.is_alive()
+        assert server.seen[0]["length"] == 3
+    finally:
+        server.shutdown()
+        server.server_close()
