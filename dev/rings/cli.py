@@ -173,7 +173,8 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
             ran.lint()
         for ring in ("unit", "api"):
             if ring in rest:
-                workers = 0 if few(ring) else max(2, (os.cpu_count() or 1) // (2 if beside else 1))
+                # One more than there are processors: each test waits now and then.
+                workers = 0 if few(ring) else (os.cpu_count() or 1) // (2 if beside else 1) + 1
                 runs = with_each_hub(ring, wanted.tests[ring], workers)
                 if wanted.named:
                     ran.aloud(runs[0], local)
