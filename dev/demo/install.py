@@ -255,9 +255,7 @@ def install(console: Console, target: Target, place: Place) -> Installed:
         )
         kube.apply(objects)
     with console.step("The hub's chart") as step:
-        # Helm installs a chart's definitions once and never renews them.
-        crds = ["apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds")]
-        kube.kubectl(*crds, what="defining stacks")
+        define_stacks(kube)
         if target.dataset:
             mock.apply(kube, place.namespace, target.dataset)
         values = _values(target, place)
@@ -281,6 +279,14 @@ def install(console: Console, target: Target, place: Place) -> Installed:
         until(lambda: answers(f"http://127.0.0.1:{port}/oidc/.well-known/openid-configuration", f"{place.login}.localhost:{port}"), "LS Login's stand-in to answer through the ingress", 60,
               cure=f"Read kubectl -n {place.namespace} logs deploy/lslogin")  # fmt: skip
     return Installed(place.url(port), place.issuer(port), place, target)
+
+
+def define_stacks(kube: Kube) -> None:
+    """Let the cluster know what a stack is: Helm installs a chart's definitions once and never renews them."""
+    crds = ["apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds")]
+    kube.kubectl(*crds, what="defining stacks")
+    served = ["wait", "--for=condition=Established", "--timeout=30s", "-f", str(CHART / "crds")]
+    kube.kubectl(*served, what="waiting for the API server to know stacks")
 
 
 def answers(url: str, host: str) -> bool:

@@ -58,6 +58,8 @@ def service(
 ) -> Iterator[Place]:
     """The service over a new namespace, until the block ends; ``first`` is made before it starts."""
     kube = target.kube
+    # The hub, which defines them as well, may not be there yet.
+    install.define_stacks(kube)
     labels = {"pod-security.kubernetes.io/enforce": "restricted", **install.TEST_LABELS}
     kube.apply(
         [
