@@ -27,7 +27,7 @@ _CONTROL = (
     "kube-controller-manager",
 )
 # The pods' weight where processors are short, in processes.
-WEIGHT = 6
+WEIGHT = 2
 
 
 def cgroups() -> list[Path]:
