@@ -25,7 +25,7 @@ PROCESSORS = 4
 # Up to so many files, starting processes to share them takes longer than running them.
 FEW = 3
 # Processes of a ring with pods: what its conftest.py puts into lanes, which mostly wait.
-LANES = {"cluster": 2, "browser": 2}
+LANES = {"cluster": 0, "browser": 2}
 USAGE = """\
 ./test                     all rings; with four processors or more, two at a time
 ./test unit api            some of them: lint, unit, api, cluster, browser

@@ -45,5 +45,5 @@ def test_a_stack_that_is_deleted_while_it_imports_leaves_nothing(cut: Lab) -> No
     cut_import(cut, "mock-skin", "mock-landmarks")
     kill_images(cut)
     assert cut.jobs()
-    cut.kubectl("delete", "cytominestack", cut.name, "--timeout=90s", timeout=100)
+    cut.kubectl("delete", "cytominestack", cut.name, "--timeout=270s", timeout=290)
     wait(lambda: not cut.left(), f"nothing to be left, but {cut.left()}")

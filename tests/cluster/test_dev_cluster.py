@@ -65,7 +65,7 @@ class Space:
             *args,
         ]
         text = None if stdin is None else json.dumps(stdin)
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=240)
         assert (done.returncode == 0) is ok, done.stdout + done.stderr
         return done.stdout if ok else done.stderr
 
@@ -96,7 +96,7 @@ class Space:
             }
         )
         if wait:
-            self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+            self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=180s")
 
     def service(self, name: str) -> None:
         spec = {"selector": {"app": name}, "ports": [{"name": "web", "port": 80, "targetPort": "http"}]}
@@ -197,7 +197,7 @@ def test_a_service_is_found_by_its_name_and_reached(space: Space) -> None:
 def test_network_policies_block_and_allow(space: Space) -> None:
     for name in ("web", "friend", "stranger"):
         space.pod(name, wait=False)
-    space.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    space.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=180s")
     address = space.kubectl("get", "pod", "web", "-o", "jsonpath={.status.podIP}") + ":8080"
     assert space.run("stranger", "dial", address).returncode == 0, "open before there is a policy"
     spec = {
@@ -242,13 +242,13 @@ def test_a_volume_outlives_its_pod_and_goes_with_its_claim(space: Space) -> None
     until("the ingress knows the pod", lambda: ask(host)[0] == 200)
     assert ask(host, "/file?name=a", "PUT", b"kept")[0] == 200
     volume = space.kubectl("get", "pvc", "data", "-o", "jsonpath={.spec.volumeName}")
-    space.kubectl("delete", "pod", "web", "--timeout=60s")
+    space.kubectl("delete", "pod", "web", "--timeout=180s")
     space.pod("web", claim="data")
     until("the ingress knows the new pod", lambda: ask(host)[0] == 200)
     assert ask(host, "/file?name=a") == (200, "kept")
     folder = cluster.state() / "pv" / volume
     assert (folder / "a").read_bytes() == b"kept"
-    space.kubectl("delete", "pod/web", "pvc/data", "--timeout=60s")
+    space.kubectl("delete", "pod/web", "pvc/data", "--timeout=180s")
     until("the volume's folder is removed", lambda: not folder.exists())
 
 
@@ -257,7 +257,7 @@ def test_the_ingress_routes_by_host_path_and_wildcard(space: Space) -> None:
     for name in ("one", "two"):
         space.pod(name, wait=False)
         space.service(name)
-    space.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    space.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=180s")
     space.ingress("paths", base, {"/": "one", "/two": "two"}, {"name": "web"})
     space.ingress("wild", f"*.{base}", {"/": "two"})
     until("the ingress is known", lambda: ask(f"x.{base}")[0] == 200)
@@ -281,7 +281,7 @@ def test_the_ingress_routes_by_host_path_and_wildcard(space: Space) -> None:
             == "127.0.0.1"
         ),
     )
-    space.kubectl("delete", "pod", "one", "--timeout=60s")
+    space.kubectl("delete", "pod", "one", "--timeout=180s")
     until(
         "the missing pod is told",
         lambda: ask(base) == (503, f"The Service {space.name}/one:web has no ready endpoint yet.\n"),
@@ -402,7 +402,7 @@ def test_pods_and_volumes_survive_a_cluster_that_was_cut_off(space: Space) -> No
         until("the start is half done", lambda: node._parts().alive("kube-controller-manager"))
         start.kill()
     cluster.up(Console(), cluster.ingress_port())
-    space.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
+    space.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=180s")
     until("the ingress knows the pod", lambda: ask(host)[0] == 200)
     assert ask(host, "/file?name=a") == (200, "kept")
 

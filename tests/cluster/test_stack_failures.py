@@ -133,7 +133,7 @@ CASES = {
 
 
 # They mostly wait: some at once, but not so many that their pods wait for each other.
-AT_ONCE = 3
+AT_ONCE = 2
 
 
 def provoke(target: install.Target, folder: Path, cause: str) -> None:
@@ -153,7 +153,7 @@ def provoke(target: install.Target, folder: Path, cause: str) -> None:
                 and any(c.get("reason") == case.reason for c in status["components"])
             )
 
-        wait(said, f"the stack to say {case.reason}, but it says {place.status()}", PROMISE)
+        wait(said, f"the stack to say {case.reason}, but it says {place.status()}", PROMISE, promised=True)
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def importer(owner: Lab, slides: Path) -> Iterator[str]:
     }
     owner.kube.apply([pod])
     try:
-        owner.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s", timeout=70)
+        owner.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=180s", timeout=200)
         (still,) = owner.jobs()
         assert still["metadata"]["uid"] == job["metadata"]["uid"]
         yield name

@@ -85,7 +85,7 @@ def test_deleting_with_kept_data_leaves_exactly_the_volumes_and_a_new_stack_has_
     assert volumes
     name = lab.name
     lab.kubectl("patch", "cytominestack", name, "--type=merge", "-p", '{"spec":{"keepData":true}}')
-    lab.kubectl("delete", "cytominestack", name, "--timeout=90s", timeout=100)
+    lab.kubectl("delete", "cytominestack", name, "--timeout=270s", timeout=290)
     wait(lambda: lab.left() == volumes, f"nothing but volumes: {lab.left() - volumes}")
     lab.person.stop()
     lab.start(cytomine=True)
@@ -96,7 +96,7 @@ def test_deleting_with_kept_data_leaves_exactly_the_volumes_and_a_new_stack_has_
 
 def test_deleting_leaves_nothing(lab: Lab) -> None:
     name = lab.name
-    lab.kubectl("delete", "cytominestack", name, "--timeout=90s", timeout=100)
+    lab.kubectl("delete", "cytominestack", name, "--timeout=270s", timeout=290)
     wait(lambda: not lab.left(), f"nothing to be left, but {lab.left()}")
     labelled = lab.kube.get("-n", lab.namespace, KINDS, "-l", f"app.kubernetes.io/instance={name}")
     assert not (labelled or {"items": []})["items"]

@@ -168,6 +168,6 @@ class Lab:
             self.person.stop()
         for stack in self.stacks():
             name = stack["metadata"]["name"]
-            self.kubectl("delete", "cytominestack", name, "--timeout=90s", timeout=100)
+            self.kubectl("delete", "cytominestack", name, "--timeout=270s", timeout=290)
         for kept in self.left(kinds="persistentvolumeclaims"):
-            self.kubectl("delete", kept, "--timeout=90s", timeout=100)
+            self.kubectl("delete", kept, "--timeout=270s", timeout=290)

@@ -107,8 +107,8 @@ def restarting(hub: install.Installed, worked: Lab) -> Iterator[Restarted]:
             opened.kubectl("delete", "pods", "-l", selector, "--wait=false")
         wait(lambda: (now := uids(_live(hub))) and now != hub_pods, "a new hub pod")
         for name in ("hub", "stacks"):
-            rollout = ("rollout", "status", f"deploy/{hub.place.release}-{name}", "--timeout=90s")
-            opened.kubectl(*rollout, timeout=100)
+            rollout = ("rollout", "status", f"deploy/{hub.place.release}-{name}", "--timeout=270s")
+            opened.kubectl(*rollout, timeout=290)
         yield Restarted(worked, opened, importing, pods, job, meanwhile)
 
 
