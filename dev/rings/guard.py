@@ -193,13 +193,15 @@ def clear_up(known: dict[str, Any]) -> None:
     from dev.kube import Kube
 
     console = Console(sys.stderr)
-    if known.get("namespaces"):
-        if foreign := known.get("kubeconfig"):
-            install.remove_tests(console, Kube(Path(foreign)))
-        elif cluster.healthy():
-            install.remove_tests(console, install.local_kube())
-    if known.get("cluster"):
-        cluster.down(console)
+    try:
+        if known.get("namespaces"):
+            if foreign := known.get("kubeconfig"):
+                install.remove_tests(console, Kube(Path(foreign)))
+            elif cluster.healthy():
+                install.remove_tests(console, install.local_kube())
+    finally:
+        if known.get("cluster"):
+            cluster.down(console)
     # A build that is killed leaves mounts; those of the cluster's state are the cluster's.
     for point in cleanup.mounts(cache.home()):
         if not Path(point).is_relative_to(layout.state()):

@@ -11,7 +11,6 @@ import httpx
 from dev.demo import install
 from tests.support.browserless import log_in, xsrf
 
-
 # How many times slower than usual a machine may be.
 SLOWEST = 3
 
