@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from dev import cache, proc
+from dev import cache, pip, proc
 from dev.console import Step
 
 UV = "0.13.9"
@@ -72,20 +71,8 @@ def _uv(step: Step | None) -> Path:
 
 def _settings() -> dict[str, str]:
     """Pip's settings of this machine (index, certificates, folders with wheels) in uv's words."""
-    told = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    ).stdout
-    found: dict[str, str] = {}
-    # pip's order: files first, the environment last and strongest.
-    for line in told.splitlines():
-        name, _, value = line.partition("=")
-        key = name.lstrip(":").partition(".")[2]
-        if key in _WORDS:
-            found[_WORDS[key]] = value.strip("'\"").replace("\\n", " ")
+    told = pip.settings()
+    found = {_WORDS[name]: value.replace("\\n", " ") for name, value in told.items() if name in _WORDS}
     return {"UV_CACHE_DIR": str(cache.home() / "uv-cache"), **found}
 
 

@@ -7,11 +7,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dev import cache, host
+from dev import cache, host, pip
 from dev.console import Problem, Step
 from dev.images import bases
 from dev.proc import run
@@ -117,27 +116,20 @@ def machine_settings(folder: Path) -> list[str]:
     )
     if bundle:
         flags += ["-v", f"{Path(bundle).resolve()}:/etc/ssl/certs/ca-certificates.crt:ro"]
-    pip = folder / "pip.conf"
-    pip.write_text("[global]\n" + "".join(f"{k} = {v}\n" for k, v in _pip_settings().items()))
+    pip_config = folder / "pip.conf"
+    pip_config.write_text("[global]\n" + "".join(f"{k} = {v}\n" for k, v in _pip_settings().items()))
     npm = folder / "npmrc"
     lines = [f"{k}={v}\n" for k, v in _npm_settings().items()]
     npm.write_text("cafile=/etc/ssl/certs/ca-certificates.crt\nupdate-notifier=false\n" + "".join(lines))
-    for file, target in ((pip, bases.PIP_CONFIG), (npm, bases.NPM_CONFIG)):
+    for file, target in ((pip_config, bases.PIP_CONFIG), (npm, bases.NPM_CONFIG)):
         file.chmod(0o600)
         flags += ["-v", f"{file}:/{target}:ro"]
     return flags
 
 
 def _pip_settings() -> dict[str, str]:
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    found: dict[str, str] = {}
-    for line in done.stdout.splitlines():
-        name, _, value = line.partition("=")
-        section, _, option = name.strip().rpartition(".")
-        if section in {"global", "install", ":env:"} and option in _PIP_KEYS:
-            found["timeout" if option == "default-timeout" else option] = value.strip().strip("'\"")
-    return found
+    told = {option: value for option, value in pip.settings().items() if option in _PIP_KEYS}
+    return {("timeout" if o == "default-timeout" else o): value for o, value in told.items()}
 
 
 def _npm_settings() -> dict[str, str]:
