@@ -96,6 +96,63 @@ def test_the_user_interface_logs_in_without_a_form_and_stays_logged_in(
     inside(tab)
 
 
+@pytest.mark.parametrize(
+    ("address", "place_shown"),
+    [
+        ("/?router=hash", "/"),
+        ("/?router=hash#/project/7/image/12?layer=a%20b&x=1", "/project/7/image/12?layer=a%20b&x=1"),
+        # What an endless login left behind in a bookmark.
+        ("/?router=hash#/code=an-old-one&state=s&session_state=x&iss=y", "/"),
+        ("/project/7?router=history", "/project/7?router=history"),
+        ("/project/7?router=history#part", "/project/7?router=history#part"),
+    ],
+)
+def test_a_page_with_a_router_logs_in_once_and_is_where_it_was(
+    place: Place, context: BrowserContext, tab: Page, address: str, place_shown: str
+) -> None:
+    place.enter(context, "ada")
+    logins: list[str] = []
+    tab.on(
+        "request",
+        lambda request: logins.append(request.url) if "/openid-connect/auth" in request.url else None,
+    )
+    tab.goto(place.stack + address)
+    inside(tab)
+    expect(tab.locator("#place")).to_have_text(place_shown)
+    assert len([url for url in logins if "prompt=none" not in url]) == 1
+    assert "code=" not in tab.url
+    tab.reload()
+    inside(tab)
+    expect(tab.locator("#place")).to_have_text(place_shown)
+
+
+def test_a_login_that_fails_leaves_the_place_in_the_page(
+    place: Place, context: BrowserContext, tab: Page
+) -> None:
+    place.enter(context, "eve")
+    tab.goto(f"{place.stack}/?how=check-sso&router=hash#/project/7")
+    expect(tab.locator("body")).to_have_attribute("data-state", "out", timeout=20_000)
+    assert tab.url.endswith("#/project/7")
+
+
+def test_the_page_reads_the_account_and_keeps_the_language(
+    place: Place, context: BrowserContext, tab: Page
+) -> None:
+    place.enter(context, "ada")
+    tab.goto(place.stack)
+    inside(tab)
+    status, mine = tab.evaluate("mine")
+    assert status == 200
+    assert mine["username"] == tab.evaluate("kc.tokenParsed.preferred_username")
+    assert mine["attributes"] == {"locale": ["en"]}
+    assert tab.evaluate("account('/credentials')") == [200, []]
+    sent = json.dumps({**mine, "attributes": {"locale": ["fr"]}})
+    assert tab.evaluate("body => account('', {method: 'POST', body})", sent) == [204, None]
+    tab.reload()
+    inside(tab)
+    assert tab.evaluate("mine")[1]["attributes"] == {"locale": ["fr"]}
+
+
 def test_two_tabs_of_one_browser_do_not_log_each_other_out(place: Place, context: BrowserContext) -> None:
     place.enter(context, "ada")
     tabs = [context.new_page() for _ in range(2)]

@@ -116,13 +116,50 @@ def test_the_answer_comes_where_the_client_wants_it(w: World) -> None:
         assert told["iss"] == w.issuer(ADA)
 
 
-def test_the_page_within_the_user_interface_that_one_comes_from_is_no_obstacle(w: World) -> None:
+PLACES = {
+    "": "",
+    "#": "",
+    "#/": "/&",
+    "#/project/12": "/project/12&",
+    "#/project/12?x=1&y=%20b": "/project/12?x=1&y=%20b&",
+    "#/a b{c}\u00e9": "/a%20b%7Bc%7D%C3%A9&",
+    # Neither an answer of another login, nor what upstream's router made of one.
+    "#/p&code=x&state=y&iss=z&error=e": "/p&",
+    "#/code=x&state=y": "",
+    "#/?code=x": "",
+    "#" + "x" * 3000: "",
+    "#/a\r\nSet-Cookie: b": "/a%0D%0ASet-Cookie:%20b&",
+}
+
+
+@pytest.mark.parametrize("mode", ["fragment", "query"])
+@pytest.mark.parametrize("fragment", PLACES)
+def test_the_place_in_the_page_is_kept_before_the_answer_as_keycloak_does(
+    w: World, fragment: str, mode: str
+) -> None:
     browser, pkce = w.service.browser("ada"), Pkce()
-    uri = w.origin(ADA) + "/?x=1#/project/12"
-    page = w.ask(browser, ADA, **w.query(ADA, redirect_uri=uri, code_challenge=pkce.challenge))
-    assert page.headers["Location"].startswith(w.origin(ADA) + "/?x=1#")
-    assert "project" not in page.headers["Location"]
-    assert w.exchange(ADA, answer(page)["code"], pkce, redirect_uri=uri).status_code == 200
+    uri = w.origin(ADA) + "/?x=1" + fragment
+    asked = w.query(ADA, redirect_uri=uri, response_mode=mode, code_challenge=pkce.challenge)
+    there = w.ask(browser, ADA, **asked).headers["Location"]
+    if mode == "fragment":
+        assert there.startswith(f"{w.origin(ADA)}/?x=1#{PLACES[fragment]}code="), there
+    else:
+        head, _, place = there.partition("#")
+        assert head.startswith(w.origin(ADA) + "/?x=1&code=")
+        assert place == PLACES[fragment].removesuffix("&")
+    code = there.partition("code=")[2].partition("&")[0]
+    assert w.exchange(ADA, code, pkce, redirect_uri=uri).status_code == 200
+
+
+def test_the_place_in_the_page_is_kept_with_an_error_and_after_the_logout(w: World) -> None:
+    uri = w.origin(ADA) + "/#/project/12"
+    query = w.query(ADA, redirect_uri=uri, prompt="none", code_challenge=Pkce().challenge)
+    there = w.ask(w.service.client(), ADA, **query).headers["Location"]
+    assert there.startswith(w.origin(ADA) + "/#/project/12&error=login_required&")
+    after = w.identity.provider.after_logout
+    assert after(ADA, uri, "") == uri
+    assert after(ADA, uri, "s") == w.origin(ADA) + "/?state=s#/project/12"
+    assert after(ADA, "https://elsewhere/#/project/12", "") == ""
 
 
 def test_a_silent_login_gets_an_error_instead_of_a_page(w: World) -> None:
@@ -308,7 +345,7 @@ def test_whoever_is_logged_out_of_the_hub_too_is_sent_on(w: World) -> None:
         },
         follow_redirects=False,
     )
-    assert (page.status_code, page.headers["Location"]) == (302, w.origin(ADA) + "/?state=s")
+    assert (page.status_code, page.headers["Location"]) == (302, w.origin(ADA) + "/?state=s#/x")
 
 
 def test_a_client_gives_its_session_back(w: World) -> None:

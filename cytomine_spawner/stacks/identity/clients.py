@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 # Paths of a stack that are not the user interface's. A code must not be sent there: what answers there may pass it
 # on, by a redirect that keeps the fragment or in a log.
@@ -20,6 +20,13 @@ NOT_PAGES = (
     "static",
     "upload",
     "ws",
+)
+# What a client reads out of an answer: a place that says one of them would be read in the answer's stead.
+ANSWERS = frozenset(
+    {
+        *("code", "state", "session_state", "iss", "error", "error_description", "error_uri"),
+        *("access_token", "id_token", "token_type", "expires_in", "kc_action_status", "kc_action"),
+    }
 )
 _ODD = re.compile(r"[\x00-\x20\x7f-\uffff\\<>\"'`{}|^]|%(?![0-9A-Fa-f]{2})")
 LONGEST = 2000
@@ -81,10 +88,24 @@ def is_page(uri: str, stack_url: str) -> bool:
     return not {".", ".."} & set(segments) and (not segments or segments[0] not in NOT_PAGES)
 
 
-def without_fragment(uri: str) -> str:
-    """An address as a server knows it.
+def split_place(uri: str) -> tuple[str, str]:
+    """An address as a server knows it, and the place in the page that its fragment names.
 
-    keycloak-js names the page that it is on, with the fragment in which upstream's user interface keeps its place;
-    the answer's own fragment replaces it.
+    keycloak-js names the page that it is on, with the fragment in which upstream's user interface keeps its place.
+    A place that an answer could be mistaken in is none: not ours to say, or without end.
     """
-    return uri.partition("#")[0]
+    address, _, place = uri.partition("#")
+    parts = [part for part in place.split("&") if part and part.partition("=")[0].lstrip("/?") not in ANSWERS]
+    place = quote("&".join(parts), safe="%!#$&'()*+,/:;=?@[]~")
+    return address, place if len(place) <= LONGEST else ""
+
+
+def at_place(address: str, place: str) -> str:
+    """An address with an answer, back at the place: as Keycloak does it, before the answer's own fragment.
+
+    The router of upstream's user interface puts a slash before a fragment that does not begin with one, and
+    keycloak-js does not find ``/code`` in it: without the place the login would begin anew for ever.
+    """
+    head, _, answer = address.partition("#")
+    fragment = "&".join(part for part in (place, answer) if part)
+    return f"{head}#{fragment}" if fragment else head

@@ -7,8 +7,8 @@ keep. Whoever shows an older number than the last has a copy: the session ends f
 that were on their way at the same time are no theft: for a few seconds the number before the last gets the same
 answer as the last one did.
 
-The sessions of a stack are in a Secret of their own, which dies with the stack. It is written some moments after a
-change. What a crash takes with it costs nobody a login: a number that is higher than the known one was signed here.
+The sessions of a stack are in a Secret of their own, which dies with the stack, and with them what people chose for
+themselves in its user interface. It is written some moments after a change. What a crash takes with it costs nobody a login: a number that is higher than the known one was signed here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -39,7 +39,7 @@ GRACE_SECONDS = 10
 # Changes that decide who is in are written sooner than mere numbers.
 SOON, LATER = 0.5, 20.0
 MOST_PAUSE = 60.0
-_SESSIONS, _OWNER = "sessions.json", "stack-uid"
+_SESSIONS, _OWNER, _CHOICES = "sessions.json", "stack-uid", "choices.json"
 
 
 @dataclass
@@ -113,6 +113,7 @@ class Ledger:
         limits: how long and how many.
         changed: called with the seconds within which to write.
         clock: the time in seconds since 1970.
+        choices: what people chose for themselves, by their name in Cytomine.
     """
 
     def __init__(
@@ -121,8 +122,10 @@ class Ledger:
         limits: Limits,
         changed: Callable[[float], None],
         clock: Callable[[], float] = time.time,
+        choices: Mapping[str, dict[str, str]] | None = None,
     ) -> None:
         self._sessions = {s.id: s for s in sessions}
+        self._choices = dict(choices or {})
         self._ended: dict[str, float] = {}
         self._limits, self._changed, self._clock = limits, changed, clock
 
@@ -231,7 +234,25 @@ class Ledger:
             most = Counter(s.user for s in self._sessions.values()).most_common(1)[0][0]
             self.end(min((s for s in self._sessions.values() if s.user == most), key=lambda s: s.used))
 
+    # -- choices ------------------------------------------------------------------------------------------
+
+    def choices(self, user: str) -> dict[str, str]:
+        """What somebody chose for themselves in this stack's user interface."""
+        return dict(self._choices.get(user, {}))
+
+    def choose(self, user: str, chosen: Mapping[str, str]) -> None:
+        """Keep what somebody chose; with more people than sessions the oldest choices are given up."""
+        self._choices.pop(user, None)
+        self._choices[user] = dict(chosen)
+        for name in list(self._choices)[: -self._limits.per_stack]:
+            del self._choices[name]
+        self._changed(SOON)
+
     # -- writing ------------------------------------------------------------------------------------------
+
+    def dump_choices(self) -> str:
+        """All choices as they are kept."""
+        return json.dumps(self._choices, separators=(",", ":"))
 
     def dump(self) -> str:
         """All sessions as they are kept."""
@@ -239,8 +260,9 @@ class Ledger:
             [asdict(s) for s in self._sessions.values() if self._alive(s)], separators=(",", ":")
         )
 
-    def merge(self, others: Iterable[Session]) -> None:
+    def merge(self, others: Iterable[Session], choices: Mapping[str, dict[str, str]]) -> None:
         """Take over what another process of this service wrote while it came or went."""
+        self._choices = {**choices, **self._choices}
         now = self._clock()
         self._ended = {id_: expires for id_, expires in self._ended.items() if expires > now}
         for other in others:
@@ -305,8 +327,8 @@ class _Book:
     async def open(self) -> Ledger:
         async with self._lock:
             if self._ledger is None:
-                kept = await self._read()
-                self._ledger = Ledger(kept, self._limits, self._changed, self._clock)
+                kept, choices = await self._read()
+                self._ledger = Ledger(kept, self._limits, self._changed, self._clock, choices)
             return self._ledger
 
     def stop(self) -> None:
@@ -353,7 +375,11 @@ class _Book:
         async with self._lock:
             assert self._ledger is not None  # noqa: S101 - for the type checker: nothing changes before it is open
             while True:
-                data = {_SESSIONS: self._ledger.dump(), _OWNER: self.stack.uid}
+                data = {
+                    _SESSIONS: self._ledger.dump(),
+                    _CHOICES: self._ledger.dump_choices(),
+                    _OWNER: self.stack.uid,
+                }
                 self._due = None
                 try:
                     if self._version:
@@ -365,18 +391,18 @@ class _Book:
                         self._version = ""
                         await self._read()
                         return
-                    self._ledger.merge(await self._read())
+                    self._ledger.merge(*await self._read())
                 except (KubeError, asyncio.CancelledError):
                     self._due = self._due or asyncio.get_running_loop().time()
                     raise
 
-    async def _read(self) -> list[Session]:
+    async def _read(self) -> tuple[list[Session], dict[str, dict[str, str]]]:
         found = await self._vault.read(self._name)
         self._version = found.version if found else ""
         if found is None or found.data.get(_OWNER) != self.stack.uid:
             # A stack of this name that was deleted had its own people; its Secret is on its way out.
-            return []
-        return _sessions(found.data.get(_SESSIONS, ""), self._name)
+            return [], {}
+        return _sessions(found.data.get(_SESSIONS, ""), self._name), _choices(found.data.get(_CHOICES, "{}"))
 
 
 def sessions_secret(stack: str) -> str:
@@ -391,6 +417,15 @@ def _sessions(text: str, name: str) -> list[Session]:
     except (ValueError, TypeError, AttributeError):
         log.warning("What is in the Secret %s cannot be read; people log in to the stack anew", name)
         return []
+
+
+def _choices(text: str) -> dict[str, dict[str, str]]:
+    try:
+        return {
+            str(user): {str(k): str(v) for k, v in kept.items()} for user, kept in json.loads(text).items()
+        }
+    except (ValueError, AttributeError):
+        return {}  # a language is chosen anew
 
 
 def digest(text: str) -> str:

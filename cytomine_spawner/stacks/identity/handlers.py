@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,9 @@ from tornado.web import RequestHandler
 from ..auth import Handler, Refusal, Site, refusal
 from ..kube import KubeError
 from ..model import ENDPOINTS, REALM, Stack
-from . import frames
+from . import account, frames
 from .browser import Common, Login, Logout
+from .grants import Ledger
 from .people import HubSilent
 from .provider import Answer, Provider
 
@@ -150,6 +152,56 @@ class UserInfo(Program):
     post = get
 
 
+class Account(Program):
+    """A person's account in Keycloak's form, for upstream's user interface."""
+
+    methods = "GET, POST, OPTIONS"
+
+    async def get(self, name: str) -> None:
+        """Answer."""
+        stack = self.the_stack(name)
+        found = await self.claims(stack)
+        if found is None:
+            self.unauthorized()
+            return
+        self.set_header("Cache-Control", "no-store")
+        chosen = (await self._ledger(stack)).choices(found["preferred_username"])
+        self.finish(account.shown(found, chosen, self.request.headers.get("Accept-Language", "")))
+
+    async def post(self, name: str) -> None:
+        """Keep the language; answer 204, or 400 in Keycloak's form with the field that cannot be changed."""
+        stack = self.the_stack(name)
+        found = await self.claims(stack)
+        if found is None:
+            self.unauthorized()
+            return
+        try:
+            chosen = account.chosen(found, self.request.body)
+        except account.Unchangeable as error:
+            body = {"errorMessage": str(error), "field": error.field}
+            self.say(Answer(400, json.dumps(body)))
+            return
+        (await self._ledger(stack)).choose(found["preferred_username"], chosen)
+        self.set_status(204)
+
+    async def _ledger(self, stack: Stack) -> Ledger:
+        try:
+            return await self.provider.grants.of(stack)
+        except KubeError as error:
+            raise Refusal(503, "The cluster does not answer. Try again.") from error
+
+
+class Credentials(Program):
+    """The passwords of a person: none, they log in at the hub."""
+
+    async def get(self, name: str) -> None:
+        """Answer."""
+        if await self.claims(self.the_stack(name)) is None:
+            self.unauthorized()
+            return
+        self.say(Answer(200, "[]"))
+
+
 class Verify(Program):
     """For the gateway: whether a bearer token is good for this stack."""
 
@@ -224,6 +276,8 @@ def handlers(
         (rf"{oidc}/logout", Logout),
         (rf"{oidc}/revoke", Revoke),
         (rf"{oidc}/login-status-iframe\.html/init", Status),
+        (rf"{realm}/account/?", Account),
+        (rf"{realm}/account/credentials", Credentials),
         (rf"{NAME}/verify", Verify),
     ]
     return [

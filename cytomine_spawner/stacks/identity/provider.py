@@ -17,7 +17,7 @@ from ..kube import KubeError
 from ..model import ENDPOINTS, REALM, Stack, component_name
 from . import claims
 from .claims import Person
-from .clients import Client, clients, is_page, origin, without_fragment
+from .clients import at_place, clients, is_page, origin, split_place
 from .grants import Grants, Ledger, Reused, Session
 from .keyring import InvalidToken, Keyring
 from .people import HubSilent, Logins, People
@@ -157,6 +157,8 @@ class Provider:
     def asked(self, stack: str, query: str) -> dict[str, str]:
         """The parameters of a request for a login, once it is known where the answer goes.
 
+        ``redirect_uri`` is without its fragment, which is ``place``: OAuth knows no fragment there, Keycloak keeps it.
+
         Raises:
             BadRequest: if it cannot be known; nothing may be sent anywhere then.
         """
@@ -167,7 +169,10 @@ class Provider:
         client = clients(self.url(stack)).get(found.get("client_id", ""))
         if client is None:
             raise BadRequest("The address of this login names no client of this stack. Open the stack anew.")
-        uri = found["redirect_uri"] = _redirect_uri(client, found.get("redirect_uri", ""))
+        uri, place = found.get("redirect_uri", ""), ""
+        if client.public:
+            uri, place = split_place(uri)
+        found.update(redirect_uri=uri, place=place)
         if not client.redirect_allowed(uri):
             raise BadRequest(
                 "The address of this login would send you to a page that is not this stack's. Open the stack anew."
@@ -179,13 +184,12 @@ class Provider:
         fields = {"error": error, "error_description": sentence, "iss": self.issuer(stack)}
         if asked.get("state"):
             fields["state"] = asked["state"]
-        return str(
-            add_params_to_uri(
-                asked["redirect_uri"],
-                list(fields.items()),
-                fragment=asked.get("response_mode") == "fragment",
-            )
+        address = add_params_to_uri(
+            asked["redirect_uri"],
+            list(fields.items()),
+            fragment=asked.get("response_mode") == "fragment",
         )
+        return at_place(address, asked["place"])
 
     async def authorize(self, stack: Stack, asked: Mapping[str, str], person: Person, hub_token: str) -> str:
         """Where to send somebody who is logged in and may use the stack.
@@ -196,12 +200,13 @@ class Provider:
         """
         ledger = await self.grants.of(stack)
         exchange = self._exchange(stack, ledger, person=person, hub_token=hub_token)
-        uri = f"{self.issuer(stack.name)}{ENDPOINTS}/auth?{urlencode(dict(asked))}"
+        query = urlencode({name: value for name, value in asked.items() if name in ASKED})
+        uri = f"{self.issuer(stack.name)}{ENDPOINTS}/auth?{query}"
         try:
             headers, _, _ = server(exchange, self.lifetimes.access).create_authorization_response(uri)
         except (FatalClientError, ValueError) as error:
             raise BadRequest("The address of this login is damaged. Open the stack anew.") from error
-        return str(headers["Location"])
+        return at_place(headers["Location"], asked["place"])
 
     # -- token --------------------------------------------------------------------------------------------
 
@@ -301,10 +306,10 @@ class Provider:
 
     def after_logout(self, stack: str, uri: str, state: str) -> str:
         """Where somebody may go on to after they logged out; empty if the address is not this stack's."""
-        bare = without_fragment(uri)
+        bare, place = split_place(uri)
         if not is_page(bare, self.url(stack)):
             return ""
-        return str(add_params_to_uri(bare, [("state", state)])) if state else bare
+        return at_place(add_params_to_uri(bare, [("state", state)]) if state else bare, place)
 
     # -- below --------------------------------------------------------------------------------------------
 
@@ -324,7 +329,7 @@ class Provider:
         if presented[0]:
             form["client_id"] = presented[0]
         if "redirect_uri" in form and presented[0] == "core":
-            form["redirect_uri"] = without_fragment(form["redirect_uri"])
+            form["redirect_uri"] = split_place(form["redirect_uri"])[0]
         return form, presented
 
     def _shown(self, stack: Stack, ledger: Ledger, form: Mapping[str, str]) -> tuple[Session | None, int]:
@@ -386,7 +391,3 @@ def _pairs(text: str) -> list[tuple[str, str]]:
         return parse_qsl(text, keep_blank_values=False, max_num_fields=50)
     except ValueError:
         raise BadRequest("The request is damaged.") from None
-
-
-def _redirect_uri(client: Client, uri: str) -> str:
-    return without_fragment(uri) if client.public else uri
