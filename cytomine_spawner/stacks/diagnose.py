@@ -310,6 +310,10 @@ def _container_failure(context: _Context, name: str, pod: Pod, container: Contai
         return _failed(
             name, Reason.IMAGE_PULL, f"{text} An administrator must correct the image or the login."
         )
+    if container.waiting in CONFIG and any(clue in container.waiting_text for clue in PASSING):
+        due = max(pod.created, pod.unready_since or pod.created) + context.patience.passing
+        if context.now < due:
+            return _finding(name, State.WAITING, f"{title} is being set up on its node.", again=due)
     if container.waiting in CONFIG:
         text = f"{title} cannot start: {cut(container.waiting_text or container.waiting)}."
         return _failed(name, Reason.CONFIG, text, restarts)

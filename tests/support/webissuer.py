@@ -44,6 +44,9 @@ class WebIssuer:
             def do_POST(self) -> None:
                 owner.post(self)
 
+            def do_OPTIONS(self) -> None:
+                owner._answer(self, 204, "text/plain", b"")
+
             def log_message(self, *_: Any) -> None:
                 pass
 
@@ -57,6 +60,8 @@ class WebIssuer:
     def get(self, request: http.server.BaseHTTPRequestHandler) -> None:
         parts = urlsplit(request.path)
         query = {k: v[0] for k, v in parse_qs(parts.query).items()}
+        if parts.path.endswith("/account"):
+            return self._account(request)
         end = parts.path.rpartition("/openid-connect")[2]
         if end == "/auth":
             who = SimpleCookie(request.headers.get("Cookie", "")).get("who")
@@ -106,6 +111,12 @@ class WebIssuer:
         }
         return self._answer(request, 200, "application/json", json.dumps(body).encode())
 
+    def _account(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        claims = jwt.decode(token, self.key.public_key(), ["RS256"], options={"verify_aud": False})
+        body = {"username": claims["preferred_username"], "attributes": {"locale": ["en"]}}
+        self._answer(request, 200, "application/json", json.dumps(body).encode())
+
     def token(self, who: str, nonce: str | None = None) -> str:
         now = int(time.time())
         claims = {
@@ -135,5 +146,6 @@ class WebIssuer:
         request.send_header("Content-Length", str(len(body)))
         request.send_header("Access-Control-Allow-Origin", request.headers.get("Origin", "*"))
         request.send_header("Access-Control-Allow-Credentials", "true")
+        request.send_header("Access-Control-Allow-Headers", "Authorization")
         request.end_headers()
         request.wfile.write(body)

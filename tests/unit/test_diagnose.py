@@ -263,6 +263,20 @@ def test_a_kubelet_that_is_a_moment_behind_is_no_failure(text):
     assert world.look(early.again).reason is Reason.MOUNT
 
 
+def test_a_kubelet_whose_cache_is_behind_with_a_secret_is_no_failure():
+    said = "failed to sync secret cache: timed out waiting for the condition"
+    waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": said}}
+    world = broken("core", status("core", state=waiting), phase="Pending")
+    early = world.look()
+    assert (early.phase, early.message) == (Phase.STARTING, "Core is being set up on its node.")
+    assert early.again
+    assert world.look(early.again).reason is Reason.CONFIG
+    # A container that is made anew in a pod of yesterday.
+    unready = [{"type": "Ready", "status": "False", "lastTransitionTime": at(-5)}]
+    world = broken("core", status("core", state=waiting), created=-9999, conditions=unready)
+    assert world.look().phase is Phase.STARTING
+
+
 def test_a_program_that_hangs_is_named_after_some_time_with_what_the_probe_saw():
     world = broken("core", status("core", state={"running": {"startedAt": at(-100)}}))
     text = (

@@ -14,6 +14,8 @@ export async function login() {
   const found = /^(.*)\/realms\/([^/]+)\/?$/.exec(issuer);
   if (!found) throw new Error(`The login's address ${issuer} names no realm. Ask the stack's administrator.`);
   if (!window.Keycloak || !window.ol) throw new Error("This page's libraries are missing. Build the image, or see dev/standin/README.md.");
+  // As the router of upstream's page, which is made before the adapter: a fragment begins with a slash.
+  if (!location.hash.startsWith("#/")) history.replaceState(history.state, "", `#/${location.hash.slice(1)}`);
   try {
     // Without an answer the redirect would lead nowhere.
     await fetch(`${issuer}/.well-known/openid-configuration`);
@@ -27,6 +29,23 @@ export async function login() {
     throw new Error(`The login failed (${(error && (error.error_description || error.error)) || error}). Reload the page to try again.`);
   }
   return config;
+}
+
+// Keycloak's account of who is logged in. Upstream's page asks for it with cookies at each start and shows nothing without.
+export async function account() {
+  const { authServerUrl, realm } = keycloak;
+  try {
+    const answer = await fetch(`${authServerUrl}/realms/${realm}/account`, {
+      credentials: "include",
+      headers: { Authorization: `Bearer ${keycloak.token}`, Accept: "application/json" },
+    });
+    if (!answer.ok) throw new Error(String(answer.status));
+    const found = await answer.json();
+    if (!found.username || !found.attributes?.locale?.length) throw new Error("no account");
+    return found;
+  } catch (error) {
+    throw new Error(`Communication error: the login does not say whose account this is (${error.message}).`);
+  }
 }
 
 export function logout() {

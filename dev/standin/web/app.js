@@ -1,5 +1,5 @@
 // Places of the page: projects, a project's images, a slide.
-import { call, list, login, logout, picture } from "./api.js";
+import { account, call, list, login, logout, picture } from "./api.js";
 import { element, say } from "./page.js";
 import { openSlide } from "./viewer.js";
 
@@ -52,7 +52,9 @@ async function show() {
 
 try {
   await login();
-  user = await call("GET", "user/current.json");
+  let mine;
+  [user, mine] = await Promise.all([call("GET", "user/current.json"), account()]);
+  document.documentElement.lang = mine.attributes.locale[0];
   document.getElementById("who").textContent = user.name || user.username;
   const button = document.getElementById("leave");
   button.hidden = false;
