@@ -55,6 +55,7 @@ def common(
         "pims_cache_enabled": str("pims-cache" in names).lower(),
         "pims_workers": str(settings.values.sizes.get(stack.spec.size, {}).get("pims_workers", 1)),
         "wait_image": settings.values.images["wait"],
+        "repository_image": settings.values.images["repository"],
         "wait_resources": _WAIT_RESOURCES,
         "images_access_mode": settings.images_access_mode,
         "ingress_class": settings.ingress_class or None,
