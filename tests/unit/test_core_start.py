@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -64,10 +65,8 @@ class Neighbours:
         self.asked = 0
         with self.start(image) as process:
             while process.poll() is None and self.asked < 3:
-                try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.05)
-                except subprocess.TimeoutExpired:
-                    continue
             ended = process.poll()
             if ended is None:
                 process.kill()
