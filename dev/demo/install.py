@@ -221,8 +221,15 @@ def _prepare_foreign(
     return Target(kube, port, {n: a.reference for n, a in archives.items()}, ingress_class, ANYWHERE)
 
 
-def install(console: Console, target: Target, place: Place) -> Installed:
-    """Install or upgrade the chart and LS Login's stand-in, and wait until the hub answers."""
+def install(console: Console, target: Target, place: Place, stack_values: Path = STACK_VALUES) -> Installed:
+    """Install or upgrade the chart and LS Login's stand-in, and wait until the hub answers.
+
+    Args:
+        console: where progress goes.
+        target: the cluster.
+        place: where on it.
+        stack_values: what is laid over the chart's own values of stacks; the demo's stand-ins if not given.
+    """
     kube, port = target.kube, target.port
     namespace = {
         "apiVersion": "v1",
@@ -262,7 +269,7 @@ def install(console: Console, target: Target, place: Place) -> Installed:
         path = cache.home() / f"values-{place.namespace}.json"
         path.write_text(json.dumps(values, indent=1))
         step.detail("helm upgrade --install")
-        _helm_install(kube, place, path)
+        _helm_install(kube, place, path, stack_values)
     with console.step("Waiting for the hub"):
         kube.kubectl(
             "-n",
@@ -359,7 +366,7 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
     }
 
 
-def _helm_install(kube: Kube, place: Place, values: Path) -> None:
+def _helm_install(kube: Kube, place: Place, values: Path, stack_values: Path) -> None:
     common = [
         "--namespace",
         place.namespace,
@@ -368,7 +375,7 @@ def _helm_install(kube: Kube, place: Place, values: Path) -> None:
         "--values",
         str(values),
         "--set-file",
-        f"stacks.valuesFiles.demo={STACK_VALUES}",
+        f"stacks.valuesFiles.demo={stack_values}",
     ]
     # An upgrade that was cut leaves the release "pending": helm then refuses every further one.
     history = subprocess.run(

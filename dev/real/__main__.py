@@ -1,0 +1,47 @@
+"""``python -m dev.real IMAGES``: the tests of ``tests/real`` with Cytomine's own servers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+from dev import cache, real
+from dev.console import Console, Problem
+from dev.demo import install
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; a failure is one sentence."""
+    parser = argparse.ArgumentParser(prog="python -m dev.real", description=__doc__)
+    parser.add_argument(
+        "images", nargs="?", default=real.given(), help="a folder of OCI archives, or component=image,…"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="the port of the cluster's ingress")
+    parser.add_argument("--only-install", action="store_true", help="install the hub and run no test")
+    parser.add_argument("--remove", action="store_true", help="delete the hub and all that its people stored")
+    parser.add_argument("pytest", nargs=argparse.REMAINDER, help="after --: arguments of pytest")
+    args = parser.parse_args(argv)
+    console = Console()
+    try:
+        if args.remove:
+            install.remove(console, install.local_kube(), real.PLACE)
+            return 0
+        if not args.images:
+            raise Problem("No images of Cytomine were named", real.MISSING)
+        if args.only_install:
+            target = install.prepare(console, args.port, os.environ.get("KUBECONFIG", ""))
+            console.say(f"\nThe hub is ready:  {real.hub(console, target, args.images).url}")
+            return 0
+    except Problem as problem:
+        console.say(f"\n{problem}")
+        return 1
+    env = {**os.environ, real.IMAGES: args.images, "CYTOMINE_TEST_PORT": str(args.port)}
+    more = [a for a in args.pytest if a != "--"]
+    command = [sys.executable, "-m", "pytest", "-v", "-s", "tests/real", *more]
+    return subprocess.run(command, env=env, cwd=cache.ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
