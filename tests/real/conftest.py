@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,7 @@ def hub(request: pytest.FixtureRequest) -> install.Installed:
 
 
 @pytest.fixture(scope="session")
-def analyst(hub: install.Installed, slides: Path) -> Iterator[Lab]:
+def analyst(hub: install.Installed, slides: Path) -> Lab:
     """Somebody with a notebook and a stack in which the mock dataset is; kept between runs, so that the second meets it."""
     assert slides
     lab = Lab(hub, "petra")
@@ -42,4 +41,4 @@ def analyst(hub: install.Installed, slides: Path) -> Iterator[Lab]:
         lab.begin(cytomine={"size": "S", "datasets": [d["name"] for d in mock.OFFERED]})
     lab.wait_ready()
     lab.wait_imported(1200)
-    yield lab
+    return lab
