@@ -11,7 +11,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import quote, quote_plus
 
 REMOVED = "[removed: a secret]"
@@ -25,6 +25,7 @@ PLAIN_KEYS = frozenset(
     ("user", "username", "host", "hostname", "port", "url", "database", "namespace", "ca.crt", "tls.crt")
 )
 
+Redact = Callable[[str], str]
 _Span = tuple[int, int]
 
 _COLOUR = r"(?:\x1b\[[0-9;]{0,16}m|\[/?[a-z ]{0,16}\]){0,2}"
