@@ -13,6 +13,8 @@ from typing import Any
 
 from tornado import web
 
+from .redact import by_looks
+
 try:
     # JupyterHub 6 tells apart a start that was refused (not counted) from a hub that is broken (counted).
     from jupyterhub.spawner import SpawnException
@@ -202,8 +204,9 @@ def _readable(amounts: str) -> str:
 
 
 def _clip(text: object, limit: int = 300, end: bool = False) -> str:
-    """Text on one line, at most `limit` characters (its end, when `end`), ending like a sentence."""
-    line = " ".join(str(text or "").split())
+    """Text on one line without secrets, at most `limit` characters (its end, when `end`), ending like a sentence."""
+    # Before the cut, which would part a name from its value.
+    line = " ".join(by_looks(str(text or "")).split())
     if len(line) > limit:
         line = "..." + line[3 - limit :] if end else line[: limit - 3] + "..."
     return line if not line or line[-1] in ".!?" else line + "."

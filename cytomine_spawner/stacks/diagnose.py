@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from ..redact import Redact, by_looks
 from .model import ComponentStatus, Phase, Reason, State, component_name
 from .observe import Child, Container, Family, Pod, Warnings
 from .render import TITLES
@@ -80,10 +81,17 @@ class Diagnosis:
 
 class _Context:
     def __init__(
-        self, stack: str, family: Family, warnings: Warnings, now: datetime, patience: Patience, missing: str
+        self,
+        stack: str,
+        family: Family,
+        warnings: Warnings,
+        now: datetime,
+        patience: Patience,
+        missing: str,
+        redact: Redact,
     ) -> None:
         self.stack, self.family, self.warnings = stack, family, warnings
-        self.now, self.patience, self.missing = now, patience, missing
+        self.now, self.patience, self.missing, self.redact = now, patience, missing, redact
 
 
 def diagnose(
@@ -97,6 +105,7 @@ def diagnose(
     was_ready: bool = False,
     patience: Patience | None = None,
     missing: dict[str, str] | None = None,
+    redact: Redact = by_looks,
 ) -> Diagnosis:
     """Judge a stack.
 
@@ -110,11 +119,12 @@ def diagnose(
         was_ready: whether all components served since the last start.
         patience: see :class:`Patience`.
         missing: for components that fit on no node, how much is missing, as a sentence.
+        redact: takes secrets out of what programs said.
     """
     findings = []
     for name in components:
         context = _Context(
-            stack, family, warnings, now, patience or Patience(), (missing or {}).get(name, "")
+            stack, family, warnings, now, patience or Patience(), (missing or {}).get(name, ""), redact
         )
         findings.append(_component(context, name) if running else _stopping(context, name))
     if not running:
@@ -130,9 +140,10 @@ def placed(
     warnings: Warnings,
     now: datetime,
     patience: Patience,
+    redact: Redact = by_looks,
 ) -> Finding:
     """Judge a single pod that has not ended, on its way to a node and on it; see :func:`diagnose`."""
-    return _placed(_Context(stack, family, warnings, now, patience, ""), component, pod)
+    return _placed(_Context(stack, family, warnings, now, patience, "", redact), component, pod)
 
 
 def _asleep(findings: list[Finding], family: Family) -> Diagnosis:
@@ -315,7 +326,7 @@ def _container_failure(context: _Context, name: str, pod: Pod, container: Contai
         if context.now < due:
             return _finding(name, State.WAITING, f"{title} is being set up on its node.", again=due)
     if container.waiting in CONFIG:
-        text = f"{title} cannot start: {cut(container.waiting_text or container.waiting)}."
+        text = f"{title} cannot start: {cut(context.redact(container.waiting_text) or container.waiting)}."
         return _failed(name, Reason.CONFIG, text, restarts)
     broken = container.waiting == "CrashLoopBackOff" or (
         container.ended and container.exit_code not in (0, None)
@@ -330,11 +341,11 @@ def _container_failure(context: _Context, name: str, pod: Pod, container: Contai
         return _failed(name, Reason.OUT_OF_MEMORY, f"{text} {cure}", restarts)
     unhealthy = context.warnings.find("Pod", pod.name, "Unhealthy")
     if container.last_exit_code in TOLD_TO_END or (container.last_exit_code == 0 and unhealthy):
-        said = f" ({probe_saw(unhealthy.text)})" if unhealthy else ""
+        said = f" ({probe_saw(context.redact(unhealthy.text))})" if unhealthy else ""
         text = f"{title} did not answer its health check in time{said}{anew}."
         return _failed(name, Reason.PROBE, f"{text} Look at its log.", restarts)
     text = f"{title} ends at once with code {container.last_exit_code}{anew}"
-    line = last_line(container.last_text)
+    line = last_line(context.redact(container.last_text))
     return _failed(
         name,
         Reason.CRASH_LOOP,
@@ -353,7 +364,7 @@ def _under_way(context: _Context, name: str, pod: Pod) -> Finding:
         if context.now >= due:
             waited = int((context.now - since).total_seconds())
             long = f"{waited} seconds" if waited < 120 else f"{waited // 60} minutes"
-            said = f" ({probe_saw(unhealthy.text)})" if unhealthy else ""
+            said = f" ({probe_saw(context.redact(unhealthy.text))})" if unhealthy else ""
             text = f"{title} has not answered its health check for {long}{said}. Look at its log."
             return _failed(name, Reason.PROBE, text, running.restarts)
         text = (

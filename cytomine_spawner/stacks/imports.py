@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from ..redact import Redact
 from .apply import Applier
 from .children import Children
 from .diagnose import Patience, placed
 from .kube import Kube, KubeError
+from .lastwords import LastWords
 from .model import DATASETS_IMPORTED, Condition, Desired, FailedDataset, Import, Stack, StackStatus, State
 from .observe import Child, Pod, pod
 from .render import DATASETS
@@ -93,13 +95,20 @@ class Imports:
         settings: the administrator's settings.
         applier: brings a stack's objects to what they should be.
         patience: how long to wait before what may still pass is called a failure.
+        words: takes secrets out of what the Jobs said.
     """
 
     def __init__(
-        self, kube: Kube, children: Children, settings: StackSettings, applier: Applier, patience: Patience
+        self,
+        kube: Kube,
+        children: Children,
+        settings: StackSettings,
+        applier: Applier,
+        patience: Patience,
+        words: LastWords,
     ) -> None:
         self._kube, self._children, self._settings = kube, children, settings
-        self._applier, self._patience = applier, patience
+        self._applier, self._patience, self._words = applier, patience, words
         self._refused: dict[str, tuple[Import, str]] = {}
 
     def forget(self, name: str) -> None:
@@ -219,7 +228,8 @@ class Imports:
             # The watch may bring the Job's end before that of its pods.
             found, _ = await self._kube.list("Pod", labels=f"batch.kubernetes.io/job-name={job.name}")
             pods = sorted((pod(obj) for obj in found), key=lambda p: p.created, reverse=True)
-        words = (w for p in pods if (w := _last_words(p)))
+        redact = await self._words.of(stack, _said(pods))
+        words = (w for p in pods if (w := _last_words(p, redact)))
         return f". {next(words, f'The cluster ended it. {_ADMINISTRATOR}')}"
 
     def _pods(self, stack: Stack, job: str) -> list[Pod]:
@@ -239,19 +249,21 @@ class Imports:
             why = f"the cluster's quota is used up: {quota_gap(warned.text)}" if full else cut(warned.text)
             return _Verdict("Importing", f"{text} It is not allowed to start: {why}. {_ADMINISTRATOR}")
         newest = pods[0]
+        redact = await self._words.of(stack, _said([newest]))
         if newest.phase == "Failed":
-            return _Verdict("Importing", f"{text} It is tried again. {_last_words(newest)}".strip())
+            return _Verdict("Importing", f"{text} It is tried again. {_last_words(newest, redact)}".strip())
         if newest.phase == "Succeeded":
             return _Verdict("Importing", text)
         family, warnings = self._children.family(stack.name), self._children.warnings
-        finding = placed(stack.name, DATASETS, newest, family, warnings, now, self._patience)
+        finding = placed(stack.name, DATASETS, newest, family, warnings, now, self._patience, redact)
         if finding.status.state is State.FAILED:
             return _Verdict("Importing", finding.status.message, finding.again)
         if not any(c.running_since for c in newest.containers):
             return _Verdict("Importing", text, finding.again)
         line = ""
         with contextlib.suppress(KubeError):
-            line = last_line(await self._kube.log(newest.name, lines=1))
+            redact = await self._words.of(stack, newest.uid)
+            line = last_line(redact(await self._kube.log(newest.name, lines=1)))
         progress = f"{text[:-1]}: {line}." if line else text
         return _Verdict("Importing", progress, now + timedelta(seconds=PROGRESS_SECONDS))
 
@@ -260,7 +272,11 @@ def _sleeps(stack: Stack) -> bool:
     return stack.spec.desired_state is Desired.HIBERNATED
 
 
-def _last_words(pod: Pod) -> str:
+def _said(pods: Sequence[Pod]) -> tuple[str, ...]:
+    return tuple(c.last_text for p in pods for c in p.containers if c.last_text)
+
+
+def _last_words(pod: Pod, redact: Redact) -> str:
     container = next((c for c in pod.containers if c.last_ended), None)
     if container is None:
         return ""
@@ -268,7 +284,7 @@ def _last_words(pod: Pod) -> str:
         return (
             "It was ended because it needs more memory than it may have. An administrator must give it more."
         )
-    line = last_line(container.last_text, _WORDS)
+    line = last_line(redact(container.last_text), _WORDS)
     return f"{line}." if line else ""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from ..redact import by_looks
 from . import model
 from .model import parse_time
 
@@ -189,13 +190,13 @@ def _container(status: dict[str, Any], init: bool, images: dict[str, str]) -> Co
         started=bool(status.get("started")),
         restarts=status.get("restartCount", 0),
         waiting=waiting.get("reason", ""),
-        waiting_text=str(waiting.get("message", ""))[:_TEXT],
+        waiting_text=by_looks(str(waiting.get("message", "")))[:_TEXT],
         running_since=parse_time(running.get("startedAt")) if running else None,
         ended=ended.get("reason", "") or ("Ended" if ended else ""),
         exit_code=ended.get("exitCode"),
         last_ended=(ended or last).get("reason", ""),
         last_exit_code=(ended or last).get("exitCode"),
-        last_text=str((ended or last).get("message", ""))[-_TEXT:],
+        last_text=by_looks(str((ended or last).get("message", "")))[-_TEXT:],
     )
 
 
@@ -220,7 +221,7 @@ def child(kind: str, obj: dict[str, Any]) -> Child:
         kept=model.ANNOTATION_KEPT in annotations,
         replicas=spec.get("replicas"),
         claim_phase=status.get("phase", "") if kind == "PersistentVolumeClaim" else "",
-        trouble=str(trouble)[:_TEXT],
+        trouble=by_looks(str(trouble))[:_TEXT],
         ended=ended,
         created=parse_time(meta.get("creationTimestamp")) or EPOCH,
         revision=0 if kind in UNCOMPARED else meta.get("generation") or _version(meta),
@@ -260,7 +261,7 @@ def warning(obj: dict[str, Any]) -> Warning:
         kind=about.get("kind", ""),
         name=about.get("name", ""),
         reason=obj.get("reason", ""),
-        text=str(obj.get("message", ""))[:_TEXT],
+        text=by_looks(str(obj.get("message", "")))[:_TEXT],
         count=series.get("count") or obj.get("count") or 1,
         time=parse_time(time) or parse_time(obj["metadata"].get("creationTimestamp")) or EPOCH,
     )

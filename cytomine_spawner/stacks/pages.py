@@ -243,7 +243,7 @@ class Logs(Page):
             self.set_header(
                 "Content-Disposition", f'attachment; filename="{stack.name}-{source.container}.log"'
             )
-            self.finish("".join(f"{line}\n" for line in lines))
+            self.finish("".join(f"{line}\n" for line in ([fault] if fault else lines)))
             return
         components = [c.name for c in stack.status.components]
         self.show(

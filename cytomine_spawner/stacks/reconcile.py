@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from ..redact import Redact
 from . import lifecycle, metrics, model, quota, render
 from .apply import Applier, Blocked
 from .children import Children
@@ -19,6 +20,7 @@ from .clock import Clock
 from .diagnose import Diagnosis, Patience, diagnose
 from .imports import Imports, news
 from .kube import Kube, KubeError
+from .lastwords import LastWords
 from .model import ComponentStatus, Condition, Desired, Phase, Reason, Stack, StackStatus, State
 from .settings import StackSettings
 from .shortage import Shortage
@@ -77,7 +79,8 @@ class Reconciler:
             unschedulable=timedelta(seconds=settings.unschedulable_grace),
             probe=timedelta(seconds=settings.probe_grace),
         )
-        self._imports = Imports(kube, children, settings, self.applier, self._patience)
+        self._words = LastWords(kube, settings)
+        self._imports = Imports(kube, children, settings, self.applier, self._patience, self._words)
 
     def adopt(self, stacks: Iterable[Stack]) -> None:
         """Count the stacks that ran before this process began."""
@@ -88,6 +91,7 @@ class Reconciler:
         self._memories.pop(name, None)
         self.applier.forget(name)
         self._imports.forget(name)
+        self._words.forget(name)
         self._leave_place(name)
 
     async def look(self, stack: Stack) -> datetime | None:
@@ -132,9 +136,10 @@ class Reconciler:
         importing, later = await self._imports.apply(stack, anew=retry)
         memory.failures = 0
         names = render.components(stack.spec, self._settings)
-        diagnosis = self._diagnose(stack, names, status, memory, time)
+        redact = await self._words.of(stack, self._said(stack))
+        diagnosis = self._diagnose(stack, names, status, memory, time, redact)
         if await self._measure(stack, diagnosis, memory):
-            diagnosis = self._diagnose(stack, names, status, memory, time)
+            diagnosis = self._diagnose(stack, names, status, memory, time, redact)
         diagnosis = await self._await_keys(stack, status, diagnosis)
         status = self._status(stack, status, diagnosis, time)
         stack = stack.model_copy(update={"status": status})
@@ -180,8 +185,21 @@ class Reconciler:
         missing = await self.connected(stack.replace(status=status))
         return replace(diagnosis, phase=Phase.STARTING, message=missing) if missing else diagnosis
 
+    def _said(self, stack: Stack) -> frozenset[str]:
+        """All that a stack's programs said, be it shown or not."""
+        pods = self._children.family(stack.name).pods.values()
+        warned = (self._children.warnings.find("Pod", pod.name, "Unhealthy") for pod in pods)
+        texts = (text for pod in pods for c in pod.containers for text in (c.last_text, c.waiting_text))
+        return frozenset((*filter(None, texts), *(w.text for w in warned if w)))
+
     def _diagnose(
-        self, stack: Stack, names: tuple[str, ...], status: StackStatus, memory: _Memory, time: datetime
+        self,
+        stack: Stack,
+        names: tuple[str, ...],
+        status: StackStatus,
+        memory: _Memory,
+        time: datetime,
+        redact: Redact,
     ) -> Diagnosis:
         return diagnose(
             stack.name,
@@ -193,6 +211,7 @@ class Reconciler:
             was_ready=status.ready_at is not None,
             patience=self._patience,
             missing={name: text for name, (_, text) in (memory.missing or {}).items()},
+            redact=redact,
         )
 
     async def _measure(self, stack: Stack, diagnosis: Diagnosis, memory: _Memory) -> bool:

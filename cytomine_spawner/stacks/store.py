@@ -63,6 +63,9 @@ class LogSource:
         restarts: how often it was started anew.
         started: whether the current run has begun, so that it has a log.
         previous: whether the log of the run before can be read.
+        stack: the name of its stack.
+        secrets: the names of the Secrets that its pod needs.
+        optional_secrets: the names of those that it uses if they are there.
     """
 
     pod: str
@@ -71,6 +74,9 @@ class LogSource:
     restarts: int = 0
     started: bool = True
     previous: bool = False
+    stack: str = ""
+    secrets: tuple[str, ...] = ()
+    optional_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -289,4 +295,4 @@ class StackStore(Protocol):
         """The containers of a component, the most interesting first; empty when no pod is there."""
 
     def logs(self, query: LogQuery) -> AsyncIterator[str]:
-        """The lines of a log, without their line ends, each cut at a bounded length."""
+        """The lines of a log, without their line ends and without secrets, each cut at a bounded length."""

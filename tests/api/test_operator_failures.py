@@ -3,10 +3,12 @@
 Statuses and events are written as the kubelet, the scheduler and the controllers write them.
 """
 
+import base64
 from datetime import datetime, timezone
 
 import pytest
 
+from cytomine_spawner.redact import REMOVED
 from cytomine_spawner.stacks import model
 from cytomine_spawner.stacks.settings import StackSettings
 from tests.support.stackservice import until
@@ -189,6 +191,21 @@ def test_a_broken_container_shows_its_sentence(shared, ready, state, more, reaso
     objects.change(name, retry=tries + 1)
     stack = objects.wait_phase(name, "Ready")
     assert stack.status.observed_retry == tries + 1
+
+
+def test_the_last_words_of_a_container_hold_no_secret_of_its_stack(shared, ready):
+    objects, name = shared.objects, ready
+    tries = objects.stack(name).spec.retry
+    secret = objects.get("Secret", f"{name}-secrets")
+    key = base64.b64decode(secret["data"]["meilisearch-key"]).decode()
+    said = {"exitCode": 1, "reason": "Error", "message": f"cannot start with {key} and password='abc'\n"}
+    set_container(objects, name, "core", {"terminated": said})
+    stack = objects.wait_phase(name, "Degraded", SECONDS)
+    assert f"Its last words: cannot start with {REMOVED} and password='{REMOVED}'." in stack.status.message
+    objects.change(name, retry=tries + 1)
+    objects.wait_phase(name, "Ready")
+    told = [event["message"] for event in objects.list("Event")]
+    assert not [text for text in [*told, str(objects.stack(name))] if key in text]
 
 
 def test_a_program_that_lives_but_never_answers_is_named_when_its_time_is_over(service):

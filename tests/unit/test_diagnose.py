@@ -1,9 +1,11 @@
 """What the cluster says, in its own shapes, and the sentence that a person reads."""
 
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 import pytest
 
+from cytomine_spawner.redact import REMOVED, Redactor, by_looks
 from cytomine_spawner.stacks import capacity, lifecycle, model, observe, quota, secretdata
 from cytomine_spawner.stacks.diagnose import diagnose
 from cytomine_spawner.stacks.model import Phase, Reason, StackSpec, StackStatus, State
@@ -166,6 +168,44 @@ def test_a_failure_has_a_reason_and_a_sentence(make, reason, sentence):
     assert part(found, found.slowest).state is State.FAILED
     # a stack that served before is degraded, not failed
     assert world.look(was_ready=True).phase is Phase.DEGRADED
+
+
+KEY = "0b6f1c9e-5a0d-4f8e-9a53-6a0c2d1f7e44"
+CRASHED = {"waiting": {"reason": "CrashLoopBackOff"}}
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (f"cytomine_private_key: {KEY}", f"cytomine_private_key: {REMOVED}"),
+        (f"redis://ada:{KEY}@cache refuses", f"redis://ada:{REMOVED}@cache refuses"),
+        # The name is before what is remembered of a long line.
+        (f"password='{'x' * 900}{KEY}{'y' * 200}' is wrong", f"password='{REMOVED}' is wrong"),
+        ("token expired", "token expired"),
+    ],
+)
+def test_last_words_hold_nothing_that_looks_like_a_credential(said, shown):
+    last = {"exitCode": 1, "reason": "Error", "message": f"first\n{said}\n"}
+    world = broken("core", status("core", restarts=3, state=CRASHED, last=last))
+    assert part(world.look(), "core").message.endswith(f"Its last words: {shown}.")
+
+
+def test_last_words_hold_no_value_of_the_stacks_secrets_nor_a_half_of_one():
+    redact = partial(Redactor([KEY]), torn_start=True, torn_end=True)
+    last = {"exitCode": 1, "reason": "Error", "message": f"{KEY[9:]} then {KEY} {'z' * 220} {KEY}"}
+    world = broken("core", status("core", restarts=3, state=CRASHED, last=last))
+    message = part(world.look(redact=redact), "core").message
+    assert f"{REMOVED} then {REMOVED} zzz" in message
+    assert KEY[9:] not in message
+
+
+def test_what_a_probe_saw_holds_no_secret():
+    world = World()
+    world.put(pod("core", containers=[status("core", state={"running": {"startedAt": at(-400)}})]))
+    world.warn("Pod", "cm-ada-core-x", "Unhealthy", f"Startup probe failed: {KEY} at ?token=abc")
+    for redact, shown in ((Redactor([KEY]), REMOVED), (by_looks, KEY)):
+        message = part(world.look(redact=redact), "core").message
+        assert f"({shown} at ?token={REMOVED})" in message
 
 
 def test_no_node_fits():

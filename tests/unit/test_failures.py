@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cytomine_spawner.failures import NotebookFailed, denied, diagnose
+from cytomine_spawner.redact import REMOVED
 
 
 def pod(container=None, conditions=(), **status):
@@ -86,6 +87,17 @@ def test_a_crash_tells_its_exit_code_and_last_words():
         assert "exit code 1" in trouble.sentence
         assert "ModuleNotFoundError: jupyterhub" in trouble.sentence
         assert len(trouble.sentence) < 600
+
+
+def test_last_words_hold_nothing_that_looks_like_a_credential():
+    long = f"JUPYTERHUB_API_TOKEN={'a1' * 400} was refused at https://ada:hunter2@hub/?token=abc&b=1"
+    trouble = diagnose(pod({"state": {"terminated": {"exitCode": 1, "message": long}}}))
+    # The name of the long one is before the last words that there is room for.
+    assert "a1a1" not in trouble.sentence
+    assert (
+        f"JUPYTERHUB_API_TOKEN={REMOVED} was refused at https://ada:{REMOVED}@hub/?token={REMOVED}&b=1"
+        in trouble.sentence
+    )
 
 
 def test_out_of_memory_at_start():

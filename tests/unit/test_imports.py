@@ -1,16 +1,19 @@
 """The import of datasets: the Job and its door, when it is due, and the sentence that a person reads."""
 
 import asyncio
+import base64
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from traitlets import TraitError
 
+from cytomine_spawner.redact import REMOVED
 from cytomine_spawner.stacks import datasets, imports, model, observe, render
 from cytomine_spawner.stacks.apply import Applier
 from cytomine_spawner.stacks.children import Children
 from cytomine_spawner.stacks.diagnose import Patience
 from cytomine_spawner.stacks.kube import KubeError
+from cytomine_spawner.stacks.lastwords import LastWords
 from cytomine_spawner.stacks.model import FailedDataset, Import, Stack, StackSpec, StackStatus
 from cytomine_spawner.stacks.present import can_retry, view
 from cytomine_spawner.stacks.settings import StackSettings
@@ -246,7 +249,9 @@ class World:
         # Of the dataset whose turn it is.
         self.job = next((p.name for p in reversed(plan) if p.kind == "Job"), "")
         self.listed = []
-        self.imports = imports.Imports(self, self.children, self.settings, applier, Patience())
+        self.secrets, self.secrets_asked, self.silent = [], 0, False
+        words = LastWords(self, self.settings)
+        self.imports = imports.Imports(self, self.children, self.settings, applier, Patience(), words)
 
     async def log(self, pod, *, lines):
         if self.text is None:
@@ -254,6 +259,12 @@ class World:
         return self.text
 
     async def list(self, kind, *, labels):
+        if kind == "Secret":
+            assert labels.startswith(f"app.kubernetes.io/instance={self.stack.name},")
+            self.secrets_asked += 1
+            if self.silent:
+                raise KubeError(503, "", "no answer")
+            return self.secrets, "1"
         assert (kind, labels) == ("Pod", f"batch.kubernetes.io/job-name={self.job}")
         return self.listed, "1"
 
@@ -344,6 +355,44 @@ def test_a_failure_has_its_sentence_and_may_be_tried_again(state, reason, said):
     assert can_retry(stack)
     assert imports.news(world.stack.status, status) == found
     assert imports.news(status, status) is None
+
+
+KEY = "0b6f1c9e-5a0d-4f8e-9a53-6a0c2d1f7e44"
+
+
+def with_key(world):
+    world.secrets.append({"data": {"private-key": base64.b64encode(KEY.encode()).decode()}})
+    return world
+
+
+@pytest.mark.parametrize("phase", ["Failed", "ended"])
+def test_the_last_words_of_an_import_hold_no_secret(phase):
+    said = failed(f"1 of 2\nCytomine did not take {KEY} with token=abc. Mend it.\n")
+    world = with_key(World()).pod("Failed", **said)
+    if phase == "ended":
+        world.ended("Failed", "BackoffLimitExceeded")
+    status, found, _ = world.judge()
+    assert f"Cytomine did not take {REMOVED} with token={REMOVED}" in found.message
+    assert KEY not in str(status)
+
+
+def test_how_far_an_import_is_is_said_without_secrets_which_are_read_once():
+    world = with_key(World(log=f"step 3 with {KEY}\n")).pod()
+    for _ in range(3):
+        assert world.judge()[1].message == f"Colon biopsies is being imported: step 3 with {REMOVED}."
+    assert world.secrets_asked == 1
+    world = with_key(World(log="step 3\n")).pod()
+    world.silent = True
+    assert world.judge()[1].message == "Colon biopsies is being imported."
+
+
+def test_last_words_wait_until_the_secrets_can_be_read():
+    world = with_key(World()).pod("Failed", **failed("broken")).ended("Failed", "BackoffLimitExceeded")
+    world.silent = True
+    with pytest.raises(KubeError):
+        world.judge()
+    world.silent = False
+    assert "broken" in world.judge()[1].message
 
 
 def test_a_try_that_failed_is_said_while_the_next_one_is_on_its_way():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from cytomine_spawner.stacks.model import Condition, Phase, Reason
-from cytomine_spawner.stacks.store import LogSource
+from cytomine_spawner.stacks.store import LogQuery, LogSource, Unavailable
 from tests.support.stackpages import ADA, cards, press, soup, starting, text
 from tests.support.stacks import PREFIX, Service, a_stack, events, xsrf
 
@@ -239,6 +240,24 @@ def test_a_log_can_be_downloaded(service: Service) -> None:
     assert answer.headers["content-disposition"] == 'attachment; filename="cm-ada-core.log"'
     assert answer.headers["content-type"].startswith("text/plain")
     assert answer.text == "one\ntwo\n"
+
+
+def test_a_log_whose_secrets_cannot_be_taken_out_is_said_and_not_shown(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def logs(query: LogQuery) -> AsyncIterator[str]:
+        raise Unavailable("The log is not shown, because of something.")
+        yield "a secret"
+
+    service.put(a_stack("ada"))
+    service.store.sources = [LogSource(f"{ADA}-core-0", "core")]
+    monkeypatch.setattr(service.store, "logs", logs)
+    ada, page = service.browser("ada"), f"{PREFIX}stacks/{ADA}/logs/core"
+    assert "is not shown, because" in text(soup(ada.get(page), 503).select_one(".alert"))
+    answer = ada.get(f"{page}?download=yes")
+    assert (answer.status_code, answer.text) == (503, "The log is not shown, because of something.\n")
+    answer = ada.get(f"{PREFIX}api/stacks/{ADA}/components/core/logs")
+    assert (answer.status_code, "is not shown" in answer.json()["message"]) == (503, True)
 
 
 @pytest.mark.parametrize(
