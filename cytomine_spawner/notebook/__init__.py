@@ -21,9 +21,9 @@ from .errors import (
 if TYPE_CHECKING:
     from .annotations import from_geojson, read_annotations, statistics, to_cytomine, to_geojson, to_image
     from .figures import figure
-    from .images import crop, preview, slices, thumb
+    from .images import preview, slices, thumb
     from .provenance import Run, run, runs
-    from .regions import Level, channels, level_for, levels, region
+    from .regions import Level, channels, crop, level_for, levels, region
     from .reviews import NotYourReview, review, start_review, stop_review
     from .safe import add_term, attach, download, fetch_all, remove_term, tag, term_ids, terms
     from .shapes import InvalidGeometry
@@ -100,9 +100,9 @@ _MODULES = {
         "to_image",
     ),
     "figures": ("figure",),
-    "images": ("crop", "preview", "slices", "thumb"),
+    "images": ("preview", "slices", "thumb"),
     "provenance": ("Run", "run", "runs"),
-    "regions": ("Level", "channels", "level_for", "levels", "region"),
+    "regions": ("Level", "channels", "crop", "level_for", "levels", "region"),
     "reviews": ("NotYourReview", "review", "start_review", "stop_review"),
     "safe": (
         "add_term",

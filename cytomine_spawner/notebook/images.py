@@ -132,30 +132,6 @@ def preview(image: ImageInstance | int, max_size: int = 1024) -> Pixels:
     return decode(content, f"The preview of image {image_id(image)}")
 
 
-def crop(annotation: Any, max_size: int | None = None, *, mask: bool = False) -> Pixels:
-    """The part of the image below an annotation, or the annotation's mask.
-
-    The address is made from the client's own host: the one that Cytomine gives may not be reachable from the notebook.
-
-    Args:
-        annotation: an annotation or its id.
-        max_size: length of the longer side in pixels at most; full size if not given.
-        mask: the mask instead of the picture: 255 inside, 0 outside.
-
-    Returns:
-        uint8, shape (height, width, 3), or (height, width) for a mask; origin top left.
-    """
-    number = int(getattr(annotation, "id", annotation))
-    params: dict[str, Any] = {"complete": "True"}
-    if max_size is not None:
-        params["maxSize"] = int(max_size)
-    kind = "mask" if mask else "crop"
-    pixels = decode(
-        get_bytes(f"userannotation/{number}/{kind}.png", params), f"The {kind} of annotation {number}"
-    )
-    return pixels[..., 0] if mask else pixels
-
-
 def user_id() -> int:
     """The id of the connected user."""
     user = current().current_user

@@ -126,12 +126,13 @@ class Run:
 
     def review(self, accept: bool = True, *, workers: int = 4, progress: bool = True) -> None:
         """Accept all annotations of the run, or take the acceptance back; see `reviews.review`."""
-        self._each(lambda i: review_one(i, accept), "review", self.annotations, workers, progress)
+        self._each(lambda i: review_one(i, accept), "review", self.annotations, progress, workers)
 
-    def remove(self, *, workers: int = 4, progress: bool = True) -> None:
+    def remove(self, *, progress: bool = True) -> None:
         """Delete all that the run stored, its copies that you accepted, and the run itself.
 
-        What is gone already is no failure.
+        What is gone already is no failure. Annotations go one after the other: Cytomine refuses most that are deleted at
+        the same time in one project.
         """
         project = _project(self.project)
         params = {"project": self.project, "reviewed": "true", "showBasic": "true", "showMeta": "true"}
@@ -139,8 +140,8 @@ class Run:
         copies = [a for a in safe.pages("annotation.json", params) if a["parentIdent"] in mine]
         # An accepted copy outlives its annotation, and would be left over.
         accepted = [int(a["parentIdent"]) for a in copies if a["reviewUser"] == me]
-        self._each(lambda i: review_one(i, accept=False), "take back", accepted, workers, progress)
-        self._each(safe.delete_annotation, "remove", self.annotations, workers, progress)
+        self._each(lambda i: review_one(i, accept=False), "take back", accepted, progress)
+        self._each(safe.delete_annotation, "remove", self.annotations, progress)
         for file in safe.attached(project):
             if str(file.id) in self.files or file.filename == self.file:
                 _quietly(file.delete)
@@ -150,7 +151,7 @@ class Run:
                     item.delete()
         self.annotations, self.files = [], {}
 
-    def _each(self, action: Any, what: str, ids: list[int], workers: int, progress: bool) -> None:
+    def _each(self, action: Any, what: str, ids: list[int], progress: bool, workers: int = 1) -> None:
         with (
             ThreadPoolExecutor(workers) as pool,
             tqdm(total=len(ids), unit="annotation", desc=what, disable=not (progress and ids)) as bar,

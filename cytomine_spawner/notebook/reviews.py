@@ -35,7 +35,7 @@ def start_review(image: ImageInstance | int) -> None:
             f"The review of {name} was closed: its reviewer opens it again by stop_review(image, cancel=True)."
         )
     if not now["inReview"]:
-        call("POST", f"imageinstance/{number}/review.json")
+        call("POST", f"imageinstance/{number}/review.json", whole=True)
     elif int(now["reviewUser"]) != user_id():
         # Upstream would let one take the review over without a word.
         raise NotYourReview(
@@ -89,7 +89,10 @@ def review(annotation: Any, accept: bool = True, terms: list[int] | None = None)
     copy = {key: one[key] for key in keys} | {"parentIdent": number, "reviewUser": user_id(), "status": 1}
     try:
         call(
-            "POST", "reviewedannotation.json", body={**copy, "terms": one["term"] if terms is None else terms}
+            "POST",
+            "reviewedannotation.json",
+            body={**copy, "terms": one["term"] if terms is None else terms},
+            whole=True,
         )
     except RequestFailed as failure:
         if "already" not in str(failure):

@@ -115,7 +115,7 @@ def add_term(annotation: Any, term: Any) -> None:
     """Put a term on an annotation; one that it has already is no failure."""
     a, t = _id(annotation), _id(term)
     try:
-        call("POST", f"annotation/{a}/term/{t}.json", body={"userannotation": a, "term": t})
+        call("POST", f"annotation/{a}/term/{t}.json", body={"userannotation": a, "term": t}, whole=True)
     except RequestFailed as failure:
         if not (failure.status == 400 and "already exist" in str(failure)):
             raise
@@ -170,7 +170,7 @@ def tag(thing: Any, name: str, known: int | None = None) -> None:
     uri = f"domain/{kind}/{ident}/tag_domain_association.json"
     if any(a["tagId"] == number for a in pages(uri)):
         return
-    call("POST", uri, body={"tagId": number, "domainClassName": kind, "domainId": ident})
+    call("POST", uri, body={"tagId": number, "domainClassName": kind, "domainId": ident}, whole=True)
 
 
 def untag(thing: Any, name: str) -> None:

@@ -8,8 +8,10 @@ fill the memory.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import re
 import threading
 import time
 from typing import Any
@@ -26,6 +28,10 @@ CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 90.0
 RETRIES = 5
 BUSY = (429, 502, 503, 504)
+# How core says that its database ended a transaction in favour of another.
+GAVE_WAY = (b"deadlock detected", b"OptimisticLockException")
+GAVE_WAY_STATUS = (400, 409, 500)
+OF_ANNOTATIONS = re.compile(r"/api/(user|reviewed)?annotation/")
 _LOCK = threading.Lock()
 
 
@@ -34,29 +40,44 @@ class RequestFailed(CytomineError):
 
     Attributes:
         status: the HTTP status; None where no answer came.
-        uncertain: whether Cytomine may have carried the request out all the same.
+        uncertain: whether Cytomine may have carried the request out all the same, or a part of it.
+        gave_way: whether Cytomine took the request back because others changed the same at that moment.
     """
 
-    def __init__(self, sentence: str, status: int | None = None, uncertain: bool = False) -> None:
+    def __init__(
+        self, sentence: str, status: int | None = None, uncertain: bool = False, gave_way: bool = False
+    ) -> None:
         super().__init__(sentence)
-        self.status, self.uncertain = status, uncertain
+        self.status, self.uncertain, self.gave_way = status, uncertain, gave_way
 
 
 class _Guarded(HTTPAdapter):  # type: ignore[misc]
-    """Sends with a time limit; repeats what reads, and what certainly did not arrive."""
+    """Sends with a time limit; repeats what reads, what certainly did not arrive, and what was taken back."""
 
     def __init__(self, timeout: tuple[float, float], retries: int, pool: int) -> None:
         self.timeout, self.retries = timeout, retries
+        self._deleting = threading.Lock()
         super().__init__(pool_connections=4, pool_maxsize=pool)
 
     def send(
         self, request: requests.PreparedRequest, stream: bool = False, timeout: Any = None, **options: Any
     ) -> requests.Response:
+        # Deleting an annotation with terms shares the project's row and then wants it alone: of two at the same time the
+        # database ends one.
+        alone = request.method == "DELETE" and OF_ANNOTATIONS.search(str(request.url))
+        with self._deleting if alone else contextlib.nullcontext():
+            return self._insist(request, stream, timeout or self.timeout, **options)
+
+    def _insist(
+        self, request: requests.PreparedRequest, stream: bool, timeout: Any, **options: Any
+    ) -> requests.Response:
         reads = request.method in ("GET", "HEAD")
+        # Of a list in a POST a part may be stored; a body that was read once cannot be sent again.
+        whole = request.method != "POST" and isinstance(request.body, (bytes, str, type(None)))
         for attempt in range(self.retries + 1):
             last = attempt == self.retries
             try:
-                answer = super().send(request, stream=stream, timeout=timeout or self.timeout, **options)
+                answer = super().send(request, stream=stream, timeout=timeout, **options)
                 if not stream:
                     _ = answer.content  # an answer that is cut short shows only when it is read
             except (
@@ -67,11 +88,21 @@ class _Guarded(HTTPAdapter):  # type: ignore[misc]
                 if last or not (reads or never_arrived(e)):
                     raise
             else:
-                if last or answer.status_code not in BUSY or not reads:
+                busy = reads and answer.status_code in BUSY
+                if last or not (busy or (whole and not stream and gave_way(answer))):
                     return answer
                 answer.close()
-            time.sleep(min(8.0, 0.2 * 2**attempt) * random.uniform(0.7, 1.3))  # noqa: S311 - no secret
+            _pause(attempt)
         raise AssertionError("unreachable")
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(min(8.0, 0.2 * 2**attempt) * random.uniform(0.7, 1.3))  # noqa: S311 - no secret
+
+
+def gave_way(answer: requests.Response) -> bool:
+    """Whether Cytomine took a request back because others changed the same at that moment; reads the answer."""
+    return answer.status_code in GAVE_WAY_STATUS and any(mark in answer.content for mark in GAVE_WAY)
 
 
 def never_arrived(error: BaseException) -> bool:
@@ -93,7 +124,9 @@ def guard(
     """Give every request of a client a time limit, and repeat those that are safe to repeat.
 
     Reading calls (GET) are repeated after a cut connection, a time-out or the statuses 429, 502, 503 and 504;
-    others only where no connection was made. Calling it again with other values replaces the earlier ones.
+    others only where no connection was made. What Cytomine took back because others changed the same project at that
+    moment is repeated, too, but for POST. Annotations are deleted one at a time, however many threads ask for it.
+    Calling it again with other values replaces the earlier ones.
 
     Args:
         client: the official client.
@@ -151,6 +184,7 @@ def call(
     client: Cytomine | None = None,
     stream: bool = False,
     accept: str = "application/json, */*",
+    whole: bool = False,
 ) -> requests.Response:
     """One signed request below ``/api/``.
 
@@ -162,6 +196,7 @@ def call(
         client: the official client; the connected one if not given.
         stream: leave the answer's body to the caller.
         accept: the header of that name.
+        whole: that Cytomine does all of it or nothing: then a POST that it took back is repeated, too.
 
     Returns:
         The answer, whose status is 200.
@@ -174,16 +209,21 @@ def call(
     content_type = None if method == "GET" else "application/json"
     what = f"{method} {uri}"
     try:
-        answer = api._session.request(
-            method,
-            f"{api._base_url()}{uri}",
-            params=params,
-            data=None if body is None else json.dumps(body),
-            headers=api._headers(accept=accept, content_type=content_type),
-            auth=CytomineAuth(api._public_key, api._private_key, api._base_url(), api._base_path),
-            allow_redirects=False,
-            stream=stream,
-        )
+        for attempt in range(RETRIES):
+            answer = api._session.request(
+                method,
+                f"{api._base_url()}{uri}",
+                params=params,
+                data=None if body is None else json.dumps(body),
+                headers=api._headers(accept=accept, content_type=content_type),
+                auth=CytomineAuth(api._public_key, api._private_key, api._base_url(), api._base_path),
+                allow_redirects=False,
+                stream=stream,
+            )
+            if not whole or attempt == RETRIES - 1 or not gave_way(answer):
+                break
+            answer.close()
+            _pause(attempt)
     except requests.RequestException as error:
         if never_arrived(error):
             raise CytomineUnreachable(
@@ -195,8 +235,16 @@ def call(
         ) from error
     if answer.status_code == 200:
         return answer
-    reason = said(answer)
     status = answer.status_code
+    if gave_way(answer):
+        answer.close()
+        raise RequestFailed(
+            f"Cytomine took {what} back ({status}): others were changing the same project at that moment: try again.",
+            status=status,
+            uncertain=method == "POST" and not whole,
+            gave_way=True,
+        )
+    reason = said(answer)
     answer.close()
     cure = {
         401: "Cytomine does not accept the keys: connect() again.",

@@ -235,6 +235,8 @@ class _Upload:
             LOG.info("part of %d annotations: %s", len(part), failure)
             if failure.status in (401, 403):
                 raise
+            if failure.gave_way:
+                return "part"
             if failure.uncertain:
                 return "cut"
             if len(part) == 1:

@@ -16,11 +16,18 @@ from .signing import signed
 log = logging.getLogger(__name__)
 
 CALL_SECONDS = 30.0
+# How core says that its database ended a transaction in favour of another; nothing of it was stored.
+GAVE_WAY = ("deadlock detected", "OptimisticLockException")
+GAVE_WAY_STATUS = (400, 409, 500)
 T = TypeVar("T")
 
 
 class Unreachable(Exception):
     """The stack did not answer; trying again may help."""
+
+
+class GaveWay(Unreachable):
+    """The stack took a change back, because someone else changed the same at that moment; trying again helps."""
 
 
 class Refused(Exception):
@@ -91,6 +98,7 @@ class Connection:
 
         Raises:
             Unreachable: no answer, or one that says the stack is not ready (502 to 504).
+            GaveWay: someone else changed the same at that moment.
             Refused: an error status.
         """
         kind = "application/json" if method != "GET" else ""
@@ -114,6 +122,8 @@ class Connection:
                 text = await answer.text()
                 if answer.status in (502, 503, 504):
                     raise Unreachable(f"{answer.status} from {path}")
+                if answer.status in GAVE_WAY_STATUS and any(mark in text for mark in GAVE_WAY):
+                    raise GaveWay(f"{answer.status} from {path}: someone else changed the same")
                 if answer.status != 200:
                     raise Refused(answer.status, _message(text))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -162,5 +172,5 @@ async def again(action: Callable[[], Awaitable[T]], pauses: Sequence[float]) -> 
         except Unreachable as error:
             if (pause := next(waits, None)) is None:
                 raise
-            log.info("the stack did not answer (%s), trying again in %s s", error, pause)
+            log.info("the stack did not do it (%s), trying again in %s s", error, pause)
         await asyncio.sleep(pause)

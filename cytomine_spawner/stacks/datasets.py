@@ -25,7 +25,7 @@ import aiohttp
 from .dataset_annotations import Annotations
 from .dataset_files import Dataset, DatasetError, Interrupted, folders, read, shapes
 from .dataset_images import Images
-from .dataset_stack import Connection, Refused, Unreachable, again
+from .dataset_stack import Connection, GaveWay, Refused, Unreachable, again
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Importer:
     Args:
         connection: to the stack, with the owner's keys.
         progress: called at each step; must not block.
-        pauses: seconds to wait before each further try of a step while the stack does not answer.
+        pauses: seconds to wait before each further try of a step while the stack does not answer, or takes it back.
     """
 
     def __init__(
@@ -93,6 +93,10 @@ class Importer:
             await self._open_session()
             user = int((await self._try(self._stack.call, "GET", "/api/user/current.json"))["id"])
             return await self._all(datasets, user)
+        except GaveWay as error:
+            raise Interrupted(
+                f"Others keep changing the same project in Cytomine ({error}). Try again: it goes on from here."
+            ) from error
         except Unreachable as error:
             raise Interrupted(
                 f"The stack does not answer any more ({error}). Try again when it runs: it goes on from here."

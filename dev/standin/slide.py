@@ -107,7 +107,10 @@ def _rings(shape: dict[str, Any]) -> list[tuple[str, list[list[tuple[float, floa
 
 
 def annotation(path: Path, options: dict[str, Any]) -> Image.Image:
-    """The crop, mask or alpha mask of a GeoJSON geometry with its origin at the top left."""
+    """The crop, mask or alpha mask of a GeoJSON geometry with its origin at the top left.
+
+    The pixels are those one row above the geometry, as upstream's are; a mask fits the geometry's own box.
+    """
     image, parts = reader(path), _rings(options["shape"])
     points = [p for _, rings in parts for ring in rings for p in ring]
     if not points:
@@ -121,7 +124,7 @@ def annotation(path: Path, options: dict[str, Any]) -> Image.Image:
     scale = 2.0 ** -int(options.get("zoom") or 0)
     if options.get("length"):
         scale = min(1.0, options["length"] / max(right - x, bottom - y))
-    part = _shrunk(image, (x, y, right - x, bottom - y), scale, options.get("channel"))
+    part = _shrunk(image, (x, max(0, y - 1), right - x, bottom - y), scale, options.get("channel"))
     part = _filters(part, options)
     if options["mode"] == "crop":
         part.putalpha(255)

@@ -14,13 +14,23 @@ from dev.standin.local import free_port
 
 HEAD = re.compile(rb"^([A-Z]+) (\S+) HTTP/1\.1\r\n")
 
+TROUBLE = (
+    b'{"errors":"jakarta.persistence.OptimisticLockException: org.hibernate.exception.LockAcquisitionException: could not'
+    b" execute batch [Batch entry 0 delete from user_annotation where id=1 was aborted: ERROR: deadlock detected"
+    b'\\n  Detail: Process 71 waits for ShareLock on transaction 1203"}'
+)
+DEADLOCK = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(TROUBLE)
+) + TROUBLE
+
 
 class Way:
     """Passes connections on, one request at a time, and counts the requests.
 
     ``lose`` decides for each request by its method and path: ``"request"`` closes the connection before the server
     sees it, ``"answer"`` lets the server do it and closes the connection in the place of the answer, ``"half"`` sends
-    half of the answer, ``""`` passes it on.
+    half of the answer, ``""`` passes it on. ``"deadlock"`` gives core's answer where its database ended the transaction in
+    the place of the server, ``"half a deadlock"`` gives it although the server did it.
     """
 
     def __init__(self, url: str) -> None:
@@ -72,12 +82,18 @@ class Way:
                 how = self.lose(method, path)
                 if how == "request":
                     return
+                if how == "deadlock":
+                    client.sendall(DEADLOCK)
+                    continue
                 with socket.create_connection(self._to) as server:
                     # One request a connection: the server's end is the answer's.
                     server.sendall(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
                     answer = b"".join(iter(lambda: server.recv(1 << 20), b""))
                 if how == "answer":
                     return
+                if how == "half a deadlock":
+                    client.sendall(DEADLOCK)
+                    continue
                 if how == "half":
                     head, _, body = answer.partition(b"\r\n\r\n")
                     client.sendall(head + b"\r\n\r\n" + body[: len(body) // 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from shapely import affinity, wkt
 from shapely.geometry import shape
 
 from cytomine_spawner.stacks import dataset_files, datasets
-from cytomine_spawner.stacks.dataset_files import DatasetError
+from cytomine_spawner.stacks.dataset_files import DatasetError, Interrupted
 from cytomine_spawner.stacks.dataset_stack import Connection
 from cytomine_spawner.stacks.datasets import Importer, Progress
 from tests.support.importing import COUNT, HEIGHT, Stack, feature, make, whole
@@ -115,6 +116,59 @@ def test_a_lost_answer_doubles_nothing(stack: Stack, tmp_path: Path, monkeypatch
         "/api/annotation.json",
     }
     whole(stack, "lost")
+
+
+def _giving_way(monkeypatch: pytest.MonkeyPatch, times: int, stored: bool = False) -> list[int]:
+    """Answer the first annotations as core does when its database ended their transaction; how often it did."""
+    done = [0]
+    original = aiohttp.ClientSession.request
+
+    class Answer:
+        status = 400
+
+        async def text(self) -> str:
+            return json.dumps(
+                {"errors": "…LockAcquisitionException: … ERROR: deadlock detected\n  Detail: …"}
+            )
+
+    @contextlib.asynccontextmanager
+    async def request(self: aiohttp.ClientSession, method: str, url: str, **named: Any) -> Any:
+        if method == "POST" and url.endswith("/api/annotation.json") and done[0] < times:
+            done[0] += 1
+            if stored:
+                async with original(self, method, url, **named) as answer:
+                    await answer.read()
+            yield Answer()
+            return
+        async with original(self, method, url, **named) as answer:
+            yield answer
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", request)
+    return done
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_annotations_that_gave_way_to_someone_elses_change_come_all_the_same_and_once(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    name = f"gave-way-{stored}".lower()
+    root = make(tmp_path, name)
+    done = _giving_way(monkeypatch, 2, stored)
+    stack.start(root, lambda _: None, (0.0, 0.0, 0.0))
+    assert done == [2]
+    whole(stack, name)
+
+
+def test_changes_of_others_that_do_not_end_are_no_fault_of_the_dataset(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make(tmp_path, "crowded")
+    with monkeypatch.context() as patched:
+        _giving_way(patched, 1000)
+        with pytest.raises(Interrupted, match=r"Others keep changing the same project.*goes on from here"):
+            stack.start(root, lambda _: None, (0.0,))
+    stack.run(root)
+    whole(stack, "crowded")
 
 
 def test_a_stack_that_goes_away_is_said_and_the_next_run_goes_on(stack: Stack, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import cytomine
 import pytest
 import requests
 from cytomine import models
+from PIL import Image
 
 from dev.standin.local import Local
 from tests.support.standin import Issuer, slides
@@ -103,12 +106,65 @@ def test_annotations_take_terms_change_and_go(stack: Stack, work: dict[str, Any]
     assert models.Annotation().fetch(made.id) is False
 
 
+def _deleted(stack: Stack, numbers: list[int]) -> list[requests.Response]:
+    """The answers to deleting them all at the same time, the earliest first."""
+    head = {"Authorization": f"Bearer {stack.issuer.token('alice', 'ADMIN')}"}
+    requests.get(f"{stack.local.url}/session/admin/open.json", headers=head, timeout=10).raise_for_status()
+    search = stack.local.processes["repository"]
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        # Core tells the similarity search of each that it deletes: what got there waits.
+        search.send_signal(signal.SIGSTOP)
+        try:
+            left = {
+                pool.submit(
+                    requests.delete, f"{stack.local.url}/api/annotation/{n}.json", headers=head, timeout=30
+                )
+                for n in numbers
+            }
+            first, left = wait(left, timeout=20, return_when=FIRST_COMPLETED)
+        finally:
+            search.send_signal(signal.SIGCONT)
+        return [f.result() for f in (*first, *left)]
+
+
+def test_of_two_annotations_with_terms_that_are_deleted_at_once_one_stays_and_those_without_go(
+    stack: Stack, work: dict[str, Any]
+) -> None:
+    stack.connect()
+    image, project, term = work["image"].id, work["project"].id, work["terms"][0].id
+    marks = ([term], [term], [], [])
+    made = [models.Annotation(f"POINT({n + 1} 9)", image, m, project).save().id for n, m in enumerate(marks)]
+    refused, *done = _deleted(stack, made)
+    assert (refused.status_code, [d.status_code for d in done]) == (400, [200] * 3)
+    stays = int(refused.url.rpartition("/")[2].removesuffix(".json"))
+    text = refused.json()["errors"]
+    assert text.startswith("jakarta.persistence.OptimisticLockException")
+    assert f"id={stays} was aborted: ERROR: deadlock detected" in text
+    assert models.Annotation().fetch(stays).term == [term]
+    assert models.Annotation(id=stays).delete() is True
+
+
+def test_a_crop_is_one_pixel_too_high_and_a_window_is_not(
+    stack: Stack, work: dict[str, Any], tmp_path: Path
+) -> None:
+    stack.connect()
+    image, project = work["image"], work["project"].id
+    window = tmp_path / "window.png"
+    # One row more at the top.
+    assert image.window(100, 199, 60, 41, dest_pattern=str(window)) is True
+    y0, y1 = image.height - 200, image.height - 240
+    shape = f"POLYGON((100 {y0},160 {y0},160 {y1},100 {y1},100 {y0}))"
+    made = models.Annotation(shape, image.id, [], project).save()
+    assert made.dump(str(tmp_path / "crop.png")) is True
+    with Image.open(window) as above, Image.open(tmp_path / "crop.png") as crop:
+        assert crop.convert("RGB").tobytes() == above.convert("RGB").crop((0, 0, 60, 40)).tobytes()
+        assert crop.convert("RGB").tobytes() != above.convert("RGB").crop((0, 1, 60, 41)).tobytes()
+
+
 def test_windows_and_crops_come_as_images(stack: Stack, work: dict[str, Any], tmp_path: Path) -> None:
     stack.connect()
     shape = "POLYGON((100 100,300 100,300 200,100 200,100 100))"
     made = models.Annotation(shape, work["image"].id, [], work["project"].id).save()
-    from PIL import Image
-
     for name, done, size in (
         ("crop.png", made.dump(str(tmp_path / "crop.png")), (200, 100)),
         ("mask.png", made.dump(str(tmp_path / "mask.png"), mask=True), (200, 100)),

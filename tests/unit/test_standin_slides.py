@@ -75,14 +75,16 @@ def test_tiles_of_the_highest_zoom_put_side_by_side_are_the_slide(corners: Path)
             slide.tile(corners, zoom, tx, ty)
 
 
-def test_a_crop_of_an_annotation_has_the_pixels_under_it(corners: Path) -> None:
+def test_a_crop_of_an_annotation_has_the_pixels_one_row_above_it_or_those_at_the_top(corners: Path) -> None:
     for (x, y), colour in CORNERS.items():
         ring = [[x, y], [x + 10, y], [x + 10, y + 10], [x, y + 10], [x, y]]
         options = {"shape": {"type": "Polygon", "coordinates": [ring]}, "mode": "crop"}
         part = slide.annotation(corners, options)
         assert part.mode == "RGBA"
         assert part.size == (10, 10)
-        assert part.convert("RGB").getextrema() == tuple((c, c) for c in colour)
+        above, rest = part.convert("RGB").crop((0, 0, 10, 1)), part.convert("RGB").crop((0, 1, 10, 10))
+        assert above.getextrema() == tuple((c, c) for c in ((128, 128, 128) if y else colour))
+        assert rest.getextrema() == tuple((c, c) for c in colour)
 
 
 def test_a_mask_is_white_inside_and_black_in_holes_and_outside(corners: Path) -> None:

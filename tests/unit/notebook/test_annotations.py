@@ -45,9 +45,9 @@ def test_pixels_below_an_annotation_are_those_of_its_place(empty: Any, corner: s
     assert raw.bounds == (left, low, left + 40, low + 30)
     (row,) = read_annotations(empty).itertuples()
     assert row.geometry.bounds == (x, y, x + 40, y + 30)
-    # The picture that Cytomine cuts out itself is the one at that place.
+    # The picture below the annotation is the one at that place.
     expected = picture()[y : y + 30, x : x + 40]
-    assert np.array_equal(images.crop(number), expected)
+    assert np.array_equal(regions.crop(number), expected)
     assert np.array_equal(regions.region(empty, x, y, 40, 30), expected)
 
 

@@ -146,14 +146,6 @@ def test_what_lies_within_an_annotation_is_found(empty: Any) -> None:
         safe.included(empty, 1)
 
 
-def test_crops_come_from_the_clients_own_address(stack: Stack, image: Any) -> None:
-    made = _draw(image, wkt="POLYGON((100 100,180 100,180 150,100 150,100 100))")
-    stack.way.count.clear()
-    assert images.crop(made).shape == (50, 80, 3)
-    assert set(images.crop(made, mask=True)[10:-10, 10:-10].ravel()) == {255}
-    assert stack.way.count["GET"] == 2
-
-
 def test_a_wrong_key_is_told_as_one(stack: Stack, project: Any) -> None:
     current()._private_key = "wrong"
     with pytest.raises(RequestFailed, match=r"401.*does not accept the keys: connect\(\) again"):
