@@ -210,8 +210,8 @@ class Pods:
         """
         name = f"copy-{BENCH}"
         found = (self.kube.get("configmap", f"{self.stack}-gateway", "-n", NAMESPACE) or {})["data"]
-        server = rf"server {re.escape(self.stack)}-(core|pims|web-ui):\d+;"
-        files = _config(name, {k: re.sub(server, f"server {backend}:8080;", v) for k, v in found.items()}, {})
+        server = rf"server {re.escape(self.stack)}-(core|pims|web-ui):\d+\b"
+        files = _config(name, {k: re.sub(server, f"server {backend}:8080", v) for k, v in found.items()}, {})
         spec = json.loads(json.dumps(self.gateway))
         next(v for v in spec["volumes"] if v["name"] == "config")["configMap"]["name"] = name
         ports = [port for container in spec["containers"] for port in container["ports"]]

@@ -108,7 +108,8 @@ def decode(content: bytes, what: str) -> Pixels:
 def thumb(image: ImageInstance | int, max_size: int = 512, *, plane: int | None = None) -> Pixels:
     """The whole image, small.
 
-    Takes the plane's thumb: the image's own (``ImageInstance.dump``) is refused to whoever comes with API keys.
+    Takes the plane's thumb: the image's own (``ImageInstance.dump``) is refused to whoever comes with API keys. It is made
+    from the slide's pixels, and not from the thumbnail that a scanner put into the file.
 
     Args:
         image: the image or its id.
@@ -122,13 +123,14 @@ def thumb(image: ImageInstance | int, max_size: int = 512, *, plane: int | None 
         RequestFailed: Cytomine refused.
     """
     wanted = plane if plane is not None else reference(image)
-    content = get_bytes(f"sliceinstance/{wanted}/thumb.png", {"maxSize": int(max_size)})
+    content = get_bytes(f"sliceinstance/{wanted}/thumb.png", {"maxSize": int(max_size), "bits": 8})
     return decode(content, f"The thumb of image {image_id(image)}")
 
 
 def preview(image: ImageInstance | int, max_size: int = 1024) -> Pixels:
     """As `thumb`, from the address of the preview: one request, always the reference plane."""
-    content = get_bytes(f"imageinstance/{image_id(image)}/preview.png", {"maxSize": int(max_size)})
+    params = {"maxSize": int(max_size), "bits": 8}
+    content = get_bytes(f"imageinstance/{image_id(image)}/preview.png", params)
     return decode(content, f"The preview of image {image_id(image)}")
 
 

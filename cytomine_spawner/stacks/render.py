@@ -172,7 +172,7 @@ def _filled(
         if name != "gateway":
             yield from ((name, obj) for obj in _load(name, {**common, **own}))
             continue
-        own |= variables.gateway(stack, settings, login)
+        own |= variables.gateway(stack, settings, names, login)
         objects = [*_load("gateway-config", {**common, **own}), *_load(name, {**common, **own})]
         for layer in ("gateway-script", *(["gateway-login"] if login else [])):
             for patch in _load(layer, {**common, **own}):

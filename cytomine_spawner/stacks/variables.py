@@ -14,6 +14,8 @@ from .settings import StackSettings
 
 _PLACEHOLDER = re.compile(r"\$\{([a-z_]+)\}")
 _WAIT_RESOURCES = {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}
+# The page asks for these whether they are there or not.
+_OPTIONAL = ("meilisearch", "app-engine", "sam")
 _CLOSED = 'return 403 "This Cytomine is not open to browsers.\\n";'
 
 
@@ -72,12 +74,15 @@ def common(
     }
 
 
-def gateway(stack: Stack, settings: StackSettings, login: dict[str, Any] | None) -> dict[str, Any]:
+def gateway(
+    stack: Stack, settings: StackSettings, names: tuple[str, ...], login: dict[str, Any] | None
+) -> dict[str, Any]:
     """What the gateway's manifests name besides.
 
     Args:
         stack: the stack.
         settings: the administrator's settings.
+        names: the components that it has.
         login: what the login may use of processor and memory, or None where none stands before the stack.
     """
     url = urlsplit(settings.url(stack.name))
@@ -96,7 +101,11 @@ def gateway(stack: Stack, settings: StackSettings, login: dict[str, Any] | None)
         "public_trust": "session" if login else "client",
         "public_check": "include /etc/gateway/session.conf;" if login else "auth_request /_check;",
         "public_gate": _CLOSED if settings.public_access == "closed" else "",
+        "lacks": " ".join(part for part in _OPTIONAL if part not in names),
     }
+    for part in _OPTIONAL:
+        include = "" if part in names else f"include /etc/gateway/without-{part}.conf;"
+        values[f"without_{part.replace('-', '_')}"] = include
     if login:
         values |= {
             "login_image": settings.values.images["oauth2-proxy"],

@@ -24,10 +24,17 @@ async def accept(request: web.Request) -> web.Response:
     return answer({})
 
 
+async def search(request: web.Request) -> web.Response:
+    """POST /cbir/search: nothing is similar."""
+    await accept(request)
+    return answer({"query": "", "index": "annotation", "storage": [], "similarities": []})
+
+
 def application(settings: Settings) -> web.Application:
     """The similarity search's application."""
     app = web.Application(client_max_size=1024**3)
     app[SETTINGS] = settings
     app.router.add_get("/health", health)
+    app.router.add_post("/cbir/search", search)
     app.router.add_route("*", "/cbir/{path:.*}", accept)
     return app

@@ -6,6 +6,7 @@ It checks nobody, so it listens on loopback only; on Kubernetes the stack's own 
 from __future__ import annotations
 
 import os
+import re
 
 from aiohttp import ClientError, web
 from multidict import CIMultiDict
@@ -36,11 +37,20 @@ def target(path: str, core: str, pims: str, webui: str) -> str:
     return (pims if path.startswith("/ims/") else webui) + path
 
 
+def thumbs(path: str, query: str) -> str:
+    """The query for core: as the stack's gateway, ask for thumbs that are made from the slide's own pixels."""
+    if not re.fullmatch(r"/api/[a-z]+/[^/]+/(thumb|preview)\.[^/]+", path):
+        return query
+    kept = [part for part in query.split("&") if part and not re.fullmatch(r"bits=\D*", part)]
+    return "&".join(kept if any(part.startswith("bits=") for part in kept) else [*kept, "bits=8"])
+
+
 async def proxy(request: web.Request) -> web.StreamResponse:
     """Pass a request on with Date, Authorization and Content-Type as they came: signatures cover them."""
     settings = request.app[SETTINGS]
     webui = os.environ.get("WEBUI_URL", "http://web-ui:9090")
     path, _, query = request.raw_path.partition("?")
+    query = thumbs(path, query)
     url = target(path, settings.core_url, settings.pims_url, webui)
     url += f"?{query}" if query else ""
     head = CIMultiDict((k, v) for k, v in request.headers.items() if k.lower() not in HOP)

@@ -245,6 +245,7 @@ class Local:
             "REPOSITORY_URL": at["repository"],
             "INTERNAL_URL_CORE": at["core"],
             "WEBUI_URL": at["web-ui"],
+            "LOG_CONFIG_FILE": str(ROOT / "dev/standin/logging.yml"),
             "ROOT": str(folder / "images"),
             "WRITING_PATH": str(folder / "writing"),
             "IMAGE_SERVER_PUBLIC_KEY": self.image_keys[0],

@@ -108,7 +108,7 @@ def _file(request: web.Request) -> Path:
 
 def _render(kind: str, path: Path, data: dict[str, Any], accept: str) -> tuple[bytes, str]:
     channel = data.get("channel")
-    if kind == "thumb":
+    if kind in ("thumb", "resized"):
         image = slide.thumb(path, data["length"], channel)
     elif kind == "window":
         image = slide.window(path, data["box"], channel)
@@ -119,9 +119,29 @@ def _render(kind: str, path: Path, data: dict[str, Any], accept: str) -> tuple[b
     return slide.encode(image, accept)
 
 
+def _cut(request: web.Request) -> web.Response:
+    """End the connection without an answer, as upstream's worker does that ends."""
+    LOG.error("Worker was sent SIGSEGV at %s", request.path)
+    if request.transport:
+        request.transport.abort()
+    return web.Response()
+
+
+async def associated(request: web.Request) -> web.Response:
+    """GET /ims/image/{path}/associated/{label}: the stand-in reads none."""
+    if await asyncio.to_thread(slide.has_thumbnail, _file(request)):
+        return _cut(request)
+    return answer({"detail": "not found"}, status=404)
+
+
 async def pixels(request: web.Request) -> web.Response:
-    """POST /ims/image/{path}/{thumb,window,normalized-tile,annotation}: internal, between the stand-ins."""
+    """POST /ims/image/{path}/{thumb,resized,window,normalized-tile,annotation}: internal, between the stand-ins.
+
+    Upstream's thumb takes the file's own thumbnail where it has one, and with Debian's libraries its worker ends there.
+    """
     path, kind, data = _file(request), request.match_info["what"], await request.json()
+    if kind == "thumb" and await asyncio.to_thread(slide.has_thumbnail, path):
+        return _cut(request)
     try:
         async with request.app[BUSY]:
             content, content_type = await asyncio.to_thread(
@@ -155,7 +175,11 @@ async def failures(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def prepare(settings: Settings) -> str | None:
-    """Check that the image volume can be written; what went wrong as one sentence, or None."""
+    """Check the log's settings and that the image volume can be written; what went wrong as one sentence, or None."""
+    try:
+        Path(settings.log_config).read_bytes()
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
     return _unwritable(settings.images) or _unwritable(settings.writing)
 
 
@@ -182,8 +206,9 @@ def application(settings: Settings) -> web.Application:
     app.router.add_get(f"{base}/formats", formats)
     app.router.add_get(f"{base}/info", info)
     app.router.add_post(f"{base}/upload", upload)
-    what = "{what:thumb|window|normalized-tile|annotation}"
+    what = "{what:thumb|resized|window|normalized-tile|annotation}"
     app.router.add_post(f"{base}/image/{{path:.+}}/{what}", pixels)
     app.router.add_post(f"{base}/image/{{path:.+}}/metadata", metadata)
     app.router.add_get(f"{base}/image/{{path:.+}}/export", export)
+    app.router.add_get(f"{base}/image/{{path:.+}}/associated/{{label}}", associated)
     return app

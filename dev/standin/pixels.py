@@ -49,6 +49,16 @@ async def locate(request: web.Request, conn: Connection, user: User | None) -> R
     return await find[kind](conn, user, wanted)
 
 
+def small(request: web.Request) -> str:
+    """How core asks the image server for a small picture: with ``bits`` it makes one, else it may take the file's own."""
+    bits = request.query.get("bits")
+    if bits in (None, "max"):
+        return "thumb"
+    if not bits.isdecimal():
+        raise Broken(f"bits is no number: {bits}")
+    return "resized"
+
+
 async def thumb(request: web.Request) -> web.Response:
     """GET …/thumb.{ext}: images want the token as parameter ``authorization``, slices as header."""
     images = request.match_info["kind"] in ("imageinstance", "abstractimage")
@@ -59,7 +69,7 @@ async def thumb(request: web.Request) -> web.Response:
         row = await locate(request, conn, user)
     size = number(request, "maxSize", 512)
     data = {"length": size, "channel": row.get("channel")}
-    return await ask(request, row["path"], "thumb", data, request.match_info["ext"])
+    return await ask(request, row["path"], small(request), data, request.match_info["ext"])
 
 
 async def preview(request: web.Request) -> web.Response:
@@ -69,7 +79,7 @@ async def preview(request: web.Request) -> web.Response:
         row = await locate(request, conn, user)
     size = number(request, "maxSize", 1024)
     data = {"length": size, "channel": row.get("channel")}
-    return await ask(request, row["path"], "thumb", data, request.match_info["ext"])
+    return await ask(request, row["path"], small(request), data, request.match_info["ext"])
 
 
 async def window(request: web.Request) -> web.Response:
@@ -132,6 +142,22 @@ async def crop(request: web.Request) -> web.Response:
     return await ask(request, row["path"], "annotation", options, info["ext"])
 
 
+async def associated(request: web.Request) -> web.Response:
+    """GET …/associated/{label}.{ext}: wants the token as parameter ``authorization``."""
+    user = await token_user(request)
+    if user is None:
+        raise Broken("the parameter authorization is missing")
+    async with transaction(request) as conn:
+        row = await locate(request, conn, user)
+    settings = request.app[SETTINGS]
+    path = f"{quote(row['path'])}/associated/{quote(request.match_info['label'])}"
+    try:
+        async with request.app[HTTP].get(f"{settings.pims_url}{settings.pims_base}/image/{path}") as source:
+            raise Broken(f"image server answered {source.status}")
+    except (ClientError, TimeoutError, OSError) as error:
+        raise Broken(f"Unexpected end of file from server: {error}") from None
+
+
 async def download(request: web.Request) -> web.StreamResponse:
     """GET …/download: wants the token as parameter ``authorization``, which the client does not send."""
     required(request, "authorization")
@@ -179,6 +205,7 @@ async def metadata(request: web.Request) -> web.Response:
 ROUTES = [
     ("GET", f"/api/{{kind:{KINDS}}}/{{id}}/thumb.{{ext}}", thumb),
     ("GET", f"/api/{{kind:{KINDS}}}/{{id}}/preview.{{ext}}", preview),
+    ("GET", "/api/{kind:imageinstance|abstractimage}/{id}/associated/{label}.{ext}", associated),
     ("GET", f"/api/{{kind:{KINDS}}}/{{id}}" + r"/window-{x:-?\d+}-{y:-?\d+}-{w:\d+}-{h:\d+}.{ext}", window),
     (
         "GET",

@@ -215,6 +215,14 @@ def _reader(path: Path, _stamp: int) -> Reader:
     return Planes(path, len(info(path).planes))
 
 
+def has_thumbnail(path: Path) -> bool:
+    """Whether a scanner's file (Aperio's, SVS) has a small picture of itself beside its pyramid."""
+    if openslide.OpenSlide.detect_format(path) != "aperio":
+        return False
+    image = reader(path)
+    return isinstance(image, Pyramid) and "thumbnail" in image.slide.associated_images
+
+
 def tiled(path: Path) -> bool:
     """Whether OpenSlide should read it: not flat TIFF, whose one level it would decode again and again."""
     vendor = openslide.OpenSlide.detect_format(path)

@@ -64,6 +64,8 @@ class Settings:
     writing: str = field(default_factory=lambda: env("WRITING_PATH", default="/data/pims/tmp"))
     pending: str = field(default_factory=lambda: env("PENDING_PATH", default="/data/pims/pending"))
     datasets: str = field(default_factory=lambda: env("DATASET_PATH", default="/dataset"))
+    # Upstream's default is not in its image.
+    log_config: str = field(default_factory=lambda: env("LOG_CONFIG_FILE", default="/app/logging-prod.yml"))
     pims_base: str = field(default_factory=lambda: env("API_BASE_PATH", default="/ims").rstrip("/"))
     annotation_max_points: int = field(
         default_factory=lambda: int(env("ANNOTATION_MAX_POINTS", default="200"))

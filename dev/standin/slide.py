@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps, TiffImagePlugin, TiffTags
 
-from .readers import FORMATS, Info, Reader, Unreadable, info, place, reader
+from .readers import FORMATS, Info, Reader, Unreadable, has_thumbnail, info, place, reader
 
 __all__ = [
     "FORMATS",
@@ -16,6 +16,7 @@ __all__ = [
     "Unreadable",
     "annotation",
     "encode",
+    "has_thumbnail",
     "info",
     "metadata",
     "thumb",

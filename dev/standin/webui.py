@@ -45,7 +45,8 @@ async def configuration(_: web.Request) -> web.Response:
         "CBIR_URL",
         "SAM_URL",
     )
-    flags = {"APPENGINE_ENABLED": env("APPENGINE_ENABLED").lower() == "true"}
+    # Upstream's image says so whatever its variables say.
+    flags = {"APPENGINE_ENABLED": True}
     body = {**numbers, **{name: env(name) for name in names}, **flags}
     return answer(body)
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,7 +62,11 @@ class Neighbour(BaseHTTPRequestHandler):
             "names": [k.lower() for k in self.headers.keys()],  # noqa: SIM118 - one may come twice
         }
         server.seen.append(seen)
-        status, kind, data, more = server.reply(seen)
+        reply = server.reply(seen)
+        if reply is None:  # cut off without an answer
+            self.close_connection = True
+            return
+        status, kind, data, more = reply
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
@@ -72,7 +76,7 @@ class Neighbour(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer  # noqa: N815 - http.server's names
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer  # noqa: N815 - http.server's names
 
     def _read(self) -> int:
         server: Any = self.server
@@ -240,6 +244,7 @@ def running(
     others: dict[str, int] | None = None,
     public: int = 0,
     login: int = 0,
+    components: Sequence[str] = (),
     **settings: Any,
 ) -> Iterator[Door]:
     """Run the rendered configuration with its neighbours' and its own ports moved to loopback.
@@ -251,12 +256,13 @@ def running(
         others: ports of real neighbours; with them the internal address is the one on loopback, too.
         public: the port for browsers; any if 0.
         login: the port of a real login.
+        components: what the stack has beside the usual.
         settings: of the stacks.
     """
     servers = {who: Server(who) for who in (*NEIGHBOURS, *REPLIES)}
     service = f"http://127.0.0.1:{servers['identity'].server_port}/services/cytomine"
     given = {"service_internal_url": service, "stack_url": url.replace("cm-ada", "{stack}"), **settings}
-    stack = model.new_stack("ns", StackSpec(owner="ada"))
+    stack = model.new_stack("ns", StackSpec(owner="ada", components=components))
     objects = render.render(stack, StackSettings(namespace="ns", public_access=access, **given))
     files = next(
         o["data"] for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"] == "cm-ada-gateway"
@@ -267,7 +273,7 @@ def running(
     for name, text in files.items():
         text = text.replace("server 127.0.0.1:4180;", f"server 127.0.0.1:{login or at['login']};")
         for who, address in NEIGHBOURS.items():
-            text = text.replace(f"server {address};", f"server 127.0.0.1:{at[who]};")
+            text = text.replace(f"server {address}", f"server 127.0.0.1:{at[who]}")
         if others:
             text = text.replace(INTERNAL, f"http://127.0.0.1:{ports[8081]}")
         for port, own in ports.items():

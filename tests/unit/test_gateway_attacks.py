@@ -145,14 +145,15 @@ NAMES = [
 @pytest.mark.parametrize("path", ["/api/imageinstance/1/thumb.png", "/api/imageinstance/1/x.json"])
 def test_a_forged_token_in_the_address_is_replaced_by_the_sessions(door, name, path):
     answer = door.public(f"{path}?maxSize=256&{name}=Bearer%20{BAD}&bits=8&{name}={BAD}")
-    assert asked(answer) == [("maxSize", "256"), ("bits", "8"), ("authorization", f"Bearer {GOOD}")]
+    assert sorted(asked(answer)) == [("authorization", f"Bearer {GOOD}"), ("bits", "8"), ("maxSize", "256")]
     assert BAD not in json.dumps(answer.json)
 
 
 @pytest.mark.parametrize("path", ["thumb.png", "preview.jpg", "download", "associated/label.png"])
 def test_where_core_needs_a_token_in_the_address_it_gets_the_sessions(door, path):
-    answer = door.public(f"/api/imageinstance/1/{path}")
-    assert asked(answer) == [("authorization", f"Bearer {GOOD}")]
+    asked_for = asked(door.public(f"/api/imageinstance/1/{path}"))
+    assert ("authorization", f"Bearer {GOOD}") in asked_for
+    assert [name for name, _ in asked_for if name != "bits"] == ["authorization"]
 
 
 @pytest.mark.parametrize("header", ["", f"Bearer {BAD}", SIGNED, "Basic YTpi"])
@@ -181,7 +182,7 @@ def test_a_notebooks_token_is_checked_by_who_issued_it_before_core_sees_it(door,
     assert "does not know who asks" in refused.json["errors"]
     assert door.reached() == []
     assert len(door.servers["identity"].seen) == 1
-    assert asked(ask(GOOD)) == [("authorization", f"Bearer {GOOD}")]
+    assert asked(ask(GOOD)) == [("authorization", f"Bearer {GOOD}"), ("bits", "8")]
 
 
 @pytest.mark.parametrize(

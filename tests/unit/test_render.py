@@ -266,6 +266,11 @@ def test_the_other_components_environment_is_what_upstream_reads():
     assert env(objects(demo()), "pims")["CACHE_ENABLED"] == "false"
 
 
+@pytest.mark.parametrize(("size", "workers"), [("S", "2"), ("M", "2"), ("L", "4")])
+def test_in_no_size_does_one_bad_slide_end_all_workers_of_the_image_server(size, workers):
+    assert env(objects(size=size), "pims")["WEB_CONCURRENCY"] == workers
+
+
 @pytest.mark.parametrize("component", ["repository", "core", "pims"])
 def test_what_hangs_at_its_start_is_started_anew(component):
     container = find(objects(), "Deployment", component)["spec"]["template"]["spec"]["containers"][0]

@@ -93,6 +93,16 @@ def test_the_repository_ends_with_a_reason_when_there_is_no_database(tmp_path: P
     assert "repository cannot start: no database at" in stack.log("repository")
 
 
+@pytest.mark.parametrize("file", ["", "/nowhere/logging.yml"])
+def test_the_image_server_ends_without_the_file_that_log_config_file_names(
+    tmp_path: Path, issuer: Issuer, file: str
+) -> None:
+    stack = Local(tmp_path, issuer.issuer, issuer.jwks)
+    assert stack.launch("pims", LOG_CONFIG_FILE=file).wait(30) == 1
+    named = file or "/app/logging-prod.yml"
+    assert f"FileNotFoundError: [Errno 2] No such file or directory: '{named}'" in stack.log("pims")
+
+
 def test_the_migration_fails_where_the_superuser_is_named_postgres(tmp_path: Path, issuer: Issuer) -> None:
     stack = Local(tmp_path, issuer.issuer, issuer.jwks)
     stack.database = PostGIS(tmp_path, superuser="postgres")
