@@ -21,8 +21,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port", type=int, default=8000, help="the port of the cluster's ingress")
     parser.add_argument("--only-install", action="store_true", help="install the hub and run no test")
     parser.add_argument("--remove", action="store_true", help="delete the hub and all that its people stored")
-    parser.add_argument("pytest", nargs=argparse.REMAINDER, help="after --: arguments of pytest")
-    args = parser.parse_args(argv)
+    parser.epilog = "What stands after -- goes to pytest."
+    at = argv.index("--") if "--" in argv else len(argv)
+    args, more = parser.parse_args(argv[:at]), argv[at + 1 :]
     console = Console()
     try:
         if args.remove:
@@ -38,7 +39,6 @@ def main(argv: list[str]) -> int:
         console.say(f"\n{problem}")
         return 1
     env = {**os.environ, real.IMAGES: args.images, "CYTOMINE_TEST_PORT": str(args.port)}
-    more = [a for a in args.pytest if a != "--"]
     command = [sys.executable, "-m", "pytest", "-v", "-s", "tests/real", *more]
     return subprocess.run(command, env=env, cwd=cache.ROOT, check=False).returncode
 
