@@ -63,7 +63,22 @@ def test_the_account_is_what_keycloak_says_of_a_person(w: World, token: str) -> 
         "emailVerified": True,
         "attributes": {"locale": ["en"]},
     }
-    assert ask(w, token, path="account/credentials").json() == []
+
+
+def test_the_page_of_the_account_finds_an_entry_of_a_password_that_cannot_be_changed(
+    w: World, token: str
+) -> None:
+    # With an empty list upstream's page loads for ever.
+    [password] = ask(w, token, path="account/credentials").json()
+    assert (password["type"], password["userCredentialMetadatas"]) == ("password", [])
+    assert "updateAction" not in password
+
+
+def test_who_has_one_name_can_save_the_language_too(w: World) -> None:
+    token = w.log_in(w.service.browser("cleo"), ADA)["access_token"]
+    mine = ask(w, token).json()
+    assert (mine["firstName"], mine["lastName"]) == ("cleo", "cleo")
+    assert ask(w, token, "POST", json=mine).status_code == 204
 
 
 @pytest.mark.parametrize("path", ["account", "account/credentials"])

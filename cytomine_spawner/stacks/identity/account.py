@@ -13,13 +13,17 @@ from typing import Any
 # The languages of upstream's user interface (web-ui/src/components/user/Account.vue).
 LANGUAGES = ("en", "fr", "es", "nl")
 LONGEST_BODY = 16_384
-# Keycloak's names of what belongs to the login, and ours in a token.
-_FIXED = {
-    "username": "preferred_username",
-    "email": "email",
-    "firstName": "given_name",
-    "lastName": "family_name",
-}
+# Nobody has a password here. An empty list would leave upstream's page of the account loading for ever: it looks into
+# the entry of the password; without an ``updateAction`` it offers no change.
+CREDENTIALS = [
+    {
+        "type": "password",
+        "category": "basic-authentication",
+        "displayName": "Password",
+        "removeable": False,
+        "userCredentialMetadatas": [],
+    }
+]
 
 
 class Unchangeable(Exception):
@@ -47,7 +51,7 @@ def shown(claims: Mapping[str, Any], chosen: Mapping[str, str], accepted: str) -
         kept["isDeveloper"] = chosen["isDeveloper"]
     return {
         "id": claims["sub"],
-        **{ours: str(claims.get(name, "")) for ours, name in _FIXED.items()},
+        **_fixed(claims),
         "emailVerified": bool(claims.get("email")),
         "attributes": {name: [value] for name, value in kept.items()},
     }
@@ -67,14 +71,21 @@ def chosen(claims: Mapping[str, Any], body: bytes) -> dict[str, str]:
         sent = None
     if not isinstance(sent, dict) or not isinstance(sent.get("attributes", {}), dict):
         raise Unchangeable("body", "The account is not a JSON object with its attributes.")
-    for field, name in _FIXED.items():
-        if sent.get(field) not in (None, "", claims.get(name, "")):
+    for field, value in _fixed(claims).items():
+        if sent.get(field) not in (None, "", value):
             raise Unchangeable(
                 field, f"{field} comes from the login at the hub and is changed there, not in Cytomine."
             )
     return {
         name: _only(name, value) for name, value in sent.get("attributes", {}).items() if name in _ALLOWED
     }
+
+
+def _fixed(claims: Mapping[str, Any]) -> dict[str, str]:
+    """What belongs to the login. The page saves nothing without a last name, which some people do not have."""
+    last = claims.get("family_name") or claims["name"]
+    names = {"username": claims["preferred_username"], "firstName": claims["given_name"], "lastName": last}
+    return {name: str(value) for name, value in {**names, "email": claims.get("email", "")}.items()}
 
 
 _ALLOWED = {"locale": LANGUAGES, "isDeveloper": ("0", "1")}

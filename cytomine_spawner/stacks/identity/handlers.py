@@ -192,14 +192,14 @@ class Account(Program):
 
 
 class Credentials(Program):
-    """The passwords of a person: none, they log in at the hub."""
+    """How a person may log in: not by a password, but at the hub."""
 
     async def get(self, name: str) -> None:
         """Answer."""
         if await self.claims(self.the_stack(name)) is None:
             self.unauthorized()
             return
-        self.say(Answer(200, "[]"))
+        self.say(Answer(200, json.dumps(account.CREDENTIALS)))
 
 
 class Verify(Program):
