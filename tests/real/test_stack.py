@@ -67,7 +67,7 @@ def test_no_log_shows_a_secret(analyst: Lab) -> None:
     assert any(value in raw for value in values if len(value) > 7), "the image server prints its key"
     for component in render.BASE:
         answer: httpx.Response = analyst.request(
-            "GET", f"api/stacks/{analyst.name}/logs/{component}?tail=2000"
+            "GET", f"api/stacks/{analyst.name}/components/{component}/logs?tail=2000"
         )
         if answer.status_code == 404:
             continue
