@@ -66,6 +66,7 @@ class Voice:
         self._token, self._at = "", 0.0
 
     async def __call__(self) -> str:
+        """The token."""
         now = asyncio.get_running_loop().time()
         if not self._token or now - self._at > TOKEN_SECONDS:
             self._token, self._at = (await self._tokens.token(*self._whose))[0], now
