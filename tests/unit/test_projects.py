@@ -17,11 +17,14 @@ import requests
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
+from traitlets.config import Application
 
 from cytomine_spawner.stacks import projects
+from cytomine_spawner.stacks.front import Front
 from cytomine_spawner.stacks.members import HubUser, Role
 from cytomine_spawner.stacks.model import Access, ChosenProject, Desired, Members, Phase, Stack
 from cytomine_spawner.stacks.projects import Projects
+from cytomine_spawner.stacks.settings import StackSettings
 from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
 from dev.standin.local import Local
 from tests.support.secretstore import FakeSecrets
@@ -349,6 +352,26 @@ async def test_the_owners_projects_are_listed_by_name_and_not_those_of_others(
     assert [p.id for p in found] == [one, two]
 
 
+async def test_the_service_tells_the_worker_of_each_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTERHUB_CLIENT_ID", "service-cytomine")
+    monkeypatch.setenv("JUPYTERHUB_API_URL", "http://127.0.0.1:9/hub/api")
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/services/cytomine/")
+    store, told = FakeStore(), list[Any]()
+    front = Front(
+        store,  # type: ignore[arg-type]
+        FakeSecrets(),  # type: ignore[arg-type]
+        StackSettings(service_url="http://127.0.0.1/services/cytomine"),
+        "token",
+        parent=Application(),
+        ready=str,
+        changed=lambda _: None,
+    )
+    monkeypatch.setattr(front.projects, "arrived", lambda *who: told.append(who))
+    monkeypatch.setattr(front.activity, "seen", lambda *who: told.append(who))
+    front.identity.provider._seen("cm-ada", "bob")
+    assert told == [("cm-ada", "bob")] * 2
+
+
 # -- a core that fails as told ----------------------------------------------------------------------------
 
 
@@ -565,7 +588,7 @@ async def test_what_a_process_began_and_did_not_see_end_is_the_next_ones_to_take
         written.append(obj)
         return await made(obj) if len(written) == 1 else await asyncio.Event().wait()
 
-    small.secrets.apply = only_once  # type: ignore[method-assign,assignment]
+    small.secrets.apply = only_once  # type: ignore[method-assign]
     small.put(users=("ivan",))
     await small.until(lambda: len(written) == 2)  # the membership is made and not noted as such
     await small.stop()
