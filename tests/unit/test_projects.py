@@ -264,6 +264,19 @@ async def test_managers_are_managers_until_they_are_users_again_and_none_stays_o
     assert core.roles(world.owner, project) == {world.owner: "representative"}
 
 
+async def test_a_manager_who_loses_the_membership_alone_stays_manager_as_in_cytomine(
+    world: World, core: Standin
+) -> None:
+    ivan = f"ivan{world.owner}"
+    project, number = core.make(world.owner, "one"), core.number(ivan)
+    at = f"/api/project/{project}/user/{number}"
+    core.ask(world.owner, "ADMIN", "POST", f"{at}/admin.json")
+    core.ask(world.owner, "ADMIN", "DELETE", f"{at}.json")
+    assert core.roles(world.owner, project)[ivan] == "manager"
+    core.ask(world.owner, "ADMIN", "DELETE", f"{at}/admin.json")
+    assert ivan not in core.roles(world.owner, project)
+
+
 async def test_who_was_a_member_by_hand_and_made_manager_is_a_member_again(
     world: World, core: Standin
 ) -> None:
