@@ -27,6 +27,7 @@ from .store import Conflict, Denied, Invalid, NotFound, StackStore, StoreError, 
 
 if TYPE_CHECKING:
     from .keys import Connections
+    from .projects import Projects
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,14 @@ class Action(str, Enum):
     DELETE = "delete"
     CONNECT = "connect to"
     MEMBERS = "change the members of"
+    PROJECTS = "list the projects of"
     LEAVE = "leave"
 
 
 # What those may do whom the owner let in, but for leaving: that takes an invitation of one's own.
 MEMBERS_MAY = (Action.SEE, Action.OPEN, Action.CONNECT)
 # What an administrator may not do: the stack itself knows only its own people.
-ADMINS_MAY_NOT = (Action.OPEN, Action.CONNECT, Action.LEAVE)
+ADMINS_MAY_NOT = (Action.OPEN, Action.CONNECT, Action.LEAVE, Action.PROJECTS)
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class Site:
         templates: the pages.
         hub: the hub's API, by the service's own token.
         connections: gives out the keys of Cytomine; None where the service has no identity.
+        projects: keeps the members in their projects; None where the service has no identity.
         ready: says in one sentence why the service is not ready; nothing when it is.
         seats: counts open streams.
     """
@@ -170,6 +173,7 @@ class Site:
     templates: jinja2.Environment
     hub: Hub
     connections: Connections | None = None
+    projects: Projects | None = None
     ready: Callable[[], str] = field(default=lambda: "")
     seats: Seats = field(default_factory=lambda: Seats(SEATS))
 

@@ -16,6 +16,7 @@ from .keys import Connections
 from .kube import Kube
 from .kubestore import KubeStore
 from .members import Hub
+from .projects import Projects
 from .settings import StackSettings
 
 
@@ -54,7 +55,7 @@ class Front:
             hub_auth=self._hub_auth,
             hub=self._hub,
             settings=settings,
-            seen=self.activity.seen,
+            seen=self._seen,
         )
         self.connections = Connections(
             store,
@@ -64,6 +65,7 @@ class Front:
             notebook_namespace=settings.notebook_namespace,
             changed=changed,
         )
+        self.projects = Projects(store, kube, self._hub, self.connections)
         self._tasks: list[asyncio.Task[Any]] = []
 
     def application(self) -> tornado.web.Application:
@@ -73,14 +75,19 @@ class Front:
             hub_auth=self._hub_auth,
             hub=self._hub,
             connections=self.connections,
+            projects=self.projects,
             ready=self._ready,
             extra=self.identity.handlers(),
         )
         return tornado.web.Application(site.handlers, **site.settings)
 
+    def _seen(self, stack: str, user: str) -> None:
+        self.activity.seen(stack, user)
+        self.projects.arrived(stack, user)
+
     async def start(self) -> None:
         """Follow the stacks and read the keys for logins; in the background until :meth:`stop`."""
-        work = (self._store.run(), self.connections.run(), self.activity.run())
+        work = (self._store.run(), self.connections.run(), self.projects.run(), self.activity.run())
         self._tasks = [asyncio.create_task(part) for part in work]
         # Also in the background: nobody waits for the API server here.
         self._tasks.append(asyncio.create_task(self.identity.start()))

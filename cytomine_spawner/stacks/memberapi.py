@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -12,11 +12,11 @@ from .api import ApiHandler, NoQuery
 from .auth import Action, Refusal, may
 from .keys import Connections
 from .members import Hub, Role, Share
-from .model import Stack
+from .model import Access, Reach, Stack
+from .operations import KINDS
 from .present import web_address
+from .projectchoice import ProjectsPut, chosen, projects_of
 from .store import StoreError
-
-KINDS = {"users": "user", "groups": "group"}
 
 
 class _Answer(BaseModel):
@@ -34,6 +34,43 @@ class ShareView(_Answer):
     name: str
 
 
+class ProjectView(_Answer):
+    """A project of Cytomine."""
+
+    id: int
+    name: str
+
+
+class AccessView(_Answer):
+    """To which projects of Cytomine a member is added, and as what."""
+
+    kind: Literal["user", "group"]
+    name: str
+    projects: Literal["all", "none"] | list[ProjectView] = Field(
+        description="All, also those that come later; none; or these, with the names that they had when they were chosen."
+    )
+    role: Literal["user", "manager"]
+
+    @classmethod
+    def of(cls, access: Access) -> AccessView:
+        """As the API tells a choice."""
+        these = [ProjectView(id=one.id, name=one.name) for one in access.these]
+        return cls.model_validate(
+            {
+                "kind": access.kind,
+                "name": access.name,
+                "projects": these if access.projects is Reach.THESE else access.projects.value,
+                "role": access.role.value,
+            }
+        )
+
+
+class ProjectsAnswer(_Answer):
+    """The projects of the stack's owner."""
+
+    projects: list[ProjectView]
+
+
 class MembersAnswer(_Answer):
     """Who may use a stack."""
 
@@ -41,7 +78,11 @@ class MembersAnswer(_Answer):
     users: list[str]
     groups: list[str]
     shares: list[ShareView]
+    access: list[AccessView] = Field(
+        description="To which projects users and groups are added. Those with whom the server is shared are added to all."
+    )
     message: str = Field(description="Why the shares are not known; mostly empty.")
+    projects_message: str = Field(description="Why members are not in their projects yet; mostly empty.")
 
 
 class ConnectionAnswer(_Answer):
@@ -79,7 +120,9 @@ class Members(ApiHandler):
             users=list(stack.spec.members.users),
             groups=list(stack.spec.members.groups),
             shares=[ShareView(kind=share.kind, name=share.name) for share in shares],
+            access=[AccessView.of(access) for access in accesses(stack)],
             message=fault,
+            projects_message=self.site.projects.trouble(stack) if self.site.projects else "",
         )
         self.answer(answer.as_json())
 
@@ -90,21 +133,28 @@ class User(Members):
     kind = "users"
 
     async def get(self, name: str, member: str) -> None:  # type: ignore[override]
-        """Answer whether they may, by the owner's invitation."""
+        """Answer whether they may, by the owner's invitation, and in which projects they are to be."""
         self.query(NoQuery)
         self.up_to_date()
         stack = self.stack(name, Action.MEMBERS)
         kind = KINDS[self.kind]
         if member not in getattr(stack.spec.members, self.kind):
             raise Refusal(404, f"The {kind} {member} is no member of the stack {name}.")
-        self.answer({"kind": kind, "name": member})
+        self.answer(AccessView.of(stack.spec.members.access_of(kind, member)).as_json())
 
     async def put(self, name: str, member: str) -> None:
-        """Let them in; again is no error."""
+        """Let them in, and choose their projects; again is no error."""
         self.query(NoQuery)
         stack = self.stack(name, Action.MEMBERS)
+        # Most send nothing; an empty object says the same.
+        wish = (
+            self.body(ProjectsPut)
+            if self.request.body.strip() not in (b"", b"{}")
+            else ProjectsPut.model_validate({})
+        )
         found = await known(self.site.hub, stack, self.kind, member)
-        await self.tell(await operations.add_member(self.site.store, stack.name, self.kind, found))
+        access = await chosen(self.site, self.person, stack, self.kind, found, wish)
+        await self.tell(await operations.add_member(self.site.store, stack.name, self.kind, found, access))
 
     post = put
 
@@ -128,6 +178,18 @@ class Group(User):
     kind = "groups"
 
 
+class ProjectList(ApiHandler):
+    """The projects among which the owner chooses for members."""
+
+    async def get(self, name: str) -> None:
+        """Answer numbers and names."""
+        self.query(NoQuery)
+        stack = self.stack(name, Action.PROJECTS)
+        found = await projects_of(self.site, self.person, stack)
+        answer = ProjectsAnswer(projects=[ProjectView(id=one.id, name=one.name) for one in found])
+        self.answer(answer.as_json())
+
+
 class Connect(ApiHandler):
     """The keys of the person who asks."""
 
@@ -139,6 +201,8 @@ class Connect(ApiHandler):
         stack = self.stack(name, Action.CONNECT)
         connections = need(self.site.connections)
         connection = await connections.provide(stack, self.person.name, renew=self.renew)
+        if self.site.projects:
+            self.site.projects.arrived(stack.name, self.person.name)
         answer = ConnectionAnswer(
             stack=stack.name,
             host=connection.host,
@@ -206,6 +270,14 @@ async def known(hub: Hub, stack: Stack, kind: str, member: str) -> str:
     if kind == "users" and found == stack.spec.owner:
         raise Refusal(400, f"{found} owns the stack and needs no invitation.", field)
     return found
+
+
+def accesses(stack: Stack) -> list[Access]:
+    """What the owner chose for each user and each group, said or not."""
+    members = stack.spec.members
+    return [
+        members.access_of(kind, name) for kinds, kind in KINDS.items() for name in getattr(members, kinds)
+    ]
 
 
 async def shares_of(hub: Hub, stack: Stack) -> tuple[list[Share], str]:

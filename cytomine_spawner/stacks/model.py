@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from kubespawner.slugs import is_valid_label, multi_slug, safe_slug
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
@@ -125,11 +125,49 @@ class _Model(BaseModel):
         )
 
 
+class Reach(str, Enum):
+    """To how many of a stack's projects a member is added."""
+
+    ALL = "all"
+    NONE = "none"
+    THESE = "these"
+
+
+class ProjectRole(str, Enum):
+    """What a member is in the projects of a stack."""
+
+    USER = "user"
+    MANAGER = "manager"
+
+
+class ChosenProject(_Model):
+    """A project that was chosen by its number in Cytomine, which never changes, with the name that it had then."""
+
+    id: Annotated[int, Field(ge=1, lt=2**53)]
+    name: Annotated[str, StringConstraints(max_length=255)] = ""
+
+
+class Access(_Model):
+    """To which projects of a stack's Cytomine a member is added, and as what. ``these`` counts only with its reach."""
+
+    kind: Literal["user", "group"]
+    name: Name
+    projects: Reach = Reach.ALL
+    these: tuple[ChosenProject, ...] = ()
+    role: ProjectRole = ProjectRole.USER
+
+
 class Members(_Model):
-    """Who may use a stack beside its owner."""
+    """Who may use a stack beside its owner. Those without an entry in ``access`` are users of all projects."""
 
     users: tuple[Name, ...] = ()
     groups: tuple[Name, ...] = ()
+    access: tuple[Access, ...] = ()
+
+    def access_of(self, kind: str, name: str) -> Access:
+        """To which projects a ``user`` or a ``group`` is added."""
+        found = (one for one in self.access if (one.kind, one.name) == (kind, name))
+        return next(found, None) or Access.model_validate({"kind": kind, "name": name})
 
 
 class StackSpec(_Model):

@@ -12,6 +12,7 @@ import cytomine_spawner
 
 from .operations import StackPatch
 from .present import StackView
+from .projectchoice import ProjectsPut
 
 JSON = "application/json"
 
@@ -30,6 +31,9 @@ def _document(prefix: str) -> dict[str, Any]:
         [
             (StackView, "serialization"),
             (StackPatch, "validation"),
+            (ProjectsPut, "validation"),
+            (memberapi.AccessView, "serialization"),
+            (memberapi.ProjectsAnswer, "serialization"),
             (memberapi.MembersAnswer, "serialization"),
             (memberapi.ConnectionAnswer, "serialization"),
             (memberapi.TokenAnswer, "serialization"),
@@ -40,6 +44,8 @@ def _document(prefix: str) -> dict[str, Any]:
     for field in definitions["StackPatch"]["properties"].values():
         field.pop("default", None)  # what is left out stays as it is
     definitions["StackPatch"]["minProperties"] = 1
+    for field in definitions["ProjectsPut"]["properties"].values():
+        field.pop("default", None)
     definitions["Stacks"] = {
         "type": "object",
         "required": ["stacks", "cursor"],
@@ -149,7 +155,14 @@ def _people(name: dict[str, Any]) -> dict[str, Any]:
 
     def member(kind: str, title: str) -> dict[str, Any]:
         who = _path(kind, f"The {kind}'s name at the hub.")
-        add = _operation(f"add{title}", f"Let a {kind} use the stack; again is no error", "MembersAnswer")
+        add = {
+            **_operation(
+                f"add{title}",
+                f"Let a {kind} use the stack, and choose the projects in Cytomine; again is no error",
+                "MembersAnswer",
+            ),
+            "requestBody": {"required": False, "content": {JSON: {"schema": _ref("ProjectsPut")}}},
+        }
         remove = _operation(
             f"remove{title}",
             "Let a user use the stack no longer; again is no error. Members may remove themselves"
@@ -161,7 +174,9 @@ def _people(name: dict[str, Any]) -> dict[str, Any]:
             remove["responses"]["204"] = {"description": "You left the stack."}
         return {
             "parameters": [name, who],
-            "get": _operation(f"get{title}", f"Whether the {kind} was invited", ""),
+            "get": _operation(
+                f"get{title}", f"Whether the {kind} was invited, and to which projects", "AccessView"
+            ),
             "put": add,
             "post": {**add, "operationId": f"invite{title}"},
             "delete": remove,
@@ -181,6 +196,12 @@ def _people(name: dict[str, Any]) -> dict[str, Any]:
         "/stacks/{name}/members": {
             "parameters": [name],
             "get": _operation("listMembers", "Who may use the stack, for its owner", "MembersAnswer"),
+        },
+        "/stacks/{name}/projects": {
+            "parameters": [name],
+            "get": _operation(
+                "listProjects", "The projects in Cytomine, for the stack's owner", "ProjectsAnswer"
+            ),
         },
         "/stacks/{name}/members/users/{user}": member("user", "User"),
         "/stacks/{name}/members/groups/{group}": member("group", "Group"),

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from .model import Desired, Stack
+from .model import Access, Desired, Members, Stack
 from .present import can_retry, is_going
 from .store import Conflict, StackStore
 
+# The lists of members, and what each names.
+KINDS = {"users": "user", "groups": "group"}
 # What the resource definition allows.
 MOST_MEMBERS = {"users": 200, "groups": 50}
 
@@ -83,14 +85,17 @@ async def retry(store: StackStore, name: str) -> Stack:
     return await store.patch(name, change)
 
 
-async def add_member(store: StackStore, name: str, kind: str, member: str) -> Stack:
-    """Let a user or a group use a stack; nothing for one who is in already.
+async def add_member(
+    store: StackStore, name: str, kind: str, member: str, access: Access | None = None
+) -> Stack:
+    """Let a user or a group use a stack; nothing for one who is in already and keeps the same projects.
 
     Args:
         store: the stacks.
         name: the stack's name.
         kind: ``users`` or ``groups``.
         member: the hub's name of the user or the group; that there is one is for the caller to know.
+        access: to which projects they are added; as before, or as is usual, without it.
 
     Raises:
         Conflict: if the stack is being deleted or has as many members as there may be.
@@ -98,14 +103,20 @@ async def add_member(store: StackStore, name: str, kind: str, member: str) -> St
 
     def change(stack: Stack) -> dict[str, Any]:
         _stays(stack)
-        present = getattr(stack.spec.members, kind)
-        if member in present or (kind == "users" and member == stack.spec.owner):
+        members = stack.spec.members
+        present: tuple[str, ...] = getattr(members, kind)
+        if kind == "users" and member == stack.spec.owner:
             return {}
-        if len(present) >= MOST_MEMBERS[kind]:
-            raise Conflict(
-                f"A stack can have {MOST_MEMBERS[kind]} {kind} as members; invite a group instead."
-            )
-        return _members(stack, **{kind: (*present, member)})
+        if member not in present:
+            if len(present) >= MOST_MEMBERS[kind]:
+                raise Conflict(
+                    f"A stack can have {MOST_MEMBERS[kind]} {kind} as members; invite a group instead."
+                )
+            present = (*present, member)
+        others = tuple(one for one in members.access if not _is(one, kind, member))
+        known = tuple(one for one in members.access if _is(one, kind, member))
+        wanted = members.replace(**{kind: present, "access": (*others, *((access,) if access else known))})
+        return {} if _same(wanted, members) else _members(wanted)
 
     return await store.patch(name, change)
 
@@ -115,18 +126,30 @@ async def remove_member(store: StackStore, name: str, kind: str, member: str) ->
 
     def change(stack: Stack) -> dict[str, Any]:
         _stays(stack)
-        present = getattr(stack.spec.members, kind)
+        members = stack.spec.members
+        present = getattr(members, kind)
         if member not in present:
             return {}
-        return _members(stack, **{kind: tuple(one for one in present if one != member)})
+        rest = {
+            kind: tuple(one for one in present if one != member),
+            "access": tuple(one for one in members.access if not _is(one, kind, member)),
+        }
+        return _members(members.replace(**rest))
 
     return await store.patch(name, change)
 
 
-def _members(stack: Stack, **changes: tuple[str, ...]) -> dict[str, Any]:
-    # Both lists, the empty one too: a merge keeps what is left out.
-    found = stack.spec.members.replace(**changes)
-    return {"members": {"users": list(found.users), "groups": list(found.groups)}}
+def _is(access: Access, kind: str, member: str) -> bool:
+    return (access.kind, access.name) == (KINDS[kind], member)
+
+
+def _same(one: Members, other: Members) -> bool:
+    return (one.users, one.groups, set(one.access)) == (other.users, other.groups, set(other.access))
+
+
+def _members(members: Members) -> dict[str, Any]:
+    # All lists, the empty ones too: a merge keeps what is left out.
+    return {"members": members.to_dict()}
 
 
 def _stays(stack: Stack) -> None:

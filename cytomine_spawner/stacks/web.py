@@ -16,6 +16,7 @@ from . import api, memberapi, memberpages, pages
 from .auth import Handler, Site, cookie_secret, https, login, security_headers
 from .keys import Connections
 from .members import Hub
+from .projects import Projects
 from .store import StackStore
 
 HERE = Path(__file__).parent
@@ -91,6 +92,7 @@ def mount(
     hub_auth: HubOAuth | None = None,
     hub: Hub | None = None,
     connections: Connections | None = None,
+    projects: Projects | None = None,
     ready: Callable[[], str] = lambda: "",
     extra: Sequence[tuple[str, type[RequestHandler], dict[str, Any]]] = (),
 ) -> Mounted:
@@ -101,6 +103,7 @@ def mount(
         hub_auth: the hub's login; made from the environment if absent.
         hub: the hub's API by the service's own token; made from its login if absent.
         connections: gives out the keys of Cytomine; without it nobody gets any.
+        projects: keeps the members in their projects; without it nobody is brought into any.
         ready: says in one sentence why the service is not ready; nothing when it is.
         extra: further addresses, as patterns relative to the prefix, which take what is left to the end.
     """
@@ -115,7 +118,7 @@ def mount(
     )
     templates.filters.update(pages.FILTERS)
     hub = hub or Hub(hub_auth.api_url, lambda: hub_auth.api_token)
-    site = Site(store, hub_auth, prefix, templates, hub, connections, ready)
+    site = Site(store, hub_auth, prefix, templates, hub, connections, projects, ready)
     addresses: list[tuple[str, type[RequestHandler]]] = [
         (r"", pages.Home),
         (r"updates", pages.Updates),
@@ -136,6 +139,7 @@ def mount(
         (rf"api/stacks/{NAME}/members", memberapi.Members),
         (rf"api/stacks/{NAME}/members/users/{WHO}", memberapi.User),
         (rf"api/stacks/{NAME}/members/groups/{WHO}", memberapi.Group),
+        (rf"api/stacks/{NAME}/projects", memberapi.ProjectList),
         (rf"api/stacks/{NAME}/components/{NAME}/logs", api.Logs),
         (r"api/openapi\.json", api.Document),
         (r"api(?:/.*)?", api.Missing),

@@ -132,6 +132,9 @@ CREATE TABLE tag_domain_association (
     created timestamptz NOT NULL DEFAULT now(), updated timestamptz, deleted timestamptz);
 """
 
+# Upstream keeps reading and managing as two entries: one taken away leaves the other.
+READERS = "ALTER TABLE project_member ADD reader boolean NOT NULL DEFAULT true"
+
 # NULL for what cannot be read: an error would end the caller's transaction.
 GEOMETRIES = """
 CREATE FUNCTION read_wkt(text) RETURNS geometry LANGUAGE plpgsql IMMUTABLE AS
@@ -149,6 +152,7 @@ MIGRATIONS = (
     ("annotations", ANNOTATIONS),
     ("metadata", METADATA),
     ("geometries", GEOMETRIES),
+    ("readers", READERS),
 )
 
 

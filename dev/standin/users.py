@@ -177,7 +177,7 @@ async def of_ontology(request: web.Request) -> web.Response:
 
 
 async def member_change(request: web.Request) -> web.Response:
-    """POST and DELETE a member, or the member's manager role (``…/admin.json``)."""
+    """POST and DELETE a member, or the member's manager role (``…/admin.json``), which may outlast the membership."""
     admin = request.path.endswith("/admin.json")
     async with transaction(request) as conn:
         project = await _project(conn, request)
@@ -187,18 +187,16 @@ async def member_change(request: web.Request) -> web.Response:
             await conn.execute(
                 """INSERT INTO project_member (project_id, user_id, manager) VALUES (%s, %s, %s)
                    ON CONFLICT (project_id, user_id)
-                   DO UPDATE SET manager = project_member.manager OR EXCLUDED.manager""",
+                   DO UPDATE SET manager = project_member.manager OR EXCLUDED.manager, reader = true""",
                 (project, user, admin),
-            )
-        elif admin:
-            await conn.execute(
-                "UPDATE project_member SET manager = false WHERE project_id = %s AND user_id = %s",
-                (project, user),
             )
         else:
             await conn.execute(
-                "DELETE FROM project_member WHERE project_id = %s AND user_id = %s", (project, user)
+                f"UPDATE project_member SET {'manager' if admin else 'reader'} = false "  # noqa: S608 - fixed names
+                "WHERE project_id = %s AND user_id = %s",
+                (project, user),
             )
+            await conn.execute("DELETE FROM project_member WHERE NOT manager AND NOT reader")
     return answer({"data": {"message": "OK"}})
 
 

@@ -169,6 +169,8 @@ def test_a_member_cannot_promote_herself_or_invite_others(owner: Lab, member: La
 
 
 def test_a_member_cannot_become_administrator_in_cytomine(owner: Lab, member: Lab) -> None:
+    invited = f"api/stacks/{owner.name}/members/users/{member.person.name}"
+    owner.ask("PUT", invited, {"projects": "none"})
     private = owner.python("""
 import json
 from cytomine.models import Project

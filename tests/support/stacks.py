@@ -339,6 +339,7 @@ def serving(
     port: int = 0,
     connections: Callable[[FakeStore, Hub], Any] | None = None,
     identity: Callable[..., Any] | None = None,
+    projects: Any = None,
     **real_hub: Any,
 ) -> Iterator[Service]:
     """The site and its hub in a thread of their own; with settings of HubOAuth for a real hub.
@@ -374,7 +375,9 @@ def serving(
         if login_to_stacks:
             await login_to_stacks.start()
             extra = login_to_stacks.handlers()
-        site = web.mount(store, hub_auth=hub_auth, hub=site_hub, connections=given, extra=extra)
+        site = web.mount(
+            store, hub_auth=hub_auth, hub=site_hub, connections=given, projects=projects, extra=extra
+        )
         # One origin for both, as behind the hub's proxy.
         application = tornado.web.Application(site.handlers, **site.settings)
         application.add_handlers(".*", hub.application().wildcard_router.rules)

@@ -275,6 +275,14 @@ def test_what_someone_does_is_activity(quiet, side, method, path):
     assert start - 1 <= noted(quiet) <= time.time()  # files have a coarse clock
 
 
+def test_what_the_service_looks_after_by_itself_keeps_no_stack_awake(quiet):
+    assert quiet.internal("/api/project.json", X_Unattended="1").status == 200
+    assert quiet.internal("/api/project/1/user/2.json", "POST", "x", X_Unattended="1").status == 200
+    assert count(quiet) == 0
+    assert quiet.public("/api/annotation.json", "POST", "{}", X_Unattended="1").status == 200
+    assert count(quiet) == 1  # a page's word on that does not count
+
+
 def test_opening_the_page_is_activity_and_being_refused_is_none(quiet):
     assert quiet.internal("/api/x", Authorization="").status == 401
     assert quiet.public("/api/annotation.json", "POST", "{}", Origin="https://evil.example").status == 403

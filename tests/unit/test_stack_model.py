@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cytomine_spawner.stacks import model
+from cytomine_spawner.stacks import model, operations, projectchoice
 from cytomine_spawner.stacks.model import (
     Stack,
     StackSpec,
@@ -82,6 +82,46 @@ def test_the_resource_definition_and_the_model_have_the_same_fields():
     assert schema["status"]["properties"]["phase"]["enum"] == [phase.value for phase in model.Phase]
     states = schema["status"]["properties"]["components"]["items"]["properties"]["state"]["enum"]
     assert states == [state.value for state in model.State]
+
+
+def test_the_resource_definition_and_the_model_have_the_same_choice_of_projects():
+    schema = yaml.safe_load(CRD.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    members = schema["spec"]["properties"]["members"]["properties"]
+    access = members["access"]["items"]["properties"]
+    project = access["these"]["items"]["properties"]
+    for fields, cls in ((members, model.Members), (access, model.Access), (project, model.ChosenProject)):
+        assert set(fields) == {f.alias for f in cls.model_fields.values()}
+    assert access["projects"]["enum"] == [reach.value for reach in model.Reach]
+    assert access["role"]["enum"] == [role.value for role in model.ProjectRole]
+    assert members["access"]["maxItems"] == sum(operations.MOST_MEMBERS.values())
+    assert access["these"]["maxItems"] == projectchoice.MOST_PROJECTS
+
+
+def test_members_without_a_choice_are_users_of_all_projects_as_before_there_was_one():
+    spec = StackSpec.model_validate(
+        {
+            "owner": "ada",
+            "members": {
+                "users": ["bob"],
+                "groups": ["lab"],
+                "access": [
+                    {
+                        "kind": "group",
+                        "name": "lab",
+                        "projects": "these",
+                        "these": [{"id": 7, "name": "Lung"}],
+                        "role": "manager",
+                    }
+                ],
+            },
+        }
+    )
+    bob = spec.members.access_of("user", "bob")
+    assert (bob.projects, bob.role) == (model.Reach.ALL, model.ProjectRole.USER)
+    lab = spec.members.access_of("group", "lab")
+    assert (lab.these[0].id, lab.role) == (7, model.ProjectRole.MANAGER)
+    assert spec.members.access_of("user", "lab").projects is model.Reach.ALL
+    assert StackSpec.model_validate({"owner": "ada", "members": {"users": ["bob"]}}).members.access == ()
 
 
 def test_a_status_of_a_newer_version_is_read():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cytomine_spawner.stacks.model import Phase
+from cytomine_spawner.stacks.model import Access, ChosenProject, Members, Phase, ProjectRole, Reach
 from cytomine_spawner.stacks.store import LogSource
 from tests.support.stackpages import ADA, cards, starting
 from tests.support.stacks import PREFIX, Service, a_stack
@@ -101,6 +101,22 @@ def test_every_page_is_well_formed_labelled_and_without_inline_code(service: Ser
         headings = [tag for tag, _ in parsed.elements if tag in ("h1", "h2", "h3")]
         assert headings[0] == "h1", address
         assert headings.count("h1") == 1, address
+
+
+def test_the_page_of_members_with_a_choice_of_projects_each_is_well_formed_and_labelled(
+    service: Service,
+) -> None:
+    these = (ChosenProject(id=7, name='"><script>alert(1)</script>'), ChosenProject(id=9))
+    access = (
+        Access(kind="user", name="bob", projects=Reach.THESE, these=these),
+        Access(kind="group", name="lab", projects=Reach.THESE, these=these, role=ProjectRole.MANAGER),
+    )
+    service.put(a_stack("ada", members=Members(users=("bob", "eve"), groups=("lab",), access=access)))
+    page = service.browser("ada").get(f"{PREFIX}stacks/{ADA}/members").text
+    parsed = Strict(page)
+    assert parsed.faults == []
+    assert "<script>alert" not in page
+    assert sum(a.get("type") == "checkbox" for _, a in parsed.elements) == 4
 
 
 SHOWN = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=60)

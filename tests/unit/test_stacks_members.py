@@ -11,8 +11,9 @@ from bs4 import BeautifulSoup
 
 from cytomine_spawner.stacks.credentials import Connection
 from cytomine_spawner.stacks.members import Role
-from cytomine_spawner.stacks.model import Members, Phase, Stack
-from cytomine_spawner.stacks.store import Conflict
+from cytomine_spawner.stacks.model import Access, ChosenProject, Members, Phase, ProjectRole, Reach, Stack
+from cytomine_spawner.stacks.projectcalls import Project
+from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
 from tests.support.stacks import PREFIX, Service, a_stack, events, serving, xsrf
 
 API = f"{PREFIX}api/stacks/cm-ada"
@@ -36,12 +37,34 @@ class Keys:
         return f"{user} {role.in_core}", 1_800_000_000
 
 
+class Worker:
+    """Knows projects without a Cytomine."""
+
+    def __init__(self) -> None:
+        self.there = [Project(12, "Liver"), Project(7, "Lung <b>")]
+        self.fault: StoreError | None = None
+        self.said = ""
+        self.seen: list[tuple[str, str]] = []
+
+    async def listed(self, stack: Stack) -> list[Project]:
+        if self.fault:
+            raise self.fault
+        return self.there
+
+    def trouble(self, stack: Stack) -> str:
+        return self.said
+
+    def arrived(self, name: str, user: str) -> None:
+        self.seen.append((name, user))
+
+
 KEYS = Keys()
+WORKER = Worker()
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Service]:
-    with serving(connections=lambda *_: KEYS) as service:
+    with serving(connections=lambda *_: KEYS, projects=WORKER) as service:
         yield service
 
 
@@ -50,6 +73,7 @@ def service(running: Service) -> Service:
     running.clear()
     KEYS.given.clear()
     KEYS.refusal = ""
+    WORKER.__init__()  # type: ignore[misc]
     running.hub.people.update(ada=(), bob=("lab",), eve=(), carl=("lab", "staff"))
     running.hub.shared["ada", ""] = []
     running.put(a_stack("ada"), a_stack("zoe", url=None))
@@ -132,6 +156,8 @@ FORBIDDEN = [
     ("DELETE", "/members/users/eve", None),
     ("DELETE", "/members/groups/lab", None),
     ("GET", "/members/users/eve", None),
+    ("GET", "/projects", None),
+    ("PUT", "/members/users/bob", {"role": "manager"}),
 ]
 
 
@@ -156,6 +182,7 @@ def test_a_member_neither_manages_the_stack_nor_lets_others_in_nor_promotes_hers
         ("GET", "/members"),
         ("PUT", "/members/users/eve"),
         ("DELETE", "/members/users/bob"),
+        ("GET", "/projects"),
         ("POST", "/connection"),
         ("POST", "/connection/rotate"),
         ("POST", "/token"),
@@ -214,7 +241,8 @@ def test_the_names_of_ls_login_can_be_invited(service: Service) -> None:
     service.hub.people[name] = ()
     ada = service.program("ada")
     assert ada.put(f"{API}/members/users/{name}").json()["users"] == [name]
-    assert ada.get(f"{API}/members/users/{name}").json() == {"kind": "user", "name": name}
+    usual = {"projects": "all", "role": "user"}
+    assert ada.get(f"{API}/members/users/{name}").json() == {"kind": "user", "name": name, **usual}
     assert ada.get(f"{API}/members/users/eve").status_code == 404
 
 
@@ -248,6 +276,123 @@ def test_a_hub_that_does_not_tell_keeps_the_invitation_back_and_says_so(
     shown = ada.get(f"{API}/members").json()
     assert "not known now" in shown["message"]
     assert stacks(ada)["cm-ada"]["role"] == "owner"  # and everything else goes on
+
+
+# -- projects ---------------------------------------------------------------------------------------------
+
+
+def test_the_owner_lists_the_projects_and_chooses_them_by_number_and_by_name(service: Service) -> None:
+    ada = service.program("ada")
+    listed = ada.get(f"{API}/projects")
+    assert listed.json() == {"projects": [{"id": 12, "name": "Liver"}, {"id": 7, "name": "Lung <b>"}]}
+    wish = {"projects": [7, "Liver", "Lung <b>"], "role": "manager"}
+    answer = ada.put(f"{API}/members/users/bob", json=wish)
+    both = [{"id": 7, "name": "Lung <b>"}, {"id": 12, "name": "Liver"}]
+    bobs = {"kind": "user", "name": "bob", "projects": both, "role": "manager"}
+    assert answer.json()["access"] == [bobs]
+    assert ada.get(f"{API}/members/users/bob").json() == bobs
+    chosen = members(service).access_of("user", "bob")
+    assert (chosen.projects, [one.id for one in chosen.these], chosen.role) == (
+        Reach.THESE,
+        [7, 12],
+        ProjectRole.MANAGER,
+    )
+
+
+def test_what_is_left_out_of_a_choice_stays_and_an_invitation_again_changes_none(service: Service) -> None:
+    ada = service.program("ada")
+    path = f"{API}/members/groups/lab"
+    assert ada.put(path, json={"projects": "none"}).json()["access"][0]["projects"] == "none"
+    answer = ada.put(path, json={"role": "manager"}).json()["access"][0]
+    assert (answer["projects"], answer["role"]) == ("none", "manager")
+    before = service.store.view.get("cm-ada")
+    for body in (None, {}, {"projects": "none"}):
+        assert ada.put(path, json=body).status_code == 200
+    assert service.store.view.get("cm-ada") == before
+    assert ada.put(path, json={"projects": "all"}).json()["access"][0]["projects"] == "all"
+
+
+def test_who_is_removed_and_invited_again_begins_as_usual(service: Service) -> None:
+    ada = service.program("ada")
+    for name in ("bob", "eve"):
+        ada.put(f"{API}/members/users/{name}", json={"projects": "none"})
+    ada.delete(f"{API}/members/users/bob")
+    assert [one.name for one in members(service).access] == ["eve"]
+    assert service.program("eve").delete(f"{API}/members/users/eve").status_code == 204
+    assert members(service) == Members()
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({"projects": "some"}, "projects", "all, none, or a list"),
+        ({"projects": 7}, "projects", "all, none, or a list"),
+        ({"projects": [True]}, "projects", "all, none, or a list"),
+        ({"projects": ["x" * 256]}, "projects", "all, none, or a list"),
+        ({"projects": list(range(101))}, "projects", "all, none, or a list"),
+        ({"projects": [99]}, "projects", "no project 99"),
+        ({"projects": ["Kidney"]}, "projects", "no project Kidney"),
+        ({"role": "admin"}, "role", "role"),
+        ({"rôle": "user"}, "rôle", "rôle"),
+    ],
+)
+def test_a_bad_choice_is_refused_with_the_field_and_lets_nobody_in(
+    service: Service, body: dict[str, Any], field: str, words: str
+) -> None:
+    answer = service.program("ada").put(f"{API}/members/users/bob", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == field
+    assert words in answer.json()["message"]
+    assert members(service) == Members()
+
+
+def test_while_the_stack_sleeps_all_and_none_can_be_chosen_and_what_was_chosen_stays(
+    service: Service,
+) -> None:
+    ada = service.program("ada")
+    ada.put(f"{API}/members/users/bob", json={"projects": [7, 12]})
+    WORKER.fault = Conflict("The stack is hibernated; it has to be resumed first.")
+    for answer in (
+        ada.get(f"{API}/projects"),
+        ada.put(f"{API}/members/users/eve", json={"projects": ["Liver"]}),
+    ):
+        assert answer.status_code == 409
+        assert "all or none" in answer.json()["message"]
+    assert members(service).users == ("bob",)
+    assert ada.put(f"{API}/members/users/eve", json={"projects": "none"}).status_code == 200
+    bobs = ada.put(f"{API}/members/users/bob", json={"projects": [12]}).json()["access"][0]
+    assert bobs["projects"] == [{"id": 12, "name": "Liver"}]
+
+
+def test_an_administrator_learns_no_projects_and_chooses_all_or_none(service: Service) -> None:
+    root = service.program("root", admin=True)
+    assert root.get(f"{API}/projects").status_code == 403
+    answer = root.put(f"{API}/members/users/bob", json={"projects": ["Liver"]})
+    assert answer.status_code == 403
+    assert root.put(f"{API}/members/users/bob", json={"projects": "none"}).status_code == 200
+    assert "Liver" not in service.browser("root", admin=True).get(f"{PAGE}/members").text
+
+
+def test_a_member_who_connects_a_notebook_is_brought_into_projects_too(service: Service) -> None:
+    invite(service, "bob")
+    service.program("bob").post(f"{API}/connection")
+    assert WORKER.seen == [("cm-ada", "bob")]
+
+
+def test_why_members_are_not_in_their_projects_yet_is_said(service: Service) -> None:
+    WORKER.said = "Cytomine does not answer at its gateway."
+    assert service.program("ada").get(f"{API}/members").json()["projectsMessage"] == WORKER.said
+    assert WORKER.said in service.browser("ada").get(f"{PAGE}/members").text
+
+
+def test_a_service_without_identity_lists_no_projects_and_still_takes_all_and_none() -> None:
+    with serving() as plain:
+        plain.put(a_stack("ada"))
+        plain.hub.people.update(bob=())
+        ada = plain.program("ada")
+        assert ada.get(f"{API}/projects").status_code == 503
+        assert ada.put(f"{API}/members/users/bob", json={"projects": "none"}).status_code == 200
+        assert plain.browser("ada").get(f"{PAGE}/members").status_code == 200
 
 
 # -- keys -------------------------------------------------------------------------------------------------
@@ -322,6 +467,86 @@ def test_an_owner_invites_and_removes_on_the_page_without_scripts(service: Servi
     page = browser.post(f"{PAGE}/members", data=hidden)
     assert "may not use the stack any more" in page.text
     assert members(service).users == ()
+
+
+def form_of(page: httpx.Response, name: str) -> Any:
+    """The form with the projects of a member, or of the one who is to be invited."""
+    forms = soup(page).find_all("form")
+    return next(
+        f for f in forms if f.find("fieldset") and (f.find(type="hidden", attrs={"value": name}) or not name)
+    )
+
+
+def test_the_owner_chooses_projects_at_the_invitation_and_later_without_scripts(service: Service) -> None:
+    browser = service.browser("ada")
+    page = browser.get(f"{PAGE}/members")
+    assert {box["value"] for box in soup(page).find_all("input", type="checkbox")} == {"7", "12"}
+    assert soup(page).find(id="new-all").has_attr("checked")
+    form = {"_xsrf": xsrf(page), "do": "add", "kind": "users", "member": "bob", "role": "user"}
+    page = browser.post(f"{PAGE}/members", data={**form, "projects": "these", "project": ["7", "12"]})
+    people = soup(page).find("ul", class_="people")
+    assert "2 projects: Lung <b>, Liver" in people.get_text()
+    assert "Lung <b>" not in page.text
+    bobs = form_of(page, "bob")
+    assert {box["value"] for box in bobs.find_all("input", checked=True)} == {"these", "7", "12"}
+    change = {i["name"]: i["value"] for i in bobs.find_all("input", type="hidden")}
+    page = browser.post(
+        f"{PAGE}/members", data={**change, "projects": "all", "role": "manager", "project": "7"}
+    )
+    assert "Their projects are changed" in page.text
+    assert "all projects, as manager" in soup(page).find("ul", class_="people").get_text()
+    assert members(service).access_of("user", "bob") == Access(
+        kind="user", name="bob", projects=Reach.ALL, role=ProjectRole.MANAGER
+    )
+
+
+def test_a_choice_of_no_projects_at_all_is_asked_about_and_keeps_what_was_typed(service: Service) -> None:
+    browser = service.browser("ada")
+    form = {"_xsrf": xsrf(browser.get(PREFIX)), "do": "add", "kind": "users", "member": "bob"}
+    page = browser.post(f"{PAGE}/members", data={**form, "projects": "these", "role": "manager"})
+    assert page.status_code == 400
+    assert "Tick the projects" in soup(page).find(role="alert").get_text()
+    assert soup(page).find(id="member")["value"] == "bob"
+    assert soup(page).find(id="new-these").has_attr("checked")
+    assert soup(page).find(id="new-role").find("option", selected=True)["value"] == "manager"
+    assert members(service) == Members()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"projects": "most"}, {"role": "owner"}, {"projects": "these", "project": "x"}]
+)
+def test_a_choice_that_the_page_does_not_have_is_refused(service: Service, wrong: dict[str, str]) -> None:
+    invite(service, "bob")
+    browser = service.browser("ada")
+    form = {"_xsrf": xsrf(browser.get(PREFIX)), "do": "change", "kind": "users", "member": "bob"}
+    assert browser.post(f"{PAGE}/members", data={**form, **wrong}).status_code == 400
+    assert members(service).access == ()
+
+
+def test_changing_the_projects_of_one_who_was_removed_meanwhile_does_not_invite_again(
+    service: Service,
+) -> None:
+    browser = service.browser("ada")
+    form = {"_xsrf": xsrf(browser.get(PREFIX)), "do": "change", "kind": "users", "member": "bob"}
+    page = browser.post(f"{PAGE}/members", data={**form, "projects": "all"})
+    assert page.status_code == 409
+    assert "no member any more" in page.text
+    assert members(service) == Members()
+
+
+@pytest.mark.parametrize("fault", [Conflict("The stack is hibernated."), Unavailable("Cytomine is away.")])
+def test_the_page_of_a_stack_that_does_not_answer_shows_what_was_chosen_and_says_what_can_be(
+    service: Service, fault: StoreError
+) -> None:
+    access = Access(kind="user", name="bob", projects=Reach.THESE, these=(ChosenProject(id=7, name="Lung"),))
+    service.put(a_stack("ada", members=Members(users=("bob",), access=(access,)), generation=5))
+    WORKER.fault = fault
+    page = service.browser("ada").get(f"{PAGE}/members")
+    assert "1 project: Lung" in soup(page).find("ul", class_="people").get_text()
+    assert (
+        "all or none of its projects can be chosen" in page.text or "all or none can be chosen" in page.text
+    )
+    assert soup(page).find(id="new-these") is None
 
 
 def test_a_name_that_the_hub_does_not_know_stays_in_the_form_with_the_reason(service: Service) -> None:
