@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from dev import real
 from dev.console import Console
 from dev.demo import install, mock
-from tests.browser.conftest import *  # noqa: F403 - Chromium and its pages, as in the browser ring
+from tests.browser.conftest import _playwright, chromium, context, page, programs
 from tests.support.lab import Lab
 
 HERE = Path(__file__).parent
+# Chromium and its pages, as in the browser ring.
+__all__ = ["_playwright", "chromium", "context", "page", "programs"]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,6 +33,12 @@ def hub(request: pytest.FixtureRequest) -> install.Installed:
         pytest.skip(f"there are no images of the real Cytomine here: {real.MISSING}")
     target: install.Target = request.getfixturevalue("target")
     return real.hub(Console(), target, real.given())
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Browser:
+    """Debian's Chromium for every page."""
+    return chromium
 
 
 @pytest.fixture(scope="session")
