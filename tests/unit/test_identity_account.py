@@ -74,10 +74,11 @@ def test_the_page_of_the_account_finds_an_entry_of_a_password_that_cannot_be_cha
     assert "updateAction" not in password
 
 
-def test_who_has_one_name_can_save_the_language_too(w: World) -> None:
+def test_who_has_one_name_and_no_address_can_save_the_language_too(w: World) -> None:
     token = w.log_in(w.service.browser("cleo"), ADA)["access_token"]
     mine = ask(w, token).json()
-    assert (mine["firstName"], mine["lastName"]) == ("cleo", "cleo")
+    assert (mine["firstName"], mine["lastName"], mine["emailVerified"]) == ("cleo", "cleo", False)
+    assert mine["email"] == f"{preferred_username('cleo')}@unknown.invalid"
     assert ask(w, token, "POST", json=mine).status_code == 204
 
 

@@ -82,10 +82,18 @@ def chosen(claims: Mapping[str, Any], body: bytes) -> dict[str, str]:
 
 
 def _fixed(claims: Mapping[str, Any]) -> dict[str, str]:
-    """What belongs to the login. The page saves nothing without a last name, which some people do not have."""
-    last = claims.get("family_name") or claims["name"]
-    names = {"username": claims["preferred_username"], "firstName": claims["given_name"], "lastName": last}
-    return {name: str(value) for name, value in {**names, "email": claims.get("email", "")}.items()}
+    """What belongs to the login.
+
+    The page saves nothing without a last name and an address: some people have one name, and a hub need not tell
+    addresses. The one shown then is none that anybody could have (RFC 2606).
+    """
+    username = str(claims["preferred_username"])
+    return {
+        "username": username,
+        "firstName": str(claims["given_name"]),
+        "lastName": str(claims.get("family_name") or claims["name"]),
+        "email": str(claims.get("email") or f"{username}@unknown.invalid"),
+    }
 
 
 _ALLOWED = {"locale": LANGUAGES, "isDeveloper": ("0", "1")}
