@@ -186,10 +186,17 @@ def test_a_slide_is_uploaded_by_the_browser(page: Page, analyst: Lab, slides: Pa
     page.screenshot(path=OUTPUT / "real-7-upload.png")
 
 
-def test_logging_out_says_so_and_leads_back(page: Page, analyst: Lab, traffic: Traffic) -> None:
-    page.goto(analyst.stack_url())
-    expect(page.get_by_role("link", name="mock-skin").first).to_be_visible(timeout=60_000)
-    page.locator("nav .navbar-item", has_text="Petra Pathologist").last.hover()
+def test_logging_out_of_a_narrow_window_says_so_and_leads_back(
+    page: Page, analyst: Lab, slides_of: dict[str, Any], traffic: Traffic
+) -> None:
+    page.set_viewport_size({"width": 1300, "height": 800})
+    page.goto(f"{analyst.stack_url()}/#/project/{slides_of['project']}/images")
+    expect(page.get_by_role("link", name="skin.svs").first).to_be_visible(timeout=60_000)
+    for entry in (page.locator(".navbar-end .navbar-link", has_text=t) for t in ("Petra", "Help")):
+        box = entry.bounding_box()
+        assert box
+        assert box["x"] + box["width"] <= 1300
+    page.locator(".navbar-end .navbar-link", has_text="Petra Pathologist").hover()
     page.get_by_text(re.compile("Log ?out", re.IGNORECASE)).first.click()
     expect(page.get_by_role("heading")).to_have_text("You are logged out of this Cytomine")
     page.screenshot(path=OUTPUT / "real-8-logged-out.png")

@@ -290,6 +290,21 @@ def test_what_is_no_configuration_passes_as_it_is(door, side):
             assert (answer.status, answer.content) == (404, data)
 
 
+def test_a_long_name_leaves_room_for_the_way_out_of_the_page(door):
+    html = ("Content-Type", "text/html; charset=utf-8")
+    page = b"<html><head><title>Cytomine</title></head><body>\xc3\xa9</body></html>"
+    for path in ("/", "/index.html", "/no/such/route"):
+        door.servers["web-ui"].reply = say(page, 200, html)
+        answer = door.public(path)
+        assert answer.status == 200
+        head, style, rest = answer.content.partition(b"<style>")
+        assert (head + rest.partition(b"</style>")[2], bool(style)) == (page, True)
+        assert b"max-width" in rest.partition(b"</style>")[0]
+    script = b'document.write("</head>")'
+    door.servers["web-ui"].reply = say(script, 200, ("Content-Type", "text/javascript"))
+    assert door.public("/assets/index.js").content == script
+
+
 def test_the_search_for_similar_annotations_finds_none(door):
     answer = door.ask(6000, "/cbir/search?storage=1&index=annotation&nrt_neigh=11", "POST", "picture")
     assert (answer.status, answer.json["similarities"]) == (200, [])
