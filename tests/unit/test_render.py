@@ -69,6 +69,15 @@ def test_every_container_has_requests_and_limits(make, extras, size):
             assert 0 < read(resources["requests"][name]) <= read(resources["limits"][name])
 
 
+@pytest.mark.parametrize("component", ["core", "repository"])
+def test_a_server_that_starts_slowly_on_a_full_node_is_not_ended_before_it_serves(component):
+    # Seen: 240 s were too few at load 20, with a tenth of the processor that was asked for.
+    name = f"cm-ada-{component}"
+    [made] = [o for o in objects(everything()) if (o["kind"], o["metadata"]["name"]) == ("Deployment", name)]
+    probe = made["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 1200
+
+
 def test_the_smallest_stack_needs_three_to_four_gibibytes():
     cost = render.cost(StackSpec(owner="ada"), everything())
     assert 3 * 1024**3 <= cost.memory <= 4 * 1024**3
