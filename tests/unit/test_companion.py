@@ -52,7 +52,7 @@ def test_a_new_stack_has_what_was_chosen_and_else_the_defaults():
         "size": "M",
         "components": ["cbir"],
         "datasets": ["mock"],
-        "members": {"users": [], "groups": []},
+        "members": {"users": [], "groups": [], "access": []},
         "ownerGroups": ["a", "b"],
         "desiredState": "Running",
         "keepData": False,
