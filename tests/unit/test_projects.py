@@ -7,7 +7,7 @@ import base64
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import count
 from typing import Any
@@ -29,7 +29,7 @@ from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
 from dev.standin.local import Local
 from tests.support.secretstore import FakeSecrets
 from tests.support.stacks import FakeStore, a_stack
-from tests.support.standin import Issuer
+from tests.support.standin import Issuer, local_stack
 
 RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
 NUMBERS = count(1)
@@ -162,9 +162,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projects, "LOOK_SECONDS", 3600)
 
 
-@pytest.fixture
-def core(standins: tuple[Local, Issuer]) -> Standin:
-    return Standin(*standins)
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standin]:
+    # Not the stack that all tests share: each of these people has a storage, and lists of storages have pages.
+    with local_stack(tmp_path_factory.mktemp("projects")) as found:
+        yield Standin(*found)
 
 
 @pytest.fixture
