@@ -15,8 +15,8 @@ from .dataset_files import DatasetError, Shape
 from .dataset_stack import Connection
 
 IMAGE = "be.cytomine.domain.image.ImageInstance"
-# Upstream computes a crop for each new annotation, one after the other within a request.
-CHUNK, AT_ONCE = 10, 4
+# Upstream computes a crop for each new annotation: 130 ms each on a small machine.
+CHUNK = 20
 CHUNK_SECONDS = 120.0
 
 
@@ -51,16 +51,19 @@ class Annotations:
         if any(f["filename"] == path.name for f in await self._stack.listed(attached)):
             return
         missing = await self._missing(wanted, instance, terms)
-        bodies = [
-            {
-                "location": shape.wkt(height),
-                "image": number,
-                "project": int(instance["project"]),
-                **({"term": [terms[shape.term]]} if shape.term else {}),
-            }
-            for shape in missing
-        ]
-        await self._send(bodies, f"annotating {instance['instanceFilename']} from {path.name}")
+        left = len(missing)
+        for start in range(0, left, CHUNK):
+            self._say(f"annotating {instance['instanceFilename']} from {path.name}", start / left)
+            body = [
+                {
+                    "location": shape.wkt(height),
+                    "image": number,
+                    "project": int(instance["project"]),
+                    **({"term": [terms[shape.term]]} if shape.term else {}),
+                }
+                for shape in missing[start : start + CHUNK]
+            ]
+            await self._stack.call("POST", "/api/annotation.json", body, seconds=CHUNK_SECONDS)
         # A bulk call with a bad geometry stores the others and answers 200.
         if missing and (lost := await self._missing(wanted, instance, terms)):
             raise DatasetError(
@@ -68,27 +71,6 @@ class Annotations:
                 f"{lost[0].centroid[0]:.0f}, {lost[0].centroid[1]:.0f}. Mend their geometry and try again."
             )
         await self._attach(path, number)
-
-    async def _send(self, bodies: list[dict[str, Any]], what: str) -> None:
-        """Store annotations, several requests at a time; after a fault no further one is sent."""
-        chunks = iter([bodies[start : start + CHUNK] for start in range(0, len(bodies), CHUNK)])
-        done = 0
-
-        async def work() -> None:
-            nonlocal done
-            for chunk in chunks:
-                self._say(what, done / len(bodies))
-                try:
-                    await self._stack.call("POST", "/api/annotation.json", chunk, seconds=CHUNK_SECONDS)
-                except BaseException:
-                    list(chunks)  # the others stop, too
-                    raise
-                done += len(chunk)
-
-        # All have ended before anybody looks at what is there: what is on its way then would be stored twice.
-        ended = await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True)
-        if fault := next((end for end in ended if isinstance(end, BaseException)), None):
-            raise fault
 
     async def _missing(
         self, wanted: list[Shape], instance: dict[str, Any], terms: dict[str, int]

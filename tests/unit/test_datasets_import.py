@@ -16,7 +16,6 @@ from shapely import affinity, wkt
 from shapely.geometry import shape
 
 from cytomine_spawner.stacks import dataset_files, datasets
-from cytomine_spawner.stacks.dataset_annotations import AT_ONCE
 from cytomine_spawner.stacks.dataset_files import DatasetError, Interrupted
 from cytomine_spawner.stacks.dataset_stack import Connection
 from cytomine_spawner.stacks.datasets import Importer, Progress
@@ -117,37 +116,6 @@ def test_a_lost_answer_doubles_nothing(stack: Stack, tmp_path: Path, monkeypatch
         "/api/annotation.json",
     }
     whole(stack, "lost")
-
-
-def test_annotations_are_sent_several_requests_at_a_time_and_none_after_a_fault(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Cytomine computes within a request one after the other.
-    points = [{"type": "Point", "coordinates": [10 + 3 * (n % 200), 20 + 9 * (n // 200)]} for n in range(300)]
-    root = make(tmp_path, "together", [feature(p, "nucleus") for p in points])
-    original = Connection.call
-    together, sent = [0, 0], [0]
-
-    async def call(self: Connection, method: str, path: str, *arguments: Any, **named: Any) -> Any:
-        if (method, path) != ("POST", "/api/annotation.json"):
-            return await original(self, method, path, *arguments, **named)
-        sent[0] += 1
-        if sent[0] == 3:
-            raise datasets.Unreachable("the connection was cut")
-        together[0] += 1
-        together[1] = max(together)
-        try:
-            return await original(self, method, path, *arguments, **named)
-        finally:
-            together[0] -= 1
-
-    monkeypatch.setattr(Connection, "call", call)
-    with pytest.raises(Interrupted):
-        stack.start(root, lambda _: None, ())
-    assert sent == [3]
-    stack.start(root, lambda _: None, (0.0,))
-    assert together == [0, AT_ONCE]
-    assert len(stack.inside("together")["annotations"]) == 300
 
 
 def _giving_way(monkeypatch: pytest.MonkeyPatch, times: int, stored: bool = False) -> list[int]:
