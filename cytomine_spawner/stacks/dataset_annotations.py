@@ -15,7 +15,8 @@ from .dataset_files import DatasetError, Shape
 from .dataset_stack import Connection
 
 IMAGE = "be.cytomine.domain.image.ImageInstance"
-# Upstream computes a crop for each new annotation: 130 ms each on a small machine.
+# Upstream computes a crop for each new annotation, one after the other in the whole of core: on two processors 78 ms each,
+# and 75 ms with eight requests at the same time, so that nothing is gained by them.
 CHUNK = 20
 CHUNK_SECONDS = 120.0
 
