@@ -97,4 +97,4 @@ class Hand:
         new.replace(self.file)
         os.kill(pid, signal.SIGUSR1)
         taken = self.file.with_suffix(".taken")
-        until(lambda: taken.exists() and taken.read_text() == str(self.added), 10, "the clock to be moved")
+        until(lambda: taken.exists() and taken.read_text() == str(self.added), 60, "the clock to be moved")
