@@ -62,8 +62,7 @@ def _file(path: Path, request: web.Request) -> web.Response:
     response.headers["Cache-Control"] = "no-cache"
     if any(known.value == etag for known in request.if_none_match or ()):
         return web.Response(status=304, headers={"ETag": response.headers["ETag"]})
-    if kind != "text/html":
-        response.enable_compression()
+    response.enable_compression()
     return response
 
 

@@ -139,7 +139,9 @@ def test_an_outline_is_drawn_with_a_term_and_the_notebook_has_it(
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     for dx, dy in ((-60, -60), (60, -60), (60, 60)):
         page.mouse.click(x + dx, y + dy, delay=50)
-    with page.expect_response(lambda r: r.request.method == "POST" and "/api/annotation" in r.url) as answer:
+    with page.expect_response(
+        lambda r: r.request.method == "POST" and r.url.endswith("/api/annotation.json")
+    ) as answer:
         page.mouse.dblclick(x - 60, y + 60)
     number = answer.value.json()["annotation"]["id"]
     page.screenshot(path=OUTPUT / "real-5-drawn.png")

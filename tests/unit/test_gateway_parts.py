@@ -295,14 +295,17 @@ def test_a_long_name_leaves_room_for_the_way_out_of_the_page(door):
     page = b"<html><head><title>Cytomine</title></head><body>\xc3\xa9</body></html>"
     for path in ("/", "/index.html", "/no/such/route"):
         door.servers["web-ui"].reply = say(page, 200, html)
-        answer = door.public(path)
+        answer = door.public(path, Accept_Encoding="gzip")
         assert answer.status == 200
+        # What comes compressed could not be read here.
+        assert "accept-encoding" not in door.servers["web-ui"].seen[-1]["headers"]
         head, style, rest = answer.content.partition(b"<style>")
         assert (head + rest.partition(b"</style>")[2], bool(style)) == (page, True)
         assert b"max-width" in rest.partition(b"</style>")[0]
     script = b'document.write("</head>")'
     door.servers["web-ui"].reply = say(script, 200, ("Content-Type", "text/javascript"))
-    assert door.public("/assets/index.js").content == script
+    assert door.public("/assets/index.js", Accept_Encoding="gzip").content == script
+    assert door.servers["web-ui"].seen[-1]["headers"]["accept-encoding"] == "gzip"
 
 
 def test_the_search_for_similar_annotations_finds_none(door):
