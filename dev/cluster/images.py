@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tarfile
 import time
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from dev import proc
+from dev import cache, proc
 from dev.cluster.kube import Api
 from dev.cluster.layout import SOCKET, state
 from dev.console import Console, Problem
@@ -98,7 +99,10 @@ def import_images(console: Console, archives: Iterable[Archive | Path | str]) ->
     def one(name: str, path: Path) -> None:
         with console.step(f"Importing {name.removeprefix(OWN)}") as step:
             step.note = f"{path.stat().st_size / 1e6:.0f} MB"
-            _import(name, path)
+            # Another command may be importing it, too: containerd refuses whoever comes second.
+            with cache.lock("import-" + re.sub(r"[^\w.-]", "-", name)):
+                if name not in present():
+                    _import(name, path)
 
     missing = [(name, path) for name, path in wanted if name not in have]
     # Unpacking one takes one processor; the largest begins, so that nobody waits for it alone.

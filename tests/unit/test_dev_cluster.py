@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dev.cluster import images, layout, mkimage, network, node, pki, programs
 from dev.cluster.parts import Part, Parts, boot_id, start_ticks
-from dev.console import Problem
+from dev.console import Console, Problem
 
 
 @pytest.mark.parametrize(
@@ -244,3 +246,26 @@ def test_a_half_made_folder_of_certificates_is_made_anew(
     before = (tmp_path / "pki" / "ca.crt").read_bytes()
     pki.make(tmp_path / "pki")
     assert (tmp_path / "pki" / "ca.crt").read_bytes() == before
+
+
+def test_of_two_commands_that_import_an_image_at_once_one_does_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    have: dict[str, str] = {}
+    imported: list[str] = []
+
+    def one(name: str, _: Path) -> None:
+        assert name not in have, "containerd refuses whoever comes second"
+        imported.append(name)
+        have[name] = "sha256:1"
+
+    archive = tmp_path / "hub.tar"
+    archive.touch()
+    monkeypatch.setattr(images, "present", lambda: dict(have))
+    monkeypatch.setattr(images, "_import", one)
+    monkeypatch.setattr(images, "_remember", lambda _: None)
+    wanted = [SimpleNamespace(name="localhost/cytomine-spawner/hub", tag="1", path=archive)]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(images.import_images, Console(), wanted) for _ in range(8)]
+        assert all(job.result() == ["localhost/cytomine-spawner/hub:1"] for job in jobs)
+    assert imported == ["localhost/cytomine-spawner/hub:1"]
