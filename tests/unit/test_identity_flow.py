@@ -125,9 +125,11 @@ PLACES = {
     "#/a b{c}\u00e9": "/a%20b%7Bc%7D%C3%A9&",
     # Neither an answer of another login, nor what upstream's router made of one.
     "#/p&code=x&state=y&iss=z&error=e": "/p&",
-    "#/code=x&state=y": "",
-    "#/?code=x": "",
+    "#/code=x&state=y": "/&",
+    "#/?code=x": "/&",
+    "#code=x&state=y": "",
     "#" + "x" * 3000: "",
+    "#/" + "x" * 3000: "/&",
     "#/a\r\nSet-Cookie: b": "/a%0D%0ASet-Cookie:%20b&",
 }
 

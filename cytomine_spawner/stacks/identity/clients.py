@@ -92,12 +92,15 @@ def split_place(uri: str) -> tuple[str, str]:
     """An address as a server knows it, and the place in the page that its fragment names.
 
     keycloak-js names the page that it is on, with the fragment in which upstream's user interface keeps its place.
-    A place that an answer could be mistaken in is none: not ours to say, or without end.
+    What could be mistaken for an answer is left out of it, and a place without end is none; the slash with which
+    the router's places begin stays in any case, see :func:`at_place`.
     """
     address, _, place = uri.partition("#")
     parts = [part for part in place.split("&") if part and part.partition("=")[0].lstrip("/?") not in ANSWERS]
     place = quote("&".join(parts), safe="%!#$&'()*+,/:;=?@[]~")
-    return address, place if len(place) <= LONGEST else ""
+    if len(place) > LONGEST or not place:
+        place = "/" if uri.partition("#")[2].startswith("/") else ""
+    return address, place
 
 
 def at_place(address: str, place: str) -> str:
