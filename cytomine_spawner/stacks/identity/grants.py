@@ -34,8 +34,10 @@ from .vault import Vault
 log = logging.getLogger(__name__)
 
 CODE_SECONDS = 60
-# For how long the number before the last gets the last one's answer.
-GRACE_SECONDS = 10
+# For how long the number before the last gets the last one's answer; and for how long after a start of this service,
+# if the session has not gone on since: with the process before it, and with a gateway that was restarted beside it, the
+# last answer may have been lost, and nobody is logged out for that.
+GRACE_SECONDS, RESTART_SECONDS = 10, 60
 # Changes that decide who is in are written sooner than mere numbers.
 SOON, LATER = 0.5, 20.0
 MOST_PAUSE = 60.0
@@ -128,6 +130,7 @@ class Ledger:
         self._choices = dict(choices or {})
         self._ended: dict[str, float] = {}
         self._limits, self._changed, self._clock = limits, changed, clock
+        self._begun = clock()
 
     # -- codes --------------------------------------------------------------------------------------------
 
@@ -200,7 +203,12 @@ class Ledger:
         session.used = now
 
     def _in_grace(self, session: Session, number: int) -> bool:
-        return number == session.number - 1 and 0 <= self._clock() - session.used <= GRACE_SECONDS
+        if number != session.number - 1:
+            return False
+        now = self._clock()
+        if session.used < self._begun and now - self._begun <= RESTART_SECONDS:
+            return True
+        return 0 <= now - session.used <= GRACE_SECONDS
 
     # -- ends ---------------------------------------------------------------------------------------------
 
