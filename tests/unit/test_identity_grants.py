@@ -93,46 +93,6 @@ def test_the_number_before_the_last_is_good_for_some_seconds_and_changes_nothing
     assert book.get(session.id) is None
 
 
-def restarted(book: Ledger, clock: Clock) -> Ledger:
-    """The ledger as the next process of the service reads it."""
-    return Ledger([Session(**kept) for kept in json.loads(book.dump())], Limits(), lambda _: None, clock)
-
-
-def test_an_answer_that_was_lost_with_a_restart_logs_nobody_out(clock: Clock) -> None:
-    book = ledger(clock)
-    session = begun(book)
-    book.advance(session, 1)
-    clock.now += 10 * grants.GRACE_SECONDS
-    book = restarted(book, clock)
-    clock.now += grants.RESTART_SECONDS
-    known = book.get(session.id)
-    assert known
-    book.check(known, 1)
-    book.advance(known, 1)
-    assert known.number == 2
-    # From here on it is as ever.
-    book.advance(known, 2)
-    clock.now += grants.GRACE_SECONDS + 1
-    with pytest.raises(Reused):
-        book.check(known, 2)
-
-
-@pytest.mark.parametrize(("number", "seconds"), [(2, grants.RESTART_SECONDS + 1), (1, 0)])
-def test_after_a_restart_too_a_copy_ends_its_session(clock: Clock, number: int, seconds: int) -> None:
-    book = ledger(clock)
-    session = begun(book)
-    for used in (1, 2):
-        book.advance(session, used)
-    clock.now += 10 * grants.GRACE_SECONDS
-    book = restarted(book, clock)
-    clock.now += seconds
-    known = book.get(session.id)
-    assert known
-    with pytest.raises(Reused):
-        book.check(known, number)
-    assert book.get(session.id) is None
-
-
 def test_a_number_that_a_crash_made_the_service_forget_is_taken_up(clock: Clock) -> None:
     book = ledger(clock)
     session = begun(book)

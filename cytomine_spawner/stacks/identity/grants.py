@@ -34,10 +34,8 @@ from .vault import Vault
 log = logging.getLogger(__name__)
 
 CODE_SECONDS = 60
-# For how long the number before the last gets the last one's answer; and for how long after a start of this service,
-# if the session has not gone on since: with the process before it, and with a gateway that was restarted beside it, the
-# last answer may have been lost, and nobody is logged out for that.
-GRACE_SECONDS, RESTART_SECONDS = 10, 60
+# For how long the number before the last gets the last one's answer.
+GRACE_SECONDS = 10
 # Changes that decide who is in are written sooner than mere numbers.
 SOON, LATER = 0.5, 20.0
 MOST_PAUSE = 60.0
@@ -130,7 +128,6 @@ class Ledger:
         self._choices = dict(choices or {})
         self._ended: dict[str, float] = {}
         self._limits, self._changed, self._clock = limits, changed, clock
-        self._begun = clock()
 
     # -- codes --------------------------------------------------------------------------------------------
 
@@ -203,12 +200,7 @@ class Ledger:
         session.used = now
 
     def _in_grace(self, session: Session, number: int) -> bool:
-        if number != session.number - 1:
-            return False
-        now = self._clock()
-        if session.used < self._begun and now - self._begun <= RESTART_SECONDS:
-            return True
-        return 0 <= now - session.used <= GRACE_SECONDS
+        return number == session.number - 1 and 0 <= self._clock() - session.used <= GRACE_SECONDS
 
     # -- ends ---------------------------------------------------------------------------------------------
 
