@@ -91,6 +91,13 @@ class Program(Common, Handler):
         except KubeError as error:
             raise Refusal(503, "The cluster does not answer. Try again.") from error
 
+    async def ledger(self, stack: Stack) -> Ledger:
+        """The sessions of a stack, and what its people chose."""
+        try:
+            return await self.provider.grants.of(stack)
+        except KubeError as error:
+            raise Refusal(503, "The cluster does not answer. Try again.") from error
+
     def unauthorized(self) -> None:
         """Answer somebody without a good token."""
         self.set_header("WWW-Authenticate", 'Bearer error="invalid_token"')
@@ -165,7 +172,7 @@ class Account(Program):
             self.unauthorized()
             return
         self.set_header("Cache-Control", "no-store")
-        chosen = (await self._ledger(stack)).choices(found["preferred_username"])
+        chosen = (await self.ledger(stack)).choices(found["preferred_username"])
         self.finish(account.shown(found, chosen, self.request.headers.get("Accept-Language", "")))
 
     async def post(self, name: str) -> None:
@@ -181,14 +188,8 @@ class Account(Program):
             body = {"errorMessage": str(error), "field": error.field}
             self.say(Answer(400, json.dumps(body)))
             return
-        (await self._ledger(stack)).choose(found["preferred_username"], chosen)
+        (await self.ledger(stack)).choose(found["preferred_username"], chosen)
         self.set_status(204)
-
-    async def _ledger(self, stack: Stack) -> Ledger:
-        try:
-            return await self.provider.grants.of(stack)
-        except KubeError as error:
-            raise Refusal(503, "The cluster does not answer. Try again.") from error
 
 
 class Credentials(Program):
@@ -251,10 +252,7 @@ class Status(Program):
 
     async def get(self, name: str) -> None:
         """Answer 204 or 403."""
-        try:
-            ledger = await self.provider.grants.of(self.the_stack(name))
-        except KubeError as error:
-            raise Refusal(503, "The cluster does not answer. Try again.") from error
+        ledger = await self.ledger(self.the_stack(name))
         session = ledger.get(self.get_query_argument("session_state", ""))
         good = session is not None and session.client == self.get_query_argument("client_id", "")
         self.set_status(204 if good else 403)
