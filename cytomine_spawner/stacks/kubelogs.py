@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..redact import Redactor, secret_values
-from .identity.vault import MANAGED_BY
+from .identity.vault import of_others
 from .kubeerrors import errors
 from .store import Denied, LogSource, NotFound, StoreError, Unavailable
 
@@ -130,10 +130,7 @@ class Values:
                 await self.read()
 
     async def _data(self) -> list[dict[str, str] | None]:
-        # The identity's Secret holds nothing that anybody could use: what the hub gave it is sealed there.
-        selector = (
-            f"app.kubernetes.io/instance={self._source.stack},app.kubernetes.io/managed-by!={MANAGED_BY}"
-        )
+        selector = of_others(self._source.stack)
         async with errors():
             listed = await self._core.list_namespaced_secret(
                 self._namespace, label_selector=selector, _request_timeout=CALL_SECONDS

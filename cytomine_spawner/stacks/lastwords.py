@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..redact import Redact, Redactor, by_looks, secret_values
-from .identity.vault import MANAGED_BY
+from .identity.vault import of_others
 from .kube import Kube
 from .model import Stack
 from .settings import StackSettings
@@ -60,8 +60,7 @@ class LastWords:
         return known.redact
 
     async def _values(self, stack: Stack) -> set[str]:
-        labels = f"app.kubernetes.io/instance={stack.name},app.kubernetes.io/managed-by!={MANAGED_BY}"
-        secrets, _ = await self._kube.list("Secret", labels=labels)
+        secrets, _ = await self._kube.list("Secret", labels=of_others(stack.name))
         if self._settings.app_engine_token_secret:
             secrets.append(await self._kube.get("Secret", self._settings.app_engine_token_secret) or {})
         return {value for secret in secrets for value in secret_values(secret.get("data"))}

@@ -13,6 +13,11 @@ from ..model import Stack, stack_labels
 MANAGED_BY = "cytomine-identity"
 
 
+def of_others(stack: str) -> str:
+    """The selector of a stack's Secrets but the identity's own, in which what the hub gave it is sealed."""
+    return f"app.kubernetes.io/instance={stack},app.kubernetes.io/managed-by!={MANAGED_BY}"
+
+
 @dataclass(frozen=True)
 class Record:
     """A Secret as it was read.
