@@ -99,12 +99,7 @@ class Connections:
         """Follow the stacks until cancelled; never raises otherwise."""
         rechecking = asyncio.create_task(self._recheck_members())
         try:
-            async for changes in self._store.view.changes():
-                if changes.reset:
-                    self._forget(set(self._known) - {stack.name for stack in changes.changed})
-                self._forget({stack.name for stack in changes.removed})
-                for stack in changes.changed:
-                    self._consider(stack)
+            await self._store.view.follow(self._known, self._consider, self._forget)
         finally:
             tasks = [rechecking, *self._tasks.values()]
             for task in tasks:

@@ -115,12 +115,7 @@ class Projects:
     async def run(self) -> None:
         """Follow the stacks until cancelled; never raises otherwise."""
         try:
-            async for changes in self._store.view.changes():
-                if changes.reset:
-                    self._forget(set(self._known) - {stack.name for stack in changes.changed})
-                self._forget({stack.name for stack in changes.removed})
-                for stack in changes.changed:
-                    self._consider(stack)
+            await self._store.view.follow(self._known, self._consider, self._forget)
         finally:
             tasks = [state.task for state in self._states.values() if state.task]
             for task in tasks:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -200,6 +200,26 @@ class View:
                     cursor = changes.cursor
                     yield changes
                 await subscription.wait(LOOK_SECONDS)
+
+    async def follow(
+        self, known: Mapping[str, Any], consider: Callable[[Stack], None], forget: Callable[[set[str]], None]
+    ) -> None:
+        """Tell of the stacks until cancelled.
+
+        Args:
+            known: by name, what was considered and not forgotten; it is read anew each time.
+            consider: is told of each stack that is there or became different.
+            forget: is told the names of those that are gone.
+
+        Raises:
+            Unavailable: if too many listen already.
+        """
+        async for changes in self.changes():
+            if changes.reset:
+                forget(set(known) - {stack.name for stack in changes.changed})
+            forget({stack.name for stack in changes.removed})
+            for stack in changes.changed:
+                consider(stack)
 
     @property
     def subscribers(self) -> int:
