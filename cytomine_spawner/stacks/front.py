@@ -9,7 +9,7 @@ from typing import Any
 import tornado.web
 from traitlets.config import Configurable
 
-from . import auth, web
+from . import auth, entrance, web
 from .activity import Activity
 from .identity import Identity
 from .keys import Connections
@@ -44,7 +44,7 @@ class Front:
         ready: Callable[[], str],
         changed: Callable[[str], None],
     ) -> None:
-        self._store, self._ready = store, ready
+        self._store, self._settings, self._ready = store, settings, ready
         self._hub_auth = auth.login(parent=parent, api_token=token)
         self._hub = Hub(self._hub_auth.api_url, lambda: token)
         self.activity = Activity(store, kube, self._hub)
@@ -79,7 +79,10 @@ class Front:
             ready=self._ready,
             extra=self.identity.handlers(),
         )
-        return tornado.web.Application(site.handlers, **site.settings)
+        application = tornado.web.Application(site.handlers, **site.settings)
+        if self._settings.entrance:
+            entrance.stand_before(application, self._settings)
+        return application
 
     def _seen(self, stack: str, user: str) -> None:
         self.activity.seen(stack, user)

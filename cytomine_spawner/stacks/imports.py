@@ -44,7 +44,7 @@ class _Verdict:
 
 def due(stack: Stack, settings: StackSettings) -> Import | None:
     """Whose Jobs are to be there now; none before the stack serves."""
-    if not _serves(stack):
+    if not stack.serves:
         return None
     names = (*(f.name for f in _failed(stack, settings)), *_waiting(stack, settings)[:1])
     return Import(names, _run(stack)) if names else None
@@ -55,10 +55,6 @@ def news(before: StackStatus, after: StackStatus) -> Condition | None:
     old, new = (status.condition(DATASETS_IMPORTED) for status in (before, after))
     ended = new is not None and new.reason in ("Imported", "Failed")
     return new if ended and new and (old is None or old.reason != new.reason) else None
-
-
-def _serves(stack: Stack) -> bool:
-    return stack.spec.desired_state is Desired.RUNNING and stack.status.ready_at is not None
 
 
 def _run(stack: Stack) -> str:
@@ -182,7 +178,7 @@ class Imports:
             return _Verdict("Imported", self._say(stack.spec.datasets, "in Cytomine"))
         failed, waiting = _failed(stack, self._settings), _waiting(stack, self._settings)
         notes = [*self._told(failed), *self._strange(stack)]
-        if not _serves(stack) and (waiting := _offered(stack, self._settings)):
+        if not stack.serves and (waiting := _offered(stack, self._settings)):
             when = "at the next start" if _sleeps(stack) else "as soon as the stack is ready"
             notes = [self._say(waiting, f"imported {when}"), *self._strange(stack)]
             return _Verdict("Waiting", " ".join(notes))

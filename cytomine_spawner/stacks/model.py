@@ -342,6 +342,11 @@ class Stack(_Model):
         return {"apiVersion": API_VERSION, "kind": KIND, "name": self.name, "uid": self.uid}
 
     @property
+    def serves(self) -> bool:
+        """Whether there is a Cytomine to open: the stack was ready since it was started or resumed."""
+        return self.spec.desired_state is Desired.RUNNING and self.status.ready_at is not None
+
+    @property
     def activity(self) -> datetime | None:
         """The last activity that another part noted on the object, if any and readable."""
         return parse_time(self.annotations.get(ANNOTATION_ACTIVITY))

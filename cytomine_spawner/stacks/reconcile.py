@@ -142,7 +142,11 @@ class Reconciler:
             diagnosis = self._diagnose(stack, names, status, memory, time, redact)
         diagnosis = await self._await_keys(stack, status, diagnosis)
         status = self._status(stack, status, diagnosis, time)
+        opens = running and status.ready_at is not None and not stack.serves
         stack = stack.model_copy(update={"status": status})
+        if opens and self._settings.entrance:
+            # Before anybody is told that it is ready, its address leads there.
+            importing, _ = await self._imports.apply(stack)
         status, next_import = await self._imports.judge(stack, importing, time)
         if diagnosis.phase is Phase.HIBERNATED:
             self._leave_place(stack.name)

@@ -150,6 +150,12 @@ class StackSettings(LoggingConfigurable):
     user_id = Integer(20000, min=1, help="User and group that all containers run as.").tag(config=True)
 
     ingress_enabled = Bool(True, help="Make an Ingress for each stack.").tag(config=True)
+    entrance = Bool(
+        False,
+        help="""Whether an Ingress for all stacks' hosts leads to this service, as the chart makes it. A stack's own
+        Ingress is then there only while the stack serves; before that and after that a browser that opens its address
+        is sent to a page that says how far the stack is, and goes on from there.""",
+    ).tag(config=True)
     ingress_class = Unicode("", help="Ingress class; the cluster's default if empty.").tag(config=True)
     ingress_annotations = Dict(
         {

@@ -12,7 +12,7 @@ import jinja2
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
-from . import api, memberapi, memberpages, pages
+from . import api, entrance, memberapi, memberpages, pages
 from .auth import Handler, Site, cookie_secret, https, login, security_headers
 from .keys import Connections
 from .members import Hub
@@ -123,6 +123,7 @@ def mount(
         (r"", pages.Home),
         (r"updates", pages.Updates),
         (rf"stacks/{NAME}", pages.One),
+        (rf"open/{NAME}", entrance.Opening),
         (rf"stacks/{NAME}/(resume|hibernate|retry)", pages.Click),
         (rf"stacks/{NAME}/delete", pages.Delete),
         (rf"stacks/{NAME}/logs/{NAME}", pages.Logs),

@@ -301,3 +301,23 @@ def test_limits_hold_and_the_next_one_starts_when_there_is_room(service):
         90,
         "one that waited to start",
     )
+
+
+def test_a_stacks_address_leads_to_it_before_it_is_called_ready_and_only_while_it_serves(service):
+    objects = service(entrance=True).objects
+    name = objects.new_stack()
+    address = ("Ingress", f"{name}-gateway")
+    objects.wait_phase(name, "Ready")
+    made = objects.family(name)[address]["metadata"]["creationTimestamp"]
+    stack = objects.stack(name)
+    assert made >= stack.status.started_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    objects.change(name, desiredState="Hibernated")
+    objects.wait_phase(name, "Hibernated")
+    assert address not in objects.family(name)
+    # Of one that never becomes ready there is none either.
+    objects.change(name, components=["app-engine"], desiredState="Running")
+    objects.wait_phase(name, "Failed")
+    assert address not in objects.family(name)
+    objects.change(name, components=[])
+    objects.wait_phase(name, "Ready")
+    assert address in objects.family(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from dev.demo import install
@@ -55,6 +56,14 @@ def test_the_work_survives_a_killed_database(lab: Lab) -> None:
     counted(lab)
 
 
+def opening(lab: Lab) -> str:
+    """Where a browser is sent that opens the stack's address, if the service answers there."""
+    headers = {"Sec-Fetch-Mode": "navigate", "Accept": "text/html"}
+    answer = httpx.get(f"{lab.stack_url()}/#/project/1", headers=headers, timeout=20)
+    location = answer.headers.get("location", "")
+    return location if "/services/cytomine/open/" in location else ""
+
+
 def test_the_work_survives_hibernation_and_the_next_start_resumes(lab: Lab) -> None:
     old = lab.kube.get("-n", lab.namespace, "secret", f"{lab.name}-connection")
     lab.person.stop()
@@ -62,8 +71,12 @@ def test_the_work_survives_hibernation_and_the_next_start_resumes(lab: Lab) -> N
     assert lab.status().get("expiresAt"), "its owner is told how long it is kept"
     pods = lab.kube.get("-n", lab.namespace, "pods", "-l", f"app.kubernetes.io/instance={lab.name}")
     assert not (pods or {"items": []})["items"]
+    bookmark = opening(lab)
+    assert bookmark, "its address leads to a page that says that it sleeps"
+    assert f"/open/{lab.name}" in bookmark
     lab.start(cytomine=True)
     lab.wait_ready()
+    assert not opening(lab), "its address leads to itself again"
     counted(lab)
     new = lab.kube.get("-n", lab.namespace, "secret", f"{lab.name}-connection")
     assert old

@@ -19,7 +19,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from cytomine_spawner.stacks import web
+from cytomine_spawner.stacks import entrance, web
 from cytomine_spawner.stacks.auth import login
 from cytomine_spawner.stacks.members import Hub
 from cytomine_spawner.stacks.model import (
@@ -31,6 +31,7 @@ from cytomine_spawner.stacks.model import (
     State,
     new_stack,
 )
+from cytomine_spawner.stacks.settings import StackSettings
 from cytomine_spawner.stacks.store import Conflict, LogQuery, LogSource, NotFound, Unavailable, View
 
 T = TypeVar("T")
@@ -340,9 +341,12 @@ def serving(
     connections: Callable[[FakeStore, Hub], Any] | None = None,
     identity: Callable[..., Any] | None = None,
     projects: Any = None,
+    entered: StackSettings | None = None,
     **real_hub: Any,
 ) -> Iterator[Service]:
     """The site and its hub in a thread of their own; with settings of HubOAuth for a real hub.
+
+    With settings of stacks their hosts lead to the site's entrance.
 
     The identity, if one is wanted, is made from the store, the hub's login, the hub's API and the service's address.
     """
@@ -380,6 +384,8 @@ def serving(
         )
         # One origin for both, as behind the hub's proxy.
         application = tornado.web.Application(site.handlers, **site.settings)
+        if entered:
+            entrance.stand_before(application, entered)
         application.add_handlers(".*", hub.application().wildcard_router.rules)
         servers = []
         for app, listening in ((hub.application(), hub_sockets), (application, sockets)):

@@ -195,3 +195,27 @@ def test_the_chart_defines_the_resource_that_the_service_manages():
     (crd,) = yaml.safe_load_all((CHART / "crds" / "cytominestacks.yaml").read_text())
     assert crd["spec"]["group"] == model.GROUP
     assert crd["spec"]["names"]["plural"] == model.PLURAL
+
+
+def test_all_stacks_hosts_lead_to_the_service_until_one_has_an_address_of_its_own():
+    ingress = {"className": "nginx", "tlsSecretName": "wildcard", "annotations": {"a": "b"}}
+    objects = render(on(url="https://{stack}.stacks.example.org:8443", ingress=ingress))
+    entrance = find(objects, "Ingress", "hub-entrance")
+    assert settings(objects)[0]["StackSettings"]["entrance"] is True
+    assert entrance["metadata"]["annotations"] == {"a": "b"}
+    assert entrance["spec"]["ingressClassName"] == "nginx"
+    assert entrance["spec"]["tls"] == [{"hosts": ["*.stacks.example.org"], "secretName": "wildcard"}]
+    (rule,) = entrance["spec"]["rules"]
+    assert rule["host"] == "*.stacks.example.org"
+    (path,) = rule["http"]["paths"]
+    assert path["backend"]["service"] == {"name": "hub-stacks", "port": {"name": "http"}}
+    assert find(objects, "Service", "hub-stacks")["spec"]["ports"][0]["name"] == "http"
+    closed = render(on(config={"StackSettings": {"ingress_enabled": False}}))
+    assert not [o for o in closed if o["metadata"]["name"] == "hub-entrance"]
+
+
+def test_the_ingress_controller_reaches_the_services_page_and_nothing_else_of_it():
+    network = Network(render(ON))
+    assert network.allows("controller", "stacks", 8000)
+    assert not network.allows("controller", "stacks", 8001)
+    assert not network.allows("stranger", "stacks", 8000)
