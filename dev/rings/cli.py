@@ -24,8 +24,8 @@ from dev.standin.local import ensure_postgis
 PROCESSORS = 4
 # Up to so many files, starting processes to share them takes longer than running them.
 FEW = 3
-# Processes of a ring with pods, by the lanes of its conftest.py. The cluster ring's lanes starve the API server where there
-# are two processors, so that it has pytest's own process alone.
+# Processes of a ring with pods: several would starve the API server where there are two processors. The browser ring's
+# second one needs no pods.
 LANES = {"cluster": 0, "browser": 2}
 USAGE = """\
 ./test                     all rings: those that compute beside those that wait for pods
