@@ -364,7 +364,12 @@ async def test_a_notebook_pod_is_what_the_values_say(deployment, monkeypatch):
 
     values = {
         "singleuser": {
-            "extraEnv": {"SITE": "lab"},
+            "extraEnv": {
+                "SITE": "lab",
+                "ATLAS": {"valueFrom": {"secretKeyRef": {"name": "atlas", "key": "token"}}},
+                "OWN": {"valueFrom": {"secretKeyRef": {"name": "own-{username}", "key": "a", "optional": True}}},
+                "NODE": {"valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            },
             "extraLabels": {"team": "pathology"},
             "nodeSelector": {"pool": "users"},
             "tolerations": [{"key": "users", "operator": "Exists"}],
@@ -413,6 +418,11 @@ async def test_a_notebook_pod_is_what_the_values_say(deployment, monkeypatch):
     (home,) = [v for v in spec["volumes"] if v["name"] == "home"]
     assert home["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     assert {"name": "SITE", "value": "lab"} in container["env"]
+    sources = {variable["name"]: variable.get("valueFrom") for variable in container["env"]}
+    # Whose values neither the hub nor the pod's description knows.
+    assert sources["ATLAS"] == {"secretKeyRef": {"name": "atlas", "key": "token"}}
+    assert sources["OWN"] == {"secretKeyRef": {"name": "own-ada", "key": "a", "optional": True}}
+    assert sources["NODE"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
     assert claim["spec"]["storageClassName"] == "fast"
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
