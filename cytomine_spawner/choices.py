@@ -232,13 +232,16 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
         if told:
             # The hub's database keeps what was chosen: it may be offered again.
             self.user_options = user_options = options.model_dump(exclude_none=True)
-            self.log.warning("%s starts with other options than the last time: %s", self._log_name, " ".join(told))
+            self.log.warning(
+                "%s starts with other options than the last time: %s", self._log_name, " ".join(told)
+            )
         self._apply(options)
         if self.apply_user_options:
             await super()._run_apply_user_options(user_options)
 
     async def _no_place(self, options: SpawnOptions) -> str:
         """Why the cluster has certainly no place for what was chosen, as a sentence; "" if it may have one."""
+        del options
         return ""
 
     async def load_user_options(self) -> None:

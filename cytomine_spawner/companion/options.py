@@ -99,10 +99,10 @@ class CytomineOffer:
             kept["size"] = size if any(part.name == size for part in self.sizes) else self.default_size
             if kept["size"] != size:
                 told.append(self.size_gone(size))
-        for field, offered in (("components", self.components), ("datasets", self.datasets)):
+        for field, parts in (("components", self.components), ("datasets", self.datasets)):
             names = stored.get(field)
             if isinstance(names, (list, tuple)):
-                kept[field] = [part.name for part in offered if part.name in names]
+                kept[field] = [part.name for part in parts if part.name in names]
                 lost = [shorten(name) for name in names if name not in kept[field]]
                 if lost:
                     told.append(f"Of the {field} of Cytomine, {', '.join(lost[:3])} is no longer offered.")

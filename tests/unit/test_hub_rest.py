@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.hub import Hub, running
+from tests.support.hub import Hub, running, xsrf
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,9 @@ def test_what_a_link_filled_in_is_started_by_the_button(hub):
     stop(hub, "/users/ned/server")
 
 
-@pytest.mark.parametrize("query", ["image=nope", "colour=red", "size=small&size=large", "opt-=x", "image=%ff", "%ff=x"])
+@pytest.mark.parametrize(
+    "query", ["image=nope", "colour=red", "size=small&size=large", "opt-=x", "image=%ff", "%ff=x"]
+)
 def test_a_link_with_wrong_options_is_a_400_with_the_form_and_starts_nothing(hub, query):
     answer = hub.browser("ole").get(f"/hub/spawn?{query}")
     assert answer.status_code == 400
@@ -232,6 +234,45 @@ def test_an_administrator_sees_and_sends_the_form_of_another_user(hub):
     assert browser.submit("/hub/spawn/kim", {"image": "standard"}).status_code == 302
     assert model(hub, "kim")["servers"][""]["user_options"]["image"] == "standard"
     stop(hub, "/users/kim/server")
+
+
+# Pages that were opened before a login
+
+
+def test_a_form_from_before_a_login_says_what_to_do_and_starts_nothing(hub):
+    browser = hub.browser("pia")
+    old = form(browser.get("/hub/spawn"))["action"]
+    browser.client.get("/hub/logout")
+    page = browser.client.get("/hub/login")
+    browser.client.post("/hub/login", data={"username": "pia", "password": "x", "_xsrf": xsrf(page)})
+    answer = browser.client.post(old, data={"image": "standard"}, headers={"Sec-Fetch-Mode": "navigate"})
+    assert answer.status_code == 403
+    said = BeautifulSoup(answer.text, "html.parser")
+    assert said.select_one("#outdated h1").get_text() == "This page is out of date"
+    assert "does not match" not in said.get_text()
+    # relative to /hub/spawn: the same page, without what was sent
+    assert said.select_one("#open-again")["href"] == "?"
+    assert not model(hub, "pia").get("servers", {}).get("", {}).get("ready")
+    again = browser.client.get(f"{old.partition('?')[0]}?")
+    assert form(again)
+    assert browser.submit("/hub/spawn", {"image": "standard"}).status_code == 302
+    stop(hub, "/users/pia/server")
+
+
+def test_a_button_of_a_page_from_before_a_login_is_refused_in_words_that_the_page_replaces(hub):
+    browser = hub.browser("quy")
+    page = browser.get("/hub/token")
+    answer = browser.client.post("/hub/api/users/quy/tokens?_xsrf=old", json={})
+    assert answer.status_code == 403
+    # What the script of each page looks for; the browser ring has the rest.
+    assert "xsrf" in answer.json()["message"].lower()
+    assert BeautifulSoup(page.text, "html.parser").select_one("#outdated-buttons")
+
+
+def test_other_refusals_keep_their_own_page(hub):
+    answer = hub.browser("rob").get("/hub/admin")
+    assert answer.status_code == 403
+    assert "out of date" not in answer.text.replace("This page is out of date: you opened it", "")
 
 
 # The hub's own life
@@ -281,4 +322,6 @@ def test_after_a_restart_a_choice_that_is_gone_is_told_in_the_form_and_the_api_t
         assert told in hub.log
         stop(hub, "/users/lea/server")
         # The choice is kept: it may be offered again.
-        assert "'standard'" in form(hub.browser("lea").get("/hub/spawn")).select_one("[role=status]").get_text()
+        assert (
+            "'standard'" in form(hub.browser("lea").get("/hub/spawn")).select_one("[role=status]").get_text()
+        )
