@@ -90,8 +90,8 @@ def test_a_link_fills_in_the_stack_and_neither_starts_nor_keeps_anything(hub):
     assert "cm-gus" not in hub.log
     assert not hub.api("GET", "/users/gus").json()["servers"]
     # the button, and nothing else, starts what the form shows
-    assert browser.submit(link, {}).status_code == 302
-    assert options(hub, "gus")["cytomine"] == {"size": "M", "components": ["cbir"], "datasets": []}
+    assert browser.submit(link, {"cytomine_components": ["", "cbir"]}).status_code == 302
+    assert options(hub, "gus")["cytomine"] == {"size": "M", "components": ["cbir"]}
     stop(hub, "gus")
     # and a link that is not about Cytomine leaves that choice alone
     soup = BeautifulSoup(browser.get("/hub/spawn?image=standard").text, "html.parser")

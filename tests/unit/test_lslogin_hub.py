@@ -390,7 +390,7 @@ def test_a_place_in_a_page_is_kept_over_the_login(browser: httpx.Client) -> None
     login = browser.get("login", params={"next": "/hub/token"})
     assert page(login).select_one("#keep-place")
     home = browser.get("oauth_login", params={"next": "/hub/home#/a?b=1&c=%C3%A9"})
-    assert (home.url.path, home.url.fragment) == ("/hub/home", "/a?b=1&c=%C3%A9")
+    assert str(home.url).endswith("/hub/home#/a?b=1&c=%C3%A9")
 
 
 def test_where_the_login_begins_by_itself_a_browser_is_asked_for_its_place(
@@ -406,10 +406,9 @@ def test_where_the_login_begins_by_itself_a_browser_is_asked_for_its_place(
         assert page(seen).select_one("noscript meta")["content"] == f"0; url={onward}"  # type: ignore[index]
         assert onward == "/hub/oauth_login?next=%2Fhub%2Fhome&place=1"
         # as the script of the page does where there is a place
-        there = browser.get(
-            onward.replace("%2Fhome", "%2Fhome%23here"), headers={"Sec-Fetch-Dest": "document"}
-        )
-        assert (there.url.path, there.url.fragment) == ("/hub/home", "here")
+        placed = seen.url.join(onward.replace("%2Fhome", "%2Fhome%23here"))
+        there = browser.get(placed, headers={"Sec-Fetch-Dest": "document"})
+        assert str(there.url).endswith("/hub/home#here")
         browser.cookies.clear()
         # A program has no place.
         assert browser.get("home").url.path == "/hub/home"
