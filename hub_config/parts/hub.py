@@ -24,6 +24,12 @@ def configure(c: Any, values: Values) -> None:
         bytes.fromhex(values.hex_secret("crypt-key", "the key that encrypts the users' login state"))
     ]
 
+    # Addresses hold tokens and codes; JupyterHub hides them in some of the lines of its log.
+    c.JupyterHub.logging_config = {
+        "filters": {"addresses": {"()": "cytomine_spawner.hublog.Addresses"}},
+        "handlers": {"console": {"filters": ["addresses"]}},
+    }
+
     # A hub that is restarted or upgraded leaves servers and routes as they are and finds them again.
     c.JupyterHub.cleanup_servers = False
     c.JupyterHub.cleanup_proxy = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import resources
 
 from jupyterhub.proxy import Proxy
 from kubernetes_asyncio.client import ApiException
@@ -82,6 +83,7 @@ async def quiet(self):
 KubeSpawner._start, KubeSpawner.stop, KubeSpawner.poll, KubeSpawner.progress = start, stop, poll, quiet
 
 c = get_config()  # noqa: F821 - JupyterHub's
+c.JupyterHub.template_paths = [str(resources.files("cytomine_spawner").joinpath("templates"))]
 port = int(os.environ["TEST_HUB_PORT"])
 c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
 c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{port}"

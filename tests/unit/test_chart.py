@@ -178,6 +178,12 @@ def test_the_proxy_has_no_account_and_a_job_of_an_existing_secret_has_none_eithe
         ({"singleuser": {"sizes": [{"name": "small", "memory": "1G"}]}}, "memory"),
         ({"singleuser": {"images": [{"name": "a"}]}}, "image"),
         ({"singleuser": {"extraEnv": {"A": 1}}}, "/singleuser/extraEnv/A"),
+        ({"singleuser": {"extraEnv": {"A": {"value": "x"}}}}, "/singleuser/extraEnv/A"),
+        ({"singleuser": {"extraEnv": {"A": {"valueFrom": {}}}}}, "/singleuser/extraEnv/A"),
+        (
+            {"singleuser": {"extraEnv": {"A": {"valueFrom": {"secretKeyRef": {"name": "s"}}}}}},
+            "/singleuser/extraEnv/A",
+        ),
         ({"culling": {"every": 0}}, "/culling/every"),
         ({"proxy": {"service": {"type": "clusterip"}}}, "LoadBalancer"),
     ],

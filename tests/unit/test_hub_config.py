@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import httpx
 import pytest
 from kubernetes_asyncio.client import ApiClient, Configuration
 from traitlets.config import Config
@@ -364,7 +365,14 @@ async def test_a_notebook_pod_is_what_the_values_say(deployment, monkeypatch):
 
     values = {
         "singleuser": {
-            "extraEnv": {"SITE": "lab"},
+            "extraEnv": {
+                "SITE": "lab",
+                "ATLAS": {"valueFrom": {"secretKeyRef": {"name": "atlas", "key": "token"}}},
+                "OWN": {
+                    "valueFrom": {"secretKeyRef": {"name": "own-{username}", "key": "a", "optional": True}}
+                },
+                "NODE": {"valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            },
             "extraLabels": {"team": "pathology"},
             "nodeSelector": {"pool": "users"},
             "tolerations": [{"key": "users", "operator": "Exists"}],
@@ -413,6 +421,11 @@ async def test_a_notebook_pod_is_what_the_values_say(deployment, monkeypatch):
     (home,) = [v for v in spec["volumes"] if v["name"] == "home"]
     assert home["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     assert {"name": "SITE", "value": "lab"} in container["env"]
+    sources = {variable["name"]: variable.get("valueFrom") for variable in container["env"]}
+    # Whose values neither the hub nor the pod's description knows.
+    assert sources["ATLAS"] == {"secretKeyRef": {"name": "atlas", "key": "token"}}
+    assert sources["OWN"] == {"secretKeyRef": {"name": "own-ada", "key": "a", "optional": True}}
+    assert sources["NODE"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
     assert claim["spec"]["storageClassName"] == "fast"
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
@@ -461,6 +474,13 @@ def test_a_real_hub_starts_with_it_and_the_culler_is_let_in(deployment, tmp_path
             60,
             cure=f"Read {log}",
         )
+        # As a stranger, or an old bookmark, does; an address may be within another one.
+        for path in (
+            "api/users/stranger?token=tell-tale",
+            "login?next=%2Fhub%2Fhome%3Ftoken%3Dtell-tale%26a%3D1",
+        ):
+            httpx.get(f"http://127.0.0.1:{port}/hub/{path}", verify=False, timeout=30)
+        until(lambda: "%26a%3D1" in log.read_text(), "the hub to log both", 20)
         os.kill(hub.pid, signal.SIGINT)
         hub.join(60)
     finally:
@@ -474,7 +494,9 @@ def test_a_real_hub_starts_with_it_and_the_culler_is_let_in(deployment, tmp_path
     assert hub.exitcode == 0, text[-3000:]
     assert "200 GET /hub/api/users" in text, text[-3000:]
     assert "(jupyterhub-idle-culler@" in text
-    assert " 403 " not in text
+    assert not [line for line in text.splitlines() if " 403 " in line and "stranger" not in line]
+    assert "/hub/api/users/stranger?token=[secret]" in text
+    assert "tell-tale" not in text
     assert "Leaving single-user servers running" in text
     assert "Leaving proxy running" in text
     for name, secret in KEYS.items():
