@@ -194,7 +194,9 @@ def _heights(data: geopandas.GeoDataFrame, image: ImageInstance | int | None) ->
         raise ValueError("Coordinates with their origin at the bottom left need the image for its height.")
     where = [whole(i, "An image's id") for i in data["image"]] if "image" in data else []
     if image is not None and set(where) - {image_id(image)}:
-        raise ValueError("The table has annotations of other images, too: leave image out, or choose its rows.")
+        raise ValueError(
+            "The table has annotations of other images, too: leave image out, or choose its rows."
+        )
     if image is not None:
         return [float(image_of(image).height)] * len(data)
     known = {n: float(image_of(n).height) for n in dict.fromkeys(where)}

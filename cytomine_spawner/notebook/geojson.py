@@ -96,7 +96,9 @@ def _rows(member: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str]:
     shapes = list(geometries(outline))
     whole = [s for s in shapes if not s.is_empty]
     properties = _properties({} if bare else member.get("properties"))
-    reason = "" if len(whole) == len(shapes) and whole else "a part of it is empty" if whole else "it is empty"
+    reason = (
+        "" if len(whole) == len(shapes) and whole else "a part of it is empty" if whole else "it is empty"
+    )
     return [{**properties, "geometry": shape} for shape in whole], reason
 
 
@@ -191,7 +193,9 @@ def _several(many: Any) -> list[Any]:
 def _line(many: Any, least: int = 2) -> NDArray[np.float64]:
     """A line of at least so many places: one that is shorter ends where it began, so that it has its row and can be looked at."""
     array = _positions(many)
-    return array if not len(array) else np.concatenate([array, array[:1].repeat(max(0, least - len(array)), 0)])
+    return (
+        array if not len(array) else np.concatenate([array, array[:1].repeat(max(0, least - len(array)), 0)])
+    )
 
 
 def _polygon(many: Any) -> Any:

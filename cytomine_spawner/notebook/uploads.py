@@ -117,7 +117,11 @@ def _items(
         return []
     if image is None and "image" not in data:
         raise ValueError("The image is missing: pass image=…, or a frame with the column image.")
-    where = [image] * len(data) if image is not None else [whole(i, f"image in row {n}") for n, i in enumerate(data["image"])]
+    where = (
+        [image] * len(data)
+        if image is not None
+        else [whole(i, f"image in row {n}") for n, i in enumerate(data["image"])]
+    )
     known = {key: image_of(key) for key in dict.fromkeys(where)}
     images = [known[key] for key in where]
     names: dict[int, dict[str, int]] = {}
@@ -138,13 +142,16 @@ def _wanted(data: geopandas.GeoDataFrame, terms: Any) -> list[list[int | str]]:
     column = next((c for c in ("term_name", "term") if c in data), None)
     if column is None:
         return [[]] * len(data)
-    found = []
-    for n, value in enumerate(data[column]):
-        try:
-            found.append(marks(value))
-        except ValueError as error:
-            raise ValueError(f"Row {n} has no terms that can be read in the column {column}: {error}") from error
-    return found
+    return [_read(n, column, value) for n, value in enumerate(data[column])]
+
+
+def _read(row: int, column: str, value: Any) -> list[int | str]:
+    try:
+        return marks(value)
+    except ValueError as error:
+        raise ValueError(
+            f"Row {row} has no terms that can be read in the column {column}: {error}"
+        ) from error
 
 
 def _ids(wanted: Sequence[int | str], known: dict[str, int]) -> tuple[int, ...]:

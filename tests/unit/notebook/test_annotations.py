@@ -108,7 +108,10 @@ def test_geojson_goes_to_a_file_and_back_into_another_image(stack: Stack, empty:
     to_geojson(data, tmp_path / "a.geojson")
     written = json.loads((tmp_path / "a.geojson").read_text())
     # QuPath reads no class without a colour.
-    assert written["features"][0]["properties"]["classification"] == {"name": "tumour", "color": [230, 159, 0]}
+    assert written["features"][0]["properties"]["classification"] == {
+        "name": "tumour",
+        "color": [230, 159, 0],
+    }
     other = stack.image(stack.project())
     ids = upload(from_geojson(tmp_path / "a.geojson"), other, progress=False)
     # Several at a time: they are stored in any order.

@@ -30,7 +30,10 @@ def told(name: str) -> list[tuple[str, str | None] | None]:
         ("qupath_0.2.json", [("Tumor", RED), ("Tumor: Positive", "#c83232"), None]),
         ("qupath_0.3.geojson", [("Immune cells", "#96c896"), ("CD3: CD8: PD1", "#ff00ff")]),
         ("qupath_0.4.geojson", [("Stroma", "#96c896"), ("Tumor: Positive", "#c83232"), None]),
-        ("qupath_0.5_children.geojson", [("Region*", "#0000b4"), ("Tumor", RED), None, ("Stroma", "#96c896")]),
+        (
+            "qupath_0.5_children.geojson",
+            [("Region*", "#0000b4"), ("Tumor", RED), None, ("Stroma", "#96c896")],
+        ),
         ("qupath_0.6_hierarchy.json", [None, ("Tumor: 3+", "#c83232")]),
         (
             "class_as_text.geojson",
@@ -46,7 +49,8 @@ def test_a_class_is_read_in_every_form(file: str, expected: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "nothing", [None, "", "  ", math.nan, {}, [], {"name": None}, {"names": []}, {"color": [1, 2, 3]}, "{}", "[]"]
+    "nothing",
+    [None, "", "  ", math.nan, {}, [], {"name": None}, {"names": []}, {"color": [1, 2, 3]}, "{}", "[]"],
 )
 def test_what_says_nothing_is_no_class(nothing: Any) -> None:
     assert class_of({"classification": nothing}) is None
@@ -69,7 +73,15 @@ def test_a_text_that_only_begins_like_an_object_is_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [True, {"id": 3}, ["Tumor", "Stroma"], {"names": ["Tumor", {}]}, {"parentClass": "Tumor"}, {"name": [[]]}]
+    "wrong",
+    [
+        True,
+        {"id": 3},
+        ["Tumor", "Stroma"],
+        {"names": ["Tumor", {}]},
+        {"parentClass": "Tumor"},
+        {"name": [[]]},
+    ],
 )
 def test_what_is_no_class_is_said_and_not_dropped(wrong: Any) -> None:
     with pytest.raises(ValueError, match="cannot be read as"):
@@ -125,7 +137,9 @@ def test_features_come_once_each_with_their_place() -> None:
     assert list(features([collection]))[1] == ("[0].features[1]", 3)
 
 
-@pytest.mark.parametrize("wrong", [None, 3, "Point", {}, {"type": "FeatureCollection"}, {"type": "name"}, {"features": 3}])
+@pytest.mark.parametrize(
+    "wrong", [None, 3, "Point", {}, {"type": "FeatureCollection"}, {"type": "name"}, {"features": 3}]
+)
 def test_what_is_no_geojson_is_said(wrong: Any) -> None:
     with pytest.raises(ValueError, match="It is no GeoJSON"):
         list(features(wrong))

@@ -6,6 +6,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import shapely
 from cytomine import models
@@ -150,6 +151,31 @@ def test_all_that_is_wrong_is_told_before_anything_is_sent(stack: Stack, empty: 
         upload(grid(3), empty, terms=["necrosis"], progress=False)
     with pytest.raises(ValueError, match="The image is missing"):
         upload(grid(3), progress=False)
+    assert stack.way.count["POST"] == 0
+
+
+def test_terms_come_from_columns_of_every_kind(stack: Stack, empty: Any) -> None:
+    known = safe.term_ids(int(empty.project))
+    cells = [np.array(["tumour"]), pandas.NA, float("nan"), None, ("tumour", "stroma"), "stroma"]
+    ids = upload(grid(6).assign(term_name=cells), empty, progress=False)
+    told = stored(empty).set_index("id").loc[ids]["term_name"]
+    assert [sorted(n) for n in told] == [["tumour"], [], [], [], ["stroma", "tumour"], ["stroma"]]
+    # A column of ids that lacks some is one of floats.
+    for column in (
+        [float(known["tumour"]), float("nan")],
+        pandas.array([known["tumour"], None], dtype="Int64"),
+    ):
+        ids = upload(grid(2).assign(term=column), empty, existing="add", progress=False)
+        assert list(stored(empty).set_index("id").loc[ids]["term_name"]) == [["tumour"], []]
+    ids = upload(grid(1), empty, terms="tumour", existing="add", progress=False)
+    assert list(stored(empty).set_index("id").loc[ids]["term_name"]) == [["tumour"]]
+    stack.way.count.clear()
+    with pytest.raises(
+        ValueError, match=r"Row 1 has no terms that can be read in the column term: .* not 5\.5"
+    ):
+        upload(grid(2).assign(term=[known["tumour"], 5.5]), empty, progress=False)
+    with pytest.raises(ValueError, match="image in row 1 must be a whole number, not nan"):
+        upload(grid(2).assign(image=[empty.id, float("nan")]), progress=False)
     assert stack.way.count["POST"] == 0
 
 
