@@ -14,11 +14,10 @@ Tools that read tables write the same object as a text, and others the bare name
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 GEOMETRIES = (
@@ -117,9 +116,8 @@ def texts(values: Iterable[Any]) -> list[str]:
         if isinstance(value, str):
             found.append(value.strip())
         elif isinstance(value, Real) and not isinstance(value, bool):
-            # A column of numbers that lacks some is one of floats.
-            number = float(value)
-            found.append("" if math.isnan(number) else f"{number:.0f}" if number.is_integer() else str(value))
+            number = _whole(value)
+            found.append("" if value != value else str(value if number is None else number))
         elif value is not None:
             raise ValueError(f"{short(value)} cannot be read as the name of a class")
     return [name for name in found if name]
@@ -144,9 +142,12 @@ def colour(value: Any) -> str | None:
 
 
 def _whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    """A whole number, also one that a table made a float; None of anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
         return None
-    return int(value) if float(value).is_integer() else None
+    if isinstance(value, Integral):
+        return int(value)
+    return int(float(value)) if float(value).is_integer() else None
 
 
 def short(value: Any) -> str:

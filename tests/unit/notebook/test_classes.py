@@ -64,6 +64,9 @@ def test_a_number_is_the_name_that_it_was_before_a_column_lacked_some() -> None:
         FeatureClass("0"),
     ]
     assert class_of({"classification": {"name": 2}}) == FeatureClass("2")
+    huge = 10**400
+    found = class_of({"classification": {"name": huge, "colorRGB": huge, "color": [huge, 0, 0]}})
+    assert found == FeatureClass(str(huge))
 
 
 def test_a_text_that_only_begins_like_an_object_is_a_name() -> None:
