@@ -65,8 +65,9 @@ def _objects(array: NDArray[np.generic]) -> Iterator[tuple[int, int, NDArray[np.
     labels = array[rows, columns]
     order = np.argsort(labels, kind="stable")
     rows, columns, labels = rows[order], columns[order], labels[order]
-    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]]) if len(labels) else []
-    for here, end in itertools.pairwise([*starts, len(labels)]):
+    first = np.ones(len(labels), bool)
+    first[1:] = labels[1:] != labels[:-1]
+    for here, end in itertools.pairwise([*np.flatnonzero(first), len(labels)]):
         r, c = rows[here:end], columns[here:end]
         top, left = int(r.min()), int(c.min())
         yield top, left, array[top : r.max() + 1, left : c.max() + 1] == labels[here]

@@ -141,13 +141,19 @@ def _one(shape: Any, width: int, height: int, origin: Origin, repair: bool) -> B
         shape = of_dimension(shape.intersection(frame), shapely.get_dimensions(shape))
         if shape.is_empty:
             raise ValueError(f"it is outside the image, which has {width} x {height} px")
-    rounded = shapely.transform(shape, lambda c: np.round(c, DIGITS))
+    rounded = _rounded(shape)
     if not rounded.is_valid:
-        # Rounding may fold a sliver over itself.
-        rounded = of_dimension(shapely.set_precision(shape, 10.0**-DIGITS), shapely.get_dimensions(shape))
+        # Rounding may fold a sliver over itself. GEOS multiplies where NumPy divides: the last bit would be another than that
+        # of the text that is sent, and the annotation not recognised.
+        precise = shapely.set_precision(shape, 10.0**-DIGITS)
+        rounded = _rounded(of_dimension(precise, shapely.get_dimensions(shape)))
         if rounded.is_empty:
             raise ValueError(f"nothing is left of it where coordinates have {DIGITS} digits after the point")
     return rounded
+
+
+def _rounded(shape: BaseGeometry) -> BaseGeometry:
+    return shapely.transform(shape, lambda c: np.round(c, DIGITS))
 
 
 def _valid(shape: BaseGeometry, repair: bool) -> BaseGeometry:

@@ -26,8 +26,9 @@ from cytomine.models import ImageInstance
 from PIL import Image as Pillow
 from shapely.affinity import affine_transform
 
+from .annotations import PALETTE
 from .errors import CytomineError
-from .figures import NO_TERM, PALETTE, first_term, term_colours
+from .figures import NO_TERM, first_term, term_colours
 from .images import Pixels, micron, preview
 from .origins import Origin, origin_of, to_image
 from .regions import WORKERS, Level, Reader

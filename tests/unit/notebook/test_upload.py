@@ -10,7 +10,7 @@ import pandas
 import pytest
 import shapely
 from cytomine import models
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cytomine_spawner.notebook import safe, shapes
@@ -254,6 +254,7 @@ point = st.tuples(st.floats(-50, 150), st.floats(-50, 150))
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(point, min_size=3, max_size=8), st.sampled_from(["top-left", "bottom-left"]))
+@example([(0.0, 0.0), (1.0, 59.634765625), (33.0, 1.0), (-1.0, 0.0)], "top-left")
 def test_what_is_prepared_is_valid_inside_and_recognised(corners: Any, origin: Any) -> None:
     shape = shapely.Polygon(corners)
     try:
