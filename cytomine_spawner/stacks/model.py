@@ -241,6 +241,13 @@ class FailedDataset(_Model):
     run: str
 
 
+class DatasetNote(_Model):
+    """What was left out of a dataset that is in, as it is said to people."""
+
+    name: str
+    message: str
+
+
 class StackStatus(_Model):
     """What is true of a stack. Written by the operator alone; see the CRD for the meaning of each field."""
 
@@ -259,6 +266,7 @@ class StackStatus(_Model):
     conditions: tuple[Condition, ...] = ()
     imported_datasets: tuple[str, ...] = ()
     failed_datasets: tuple[FailedDataset, ...] = ()
+    dataset_notes: tuple[DatasetNote, ...] = ()
     started_at: datetime | None = None
     ready_at: datetime | None = None
     hibernated_at: datetime | None = None
