@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import resources
 
 from jupyterhub.proxy import Proxy
 from kubernetes_asyncio.client import ApiException
@@ -17,6 +18,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 from traitlets import Dict
+
+from cytomine_spawner.hosts import subdomain
 
 QUOTA = (
     "pods is forbidden: exceeded quota: team, requested: memory=4Gi, used: memory=15Gi, limited: memory=16Gi"
@@ -110,6 +113,14 @@ c.CytomineSpawner.notebook_sizes = [
     {"name": "full", "display_name": "Full", "cpu_limit": 4, "mem_limit": "16G"},
     {"name": "huge", "display_name": "Huge", "mem_limit": "64G", "groups": ["pathology"]},
 ]
+if "TEST_HUB_DOMAIN" in os.environ:
+    # Browsers come by a proxy at another port, which this hub need not know more of.
+    c.JupyterHub.subdomain_host = os.environ["TEST_HUB_DOMAIN"]
+    c.JupyterHub.subdomain_hook = subdomain
+    c.JupyterHub.cookie_host_prefix_enabled = os.environ["TEST_HUB_DOMAIN"].startswith("https:")
+    c.JupyterHub.services.append({"name": "cards", "url": "http://127.0.0.1:9", "api_token": "a" * 32})
+    c.JupyterHub.template_paths = [str(resources.files("cytomine_spawner") / "templates")]
+    c.GuardedHub.moved_paths = {"/services/cards/": "http://cards--service.hub.example.org"}
 # Stacks, on a cluster that does not answer.
 c.CytomineSpawner.cytomine_enabled = "TEST_HUB_CYTOMINE" in os.environ
 c.CytomineSpawner.k8s_api_request_retry_timeout = 1
