@@ -8,10 +8,11 @@ requests with a token do not live on cookies: both are let through.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from tornado.httputil import (
@@ -28,7 +29,7 @@ READING = ("GET", "HEAD")
 FRAMED = "This page is not shown inside of another one; open it in a tab of its own."
 FORM = "A page of another site sent this form; open the page itself and do it there."
 FETCHED = (
-    "A page that is not one of this address asked for this in your name, and was refused. "
+    "A page of another site or another user asked for this with your cookies, and was refused. "
     "Open the address in a tab of its own, or send a token instead of cookies."
 )
 ELSEWHERE = "This host serves one user's pages only; the hub's own pages are at {home}."
@@ -43,13 +44,14 @@ class Headers(Protocol):
     def __contains__(self, name: object) -> bool: ...
 
 
-def fault(method: str, headers: Headers, *, foreign_forms: bool = False) -> str:
+def fault(method: str, headers: Headers, *, foreign_forms: bool = False, scripts: bool = True) -> str:
     """Why a request is refused, as one sentence; empty if it is not.
 
     Args:
         method: the HTTP method.
         headers: the request's; names in any case.
         foreign_forms: whether pages of other sites may send forms that open a page, as some logins do (LTI, SAML).
+        scripts: whether scripts of the same origin ask for this address.
     """
     site = headers.get("Sec-Fetch-Site")
     if site is None or "Cookie" not in headers or "Authorization" in headers:
@@ -62,7 +64,12 @@ def fault(method: str, headers: Headers, *, foreign_forms: bool = False) -> str:
         if method in READING or site in ("same-origin", "none") or foreign_forms:
             return ""
         return FORM
-    if site == "same-origin" and mode in (None, "cors", "same-origin") and dest in (None, "empty"):
+    if (
+        scripts
+        and site == "same-origin"
+        and mode in (None, "cors", "same-origin")
+        and dest in (None, "empty")
+    ):
         return ""
     return FETCHED
 
@@ -74,6 +81,7 @@ class Guard(Router):
         public: patterns of paths that are the same for everybody (style sheets, pictures), or that look after
             themselves; they are not judged.
         foreign_forms: as for :func:`fault`.
+        scripts: patterns of the paths that scripts of the same origin ask for; all if none is given.
         hosts: says where a request for another host belongs; nothing is asked of it by default.
         log: is told of each refusal.
     """
@@ -83,10 +91,12 @@ class Guard(Router):
         public: Sequence[str] = (),
         *,
         foreign_forms: bool = False,
+        scripts: Sequence[str] = (r".*",),
         hosts: Callable[[HTTPServerRequest], Answer | None] = lambda _: None,
         log: Any = None,
     ) -> None:
         self._public = [re.compile(pattern) for pattern in public]
+        self._scripts = [re.compile(pattern) for pattern in scripts]
         self._foreign_forms, self._hosts = foreign_forms, hosts
         self._log = log or logging.getLogger(__name__)
 
@@ -96,7 +106,12 @@ class Guard(Router):
             return None
         answer = self._hosts(request)
         if answer is None:
-            sentence = fault(request.method or "", request.headers, foreign_forms=self._foreign_forms)
+            sentence = fault(
+                request.method or "",
+                request.headers,
+                foreign_forms=self._foreign_forms,
+                scripts=any(pattern.fullmatch(request.path) for pattern in self._scripts),
+            )
             if not sentence:
                 return None
             answer = Answer(403, sentence)
@@ -121,10 +136,12 @@ class Answer:
 
     def to(self, request: HTTPServerRequest) -> HTTPMessageDelegate:
         """What sends it once the request has been read."""
-        body = f"{self.sentence}\n".encode()
+        to_program = "/api/" in request.path
+        told = {"status": self.status, "message": self.sentence}
+        body = (json.dumps(told) if to_program else f"{self.sentence}\n").encode()
         headers = HTTPHeaders(
             {
-                "Content-Type": "text/plain; charset=utf-8",
+                "Content-Type": f"{'application/json' if to_program else 'text/plain'}; charset=utf-8",
                 "Content-Length": str(len(body)),
                 "Cache-Control": "no-store",
                 "Vary": "Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest",
@@ -134,8 +151,8 @@ class Answer:
                 **({"Location": self.location} if self.location else {}),
             }
         )
-        assert request.connection is not None
-        return _Sent(request.connection, self.status, headers, b"" if request.method == "HEAD" else body)
+        connection = cast(HTTPConnection, request.connection)
+        return _Sent(connection, self.status, headers, b"" if request.method == "HEAD" else body)
 
 
 class _Sent(HTTPMessageDelegate):

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from jupyterhub.app import JupyterHub
-from traitlets import Bool, Dict, Unicode
+from traitlets import Bool, Dict, List, Unicode
 
 from .fetchmeta import Guard, hub_hosts
 
@@ -24,6 +24,16 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
         Let pages of other sites send forms that open a page of the hub, as logins by LTI and SAML do.
 
         JupyterHub's own check of forms (XSRF) remains. LS Login needs none of this.
+        """,
+    ).tag(config=True)
+
+    script_paths = List(
+        Unicode(),
+        help="""
+        Patterns of further paths that scripts of the hub's own pages ask for, such as `/hub/native/.*` for an
+        authenticator with pages of its own.
+
+        JupyterHub's ask for `/hub/api/` alone. Its pages, those of errors too, hold a token for forms.
         """,
     ).tag(config=True)
 
@@ -43,6 +53,7 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
             # What is the same for everybody; and the browsers' reports on the hub's own policy.
             (rf"{prefix}static/.*", rf"{prefix}logo", rf"{prefix}health", rf"{prefix}security/csp-report"),
             foreign_forms=self.foreign_forms,
+            scripts=(rf"{prefix}api/.*", *self.script_paths),
             hosts=hub_hosts(self.subdomain_host.rstrip("/"), self.hub_prefix, self.moved_paths),
             log=self.log,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def _run(folder: str, arguments: list[str], env: dict[str, str], log: str) -> No
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    from cytomine_spawner.hubapp import main
+    main = import_module(env.get("TEST_HUB_PROGRAM", "cytomine_spawner.hubapp")).main
     from kubernetes_asyncio.config import kube_config
 
     # Read when it is imported, which was before this process had an environment of its own.

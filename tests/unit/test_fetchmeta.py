@@ -66,6 +66,11 @@ def test_forms_of_other_origins_are_refused_unless_the_login_needs_them(site):
     assert fault("POST", told(site, "navigate", "iframe"), foreign_forms=True) == FRAMED
 
 
+def test_scripts_of_the_same_origin_ask_only_for_what_they_need():
+    assert fault("GET", told("same-origin", "cors", "empty"), scripts=False) == FETCHED
+    assert fault("GET", told("same-origin", "navigate", "document"), scripts=False) == ""
+
+
 def test_a_request_without_cookies_is_anybodys():
     headers = told("cross-site", "no-cors", "script")
     del headers["Cookie"]
