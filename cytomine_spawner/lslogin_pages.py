@@ -8,7 +8,12 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from oauthenticator.oauth2 import OAuthCallbackHandler, OAuthLoginHandler, OAuthLogoutHandler
+from oauthenticator.oauth2 import (
+    STATE_COOKIE_NAME,
+    OAuthCallbackHandler,
+    OAuthLoginHandler,
+    OAuthLogoutHandler,
+)
 from tornado import web
 from tornado.httputil import url_concat
 
@@ -123,7 +128,35 @@ class ProblemPages:
         return None
 
 
-class LSLoginHandler(ProblemPages, OAuthLoginHandler):  # type: ignore[misc]
+class StateCookie:
+    """Keeps a login's state in a cookie that browsers take from the hub's own host alone, where cookies can have that.
+
+    A page on a host below the hub's may set cookies for the hub, too: with the state of a login of its own it would
+    log others in as somebody else.
+    """
+
+    _state_cookie: str | None = None
+
+    @property
+    def state_cookie_name(self) -> str:
+        """The cookie's name."""
+        prefix = "__Host-" if self.settings.get("cookie_host_prefix_enabled") else ""  # type: ignore[attr-defined]
+        return f"{prefix}{STATE_COOKIE_NAME}"
+
+    def set_state_cookie(self, state_cookie_value: str) -> None:
+        """Set it for a day."""
+        self._set_cookie(self.state_cookie_name, state_cookie_value, expires_days=1, httponly=True)  # type: ignore[attr-defined]
+
+    def get_state_cookie(self) -> str:
+        """Return what is in it, once: it is good for one login."""
+        if self._state_cookie is None:
+            found = self.get_secure_cookie(self.state_cookie_name) or b""  # type: ignore[attr-defined]
+            self._state_cookie = found.decode("utf8", "replace")
+            self.clear_cookie(self.state_cookie_name)  # type: ignore[attr-defined]
+        return self._state_cookie or ""
+
+
+class LSLoginHandler(StateCookie, ProblemPages, OAuthLoginHandler):  # type: ignore[misc]
     """Sends the browser to LS Login, unless LS Login is known to be down."""
 
     async def get(self) -> None:
@@ -160,7 +193,7 @@ class LSLoginHandler(ProblemPages, OAuthLoginHandler):  # type: ignore[misc]
         return wanted if isinstance(wanted, str) else None
 
 
-class LSLoginCallbackHandler(ProblemPages, OAuthCallbackHandler):  # type: ignore[misc]
+class LSLoginCallbackHandler(StateCookie, ProblemPages, OAuthCallbackHandler):  # type: ignore[misc]
     """Receives the browser from LS Login."""
 
     # What the person signed in as, kept for the page that refuses them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import jinja2
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
+from ..fetchmeta import Guard
 from . import api, entrance, memberapi, memberpages, pages
 from .auth import Handler, Site, cookie_secret, https, login, security_headers
 from .keys import Connections
@@ -148,11 +150,15 @@ def mount(
         (r"health", Health),
         (r"health/ready", Ready),
     ]
+    here = re.escape(prefix)
+    # The stacks' own addresses are asked by their pages and their gateways, and look after themselves.
+    guard = Guard((rf"{here}static/.*", rf"{here}health(/ready)?", rf"{here}cm-[a-z0-9-]+/.*"))
     shared = {"site": site}
     secure = {"secure": True} if https() else {}
     return Mounted(
         prefix=prefix,
         handlers=[
+            (here + r".*", guard),
             *((prefix + pattern, handler, shared) for pattern, handler in addresses),
             *((prefix + pattern, handler, keywords) for pattern, handler, keywords in extra),
             (prefix + r".*", pages.Missing, shared),

@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "cytomine-hub"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 # The least that can be installed with LS Login.
-BASE = {"lslogin": {"clientId": "client", "clientSecretName": "lslogin-client"}}
+BASE = {
+    "hub": {"publicUrl": "https://hub.example.org"},
+    "lslogin": {"clientId": "client", "clientSecretName": "lslogin-client"},
+}
 # Helm built from source believes in an old Kubernetes unless told.
 KUBERNETES = "1.34.0"
 # The same as yaml.SafeLoader, but in C where PyYAML has that.

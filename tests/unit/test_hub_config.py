@@ -115,6 +115,7 @@ def test_each_documented_values_file_configures_only_traits_that_exist(deploymen
     config = deployment.put(**of_example(path)).load()
     modules = {
         "JupyterHub": "jupyterhub.app",
+        "GuardedHub": "cytomine_spawner.hubapp",
         "CryptKeeper": "jupyterhub.crypto",
         "ConfigurableHTTPProxy": "jupyterhub.proxy",
         "Authenticator": "jupyterhub.auth",
@@ -180,6 +181,33 @@ def test_logging_in_returns_to_the_public_address(deployment):
     assert deployment.put(own).load().LSLoginAuthenticator.oauth_callback_url == "https://other.example/back"
 
 
+def test_each_user_has_a_host_below_the_hubs(deployment):
+    hub = deployment.put().load().JupyterHub
+    assert hub.subdomain_host == "https://hub.example"
+    assert hub.subdomain_hook("ada", "hub.example", "user") == "ada.hub.example"
+    assert hub.cookie_host_prefix_enabled is True
+    plain = merged(VALUES, {"hub": {"publicUrl": "http://hub.localhost:8000/"}})
+    hub = deployment.put(plain).load().JupyterHub
+    # Browsers know the prefix for https alone.
+    assert (hub.subdomain_host, hub.cookie_host_prefix_enabled) == ("http://hub.localhost:8000", False)
+
+
+def test_one_host_for_all_is_for_those_who_say_so_and_they_are_warned(deployment, caplog):
+    config = deployment.put(merged(VALUES, {"hub": {"perUserHosts": False}})).load()
+    assert "subdomain_host" not in config.JupyterHub
+    assert "can act as whoever opens it" in caplog.text
+    assert "perUserHosts" in config.JupyterHub.template_vars["warning_for_administrators"]
+    caplog.clear()
+    assert "warning_for_administrators" not in deployment.put().load().JupyterHub.get("template_vars", {})
+    assert not caplog.records
+
+
+def test_forms_of_other_sites_are_for_logins_of_the_administrators_own(deployment):
+    assert "foreign_forms" not in deployment.put().load().get("GuardedHub", {})
+    custom = deployment.put(merged(VALUES, {"authentication": {"type": "custom"}})).load()
+    assert custom.GuardedHub.foreign_forms is True
+
+
 def test_nobody_is_let_in_unless_somebody_is_named(deployment):
     values = merged(VALUES, {"lslogin": {"allowedGroups": []}})
     login = deployment.put(values).load().LSLoginAuthenticator
@@ -193,6 +221,8 @@ def test_nobody_is_let_in_unless_somebody_is_named(deployment):
     [
         ({"release": {"name": ""}}, "the value release.name is not set"),
         ({"hub": {"connectUrl": None}}, "the value hub.connectUrl is not set"),
+        ({"hub": {"publicUrl": ""}}, "the value hub.publicUrl is not set; users' hosts are below the hub's"),
+        ({"hub": {"publicUrl": "http://127.0.0.1:8000"}}, "need a name such as https://hub.example.org"),
         ({"proxy": {"apiUrl": ""}}, "the value proxy.apiUrl is not set"),
         (
             {"lslogin": {"clientId": ""}},
