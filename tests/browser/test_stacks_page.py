@@ -280,8 +280,8 @@ def test_a_bookmark_of_a_sleeping_stack_goes_on_to_the_very_place_once_it_was_re
     expect(page.locator("#opening")).to_contain_text("It is asleep: press Resume, its data is kept.")
     page.locator(f"#{ADA}-resume").click()
     expect(page.locator("#notice")).to_contain_text("asked to resume")
-    service.put(starting())
+    service.put(starting(generation=3))
     expect(page.locator(f"#{ADA}")).to_contain_text("Core is late.")
     assert page.url.startswith(service.url), "it waits until the stack serves"
-    service.put(a_stack("ada"))
+    service.put(a_stack("ada", generation=4))
     expect(page).to_have_url("https://cm-ada.stacks.example.org/project?tab=2#/project/12")

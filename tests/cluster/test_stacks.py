@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-import httpx
 import pytest
 
 from dev.demo import install
 from tests.support.annotating import annotate, counted
+from tests.support.browserless import browserless
 from tests.support.lab import KINDS, Lab
 from tests.support.person import Person, wait
 
@@ -59,7 +59,8 @@ def test_the_work_survives_a_killed_database(lab: Lab) -> None:
 def opening(lab: Lab) -> str:
     """Where a browser is sent that opens the stack's address, if the service answers there."""
     headers = {"Sec-Fetch-Mode": "navigate", "Accept": "text/html"}
-    answer = httpx.get(f"{lab.stack_url()}/#/project/1", headers=headers, timeout=20)
+    with browserless() as client:
+        answer = client.get(f"{lab.stack_url()}/project?id=1", headers=headers, follow_redirects=False)
     location = answer.headers.get("location", "")
     return location if "/services/cytomine/open/" in location else ""
 
