@@ -6,7 +6,7 @@ import signal
 import time
 from datetime import datetime, timedelta, timezone
 
-from cytomine_spawner.stacks import model, operator, render
+from cytomine_spawner.stacks import app, model, operator, render
 from cytomine_spawner.stacks.settings import StackSettings
 from tests.support.stackservice import until
 
@@ -180,7 +180,8 @@ def test_told_to_end_it_ends_at_once_and_in_order(service):
     running.objects.wait_phase(running.objects.new_stack(), "Ready")
     began = time.monotonic()
     running.end()
-    assert time.monotonic() - began < 3
+    # Not because its patience with itself, twice as long, was at an end.
+    assert time.monotonic() - began < app.SHUTDOWN_SECONDS / 2
     assert running.process.returncode == 0
     assert "Traceback" not in running.text()
 
@@ -192,7 +193,8 @@ def test_it_ends_at_once_also_when_it_has_run_for_long(service):
     until(lambda: running.metric("cytomine_stack_api_calls") > calls, 10, "it to look for orphans")
     began = time.monotonic()
     running.end()
-    assert time.monotonic() - began < 3
+    # It took five seconds more once, for a sweep that nobody cut short.
+    assert time.monotonic() - began < 4.5
     assert running.process.returncode == 0
 
 
