@@ -126,12 +126,14 @@ def _draw(
 
     if "image" in data:
         data = data[data["image"] == one.id]
+    # A row without a shape has nothing to draw.
+    data = data[data.geometry.notna()]
     shapes = list(data.geometry)
     if origin == "bottom-left":
         shapes = [to_image(g, float(one.height)) for g in shapes]
     frame = shapely.box(area[0], area[1], area[0] + area[2], area[1] + area[3])
     called = [first_term(v) for v in data["term_name"]] if "term_name" in data else [NO_TERM] * len(data)
-    shown = [(g, n) for g, n in zip(shapes, called, strict=True) if g is not None and g.intersects(frame)]
+    shown = [(g, n) for g, n in zip(shapes, called, strict=True) if g.intersects(frame)]
     have = colours if colours is not None else term_colours(int(one.project))
     handles, labels = [], []
     for number, name in enumerate(sorted({n for _, n in shown})):

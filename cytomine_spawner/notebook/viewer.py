@@ -219,6 +219,7 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
         data = annotations
         if "image" in data:
             data = data[data["image"] == self.image.id]
+        data = data[data.geometry.notna()]
         if origin_of(annotations, origin) == "bottom-left":
             data = data.set_geometry([to_image(g, float(self.image.height)) for g in data.geometry])
         self._data = data.reset_index(drop=True)

@@ -149,3 +149,12 @@ def test_each_row_is_turned_over_by_its_own_image(stack: Stack, empty: Any, slid
         to_geojson(frame(rows, "bottom-left"), image=empty)
     with pytest.raises(ValueError, match="need the image for its height"):
         to_geojson(low())
+
+
+def test_a_row_without_a_shape_holds_up_no_picture(empty: Any) -> None:
+    for origin in ("top-left", "bottom-left"):
+        rows = [{"term_name": ["tumour"], "geometry": g} for g in (None, shapely.box(10, 10, 50, 50))]
+        told = figure(empty, frame(rows, origin)).get_legend().get_texts()  # type: ignore[arg-type]
+        assert [t.get_text() for t in told] == ["tumour (1)"]
+        shown = Viewer(empty, frame(rows, origin))  # type: ignore[arg-type]
+        assert [v.name for v in shown.map.layers if "(" in v.name] == ["tumour (1)"]
