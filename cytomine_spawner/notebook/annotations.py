@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import geopandas
+import numpy as np
 import pandas
 import shapely
 from cytomine.models import ImageInstance, ImageInstanceCollection, Project
@@ -21,6 +22,7 @@ from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
 from .images import image_id, image_of
+from .plain import dumps, plain
 from .safe import fetch_all, pages, terms
 from .transport import get_json
 
@@ -161,39 +163,48 @@ def to_geojson(
     """A GeoJSON FeatureCollection, origin top left.
 
     The features are what QuPath reads: ``properties.classification.name`` is the first term's name; all columns
-    are kept as properties.
+    are kept as properties, as JSON can hold them (see `plain`): what is missing, no number or infinite is null.
 
     Args:
         data: for instance from `read_annotations`.
         path: where to write it, if given.
         image: needed only for a frame with its origin at the bottom left: whose height counts.
+
+    Raises:
+        ValueError: a coordinate is no finite number, or the image is missing.
     """
+    shapes: list[Any] = list(data.geometry)
     if origin_of(data, None) == "bottom-left":
         if image is None:
             raise ValueError(
                 "Coordinates with their origin at the bottom left need the image for its height."
             )
         height = float(image_of(image).height)
-        data = data.assign(geometry=[to_image(g, height) for g in data.geometry])
+        shapes = [g if g is None else to_image(g, height) for g in shapes]
+    columns = [
+        (str(k), [plain(v) for v in column]) for k, column in data.drop(columns=data.geometry.name).items()
+    ]
     features = []
-    for _, row in data.iterrows():
-        properties = {k: _plain(v) for k, v in row.items() if k != "geometry"}
-        if properties.get("term_name"):
-            properties["classification"] = {"name": properties["term_name"][0]}
-        shape = json.loads(shapely.to_geojson(row.geometry))
-        features.append({"type": "Feature", "geometry": shape, "properties": properties})
+    for row, shape in enumerate(shapes):
+        properties = {name: column[row] for name, column in columns}
+        named = properties.get("term_name")
+        label = next((n for n in named if n), None) if isinstance(named, list) else named
+        if label:
+            properties["classification"] = {"name": str(label)}
+        features.append({"type": "Feature", "geometry": _written(shape, row), "properties": properties})
     made = {"type": "FeatureCollection", "features": features}
     if path is not None:
-        Path(path).write_text(json.dumps(made), encoding="utf-8")
+        Path(path).write_text(dumps(made), encoding="utf-8")
     return made
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, pandas.Timestamp):
-        return value.isoformat()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return list(value) if isinstance(value, (list, tuple)) else value
+def _written(shape: BaseGeometry | None, row: int) -> Any:
+    """A geometry in GeoJSON, which has no word for a coordinate that is no number."""
+    if shape is None:
+        return None
+    if not np.isfinite(shapely.get_coordinates(shape, include_z=shape.has_z)).all():
+        raise ValueError(f"Row {row} has a coordinate that is no finite number: GeoJSON cannot hold it.")
+    return json.loads(shapely.to_geojson(shape))
 
 
 def from_geojson(source: str | Path | dict[str, Any]) -> geopandas.GeoDataFrame:

@@ -93,6 +93,9 @@ def _made(name: str, state: dict[str, Any], fitted: dict[str, Any]) -> Any:
     settings = {key: _plain(value) for key, value in state.items() if key in known}
     if "n_jobs" in settings:
         settings["n_jobs"] = _jobs(settings["n_jobs"])
+    if "verbose" in settings:
+        # What a training wrote on its way would be written at each prediction.
+        settings["verbose"] = 0
     made = kind(**settings)
     names = state.get("feature_names_in_")
     if names is not None:

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -345,12 +346,15 @@ def _child(reader: str, seed: int, first: int, end: int) -> None:
     np.seterr(all="ignore")
     opened = unpack if reader == "ours" else skops_alone
     bases()
+    # What a model prints is no line of ours.
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in range(first, end):
         content = forge(number, seed)
-        sys.stdout.write(f"{number} ")
-        sys.stdout.flush()
+        lines.write(f"{number} ")
+        lines.flush()
         # What hangs is ended by the signal.
         signal.alarm(SECONDS)
         failures: Counter[str] = Counter()
@@ -364,8 +368,8 @@ def _child(reader: str, seed: int, first: int, end: int) -> None:
             use(model, failures)
             said = ",".join(["used", *failures])
         signal.alarm(0)
-        sys.stdout.write(f"{said}\n")
-        sys.stdout.flush()
+        lines.write(f"{said}\n")
+        lines.flush()
 
 
 # -- seen from outside ------------------------------------------------------------------------------------
