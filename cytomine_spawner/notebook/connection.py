@@ -112,7 +112,7 @@ def token(stack: str | None = None) -> str:
     """A short-lived token of one's own, for the few addresses of Cytomine that take no signature.
 
     Args:
-        stack: the stack's name; without it the one that is connected, else as :func:`connect` finds it.
+        stack: the stack's name; without it as :func:`connect` finds it.
 
     Raises:
         NoStack: there is no such stack that one may use, or it must be said which.
@@ -121,17 +121,9 @@ def token(stack: str | None = None) -> str:
     """
     service = Service.from_environment()
     try:
-        return service.token(stack or _connected() or _choose(service))[0]
+        return service.token(stack or _choose(service))[0]
     except NotNow as error:
         raise StackNotReady(str(error)) from error
-
-
-def _connected() -> str:
-    """The stack that the client is connected to; empty where `connect` did not do it."""
-    try:
-        return str(getattr(Cytomine.get_instance(), "stack", ""))
-    except ConnectionError:
-        return ""
 
 
 # -- keys -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -25,7 +26,7 @@ MEMBERS = 500_000
 UNREADABLE = "The file is no model that this version can read: train anew."
 TREE = "sklearn.tree._tree.Tree"
 # The names of the keys' types, and what a key's text in JSON is then.
-KEYS = {
+KEYS: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
     "float": float,

@@ -269,7 +269,7 @@ def _pipeline(state: dict[str, Any], limit: int) -> Any:
 # -- values -----------------------------------------------------------------------------------------------
 
 
-def _need(good: bool) -> None:
+def _need(good: Any) -> None:
     if not good:
         raise UnsafeModel(FORGED)
 

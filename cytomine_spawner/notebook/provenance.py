@@ -32,7 +32,7 @@ from .reviews import review as review_one
 from .run_code import code_version
 from .run_logs import logged, within
 from .run_records import LIMIT, PREFIX, SUFFIX, BadRecord, bad, is_record, parse
-from .transport import RequestFailed, current
+from .transport import RequestFailed, current, get_json
 from .uploads import UploadIncomplete
 from .uploads import upload as upload_all
 
@@ -179,7 +179,7 @@ class Run:
         strange = 0
         for number in others[:LOOKED_UP]:
             with contextlib.suppress(RequestFailed):  # gone, or not to be seen
-                safe.get_json(f"annotation/{number}.json")
+                get_json(f"annotation/{number}.json")
                 strange += 1
         if strange:
             LOG.warning(
@@ -349,7 +349,7 @@ def table(found: list[Run]) -> pandas.DataFrame:
             while column in taken:
                 column = f"{kind}.{column}"
             of[name] = column
-        taken |= set(of.values())
+            taken.add(column)
     rows = []
     for one in found:
         start, end = pandas.Timestamp(one.start), pandas.Timestamp(one.end) if one.end else pandas.NaT

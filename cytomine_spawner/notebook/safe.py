@@ -7,6 +7,7 @@ gives ``False``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -273,7 +274,8 @@ def download(image: Any, path: str | Path, token: Token | None = None, *, progre
     Args:
         image: the image or its id.
         path: where to write; an existing file is replaced when the new one is whole.
-        token: the token, or a function that gives a fresh one; the hub's service of the stacks is asked if not given.
+        token: the token, or a function that gives a fresh one; if not given, the hub's service is asked for one of the
+            stack that is connected.
         progress: show a progress bar (bytes).
 
     Returns:
@@ -285,7 +287,8 @@ def download(image: Any, path: str | Path, token: Token | None = None, *, progre
     if token is None:
         from .connection import token as from_service
 
-        token = from_service
+        # Of no other stack: a token of one's own would be shown to whose stack this is.
+        token = functools.partial(from_service, getattr(current(), "stack", "") or None)
     place = Path(path)
     partial = place.with_name(place.name + ".part")
     uri = f"imageinstance/{image_id(image)}/download"
