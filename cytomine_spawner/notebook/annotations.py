@@ -9,20 +9,22 @@ image spans 0 to width and 0 to height.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import geopandas
+import numpy as np
 import pandas
 import shapely
 from cytomine.models import ImageInstance, ImageInstanceCollection, Project
+from shapely.geometry.base import BaseGeometry
 
 from .classes import colour
 from .geojson import from_geojson
 from .images import image_id, image_of
 from .origins import COLUMNS, Origin, checked, frame, origin_of, to_cytomine, to_image
+from .plain import dumps, plain
 from .safe import fetch_all, pages, terms
 from .transport import get_json
 from .values import names, whole
@@ -141,7 +143,8 @@ def to_geojson(
     """A GeoJSON FeatureCollection, origin top left.
 
     The features are what QuPath reads: ``properties.classification`` is the first term's name with a colour, that of the
-    column ``term_colour`` or else one of `PALETTE`; all columns are kept as properties.
+    column ``term_colour`` or else one of `PALETTE`; all columns are kept as properties, as JSON can hold them (see
+    `plain`): what is missing, no number or infinite is null.
 
     Args:
         data: for instance from `read_annotations`.
@@ -151,23 +154,25 @@ def to_geojson(
         origin: ``top-left`` or ``bottom-left``; if not given, what the frame says.
 
     Raises:
-        ValueError: it is not known where the coordinates have their origin, or of which image they are.
+        ValueError: it is not known where the coordinates have their origin, or of which image they are; or a coordinate is
+            no finite number.
     """
+    shapes: list[Any] = list(data.geometry)
     if origin_of(data, origin) == "bottom-left":
-        data = data.assign(
-            geometry=[to_image(g, h) for g, h in zip(data.geometry, _heights(data, image), strict=True)]
-        )
+        heights = _heights(data, image)
+        shapes = [g if g is None else to_image(g, h) for g, h in zip(shapes, heights, strict=True)]
+    columns = [
+        (str(k), [plain(v) for v in column]) for k, column in data.drop(columns=data.geometry.name).items()
+    ]
     features = []
-    classes = _classes(data)
-    for (_, row), told in zip(data.iterrows(), classes, strict=True):
-        properties = {k: _plain(v) for k, v in row.items() if k != "geometry"}
+    for row, (shape, told) in enumerate(zip(shapes, _classes(data), strict=True)):
+        properties = {name: column[row] for name, column in columns}
         if told:
             properties["classification"] = told
-        shape = json.loads(shapely.to_geojson(row.geometry))
-        features.append({"type": "Feature", "geometry": shape, "properties": properties})
+        features.append({"type": "Feature", "geometry": _written(shape, row), "properties": properties})
     made = {"type": "FeatureCollection", "features": features}
     if path is not None:
-        Path(path).write_text(json.dumps(made), encoding="utf-8")
+        Path(path).write_text(dumps(made), encoding="utf-8")
     return made
 
 
@@ -203,17 +208,13 @@ def _heights(data: geopandas.GeoDataFrame, image: ImageInstance | int | None) ->
     return [known[n] for n in where]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, pandas.Timestamp):
-        return value.isoformat()
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    # JSON has no word for what is no number.
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _written(shape: BaseGeometry | None, row: int) -> Any:
+    """A geometry in GeoJSON, which has no word for a coordinate that is no number."""
+    if shape is None:
+        return None
+    if not np.isfinite(shapely.get_coordinates(shape, include_z=shape.has_z)).all():
+        raise ValueError(f"Row {row} has a coordinate that is no finite number: GeoJSON cannot hold it.")
+    return json.loads(shapely.to_geojson(shape))
 
 
 def statistics(data: geopandas.GeoDataFrame, image: ImageInstance | int) -> Any:

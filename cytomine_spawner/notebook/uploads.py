@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from .errors import CytomineError, CytomineUnreachable
 from .images import image_of, user_id
 from .origins import Origin, origin_of
+from .run_logs import within
 from .safe import delete_annotation, pages, term_ids
 from .shapes import Item, Stored, prepare
 from .transport import RequestFailed, call, current
@@ -221,7 +222,7 @@ class _Upload:
         chunk = math.ceil(len(todo) / (rounds * self.workers))
         parts = [p for i in self.images for p in _parts([t for t in todo if t.image == i], chunk)]
         with ThreadPoolExecutor(self.workers) as pool:
-            futures = {pool.submit(self._post, part): part for part in parts}
+            futures = {pool.submit(within(self._post), part): part for part in parts}
             try:
                 for future in as_completed(futures):
                     outcome = future.result()
