@@ -104,7 +104,11 @@ c.Authenticator.admin_users = {"root"}
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.services = [{"name": "tester", "api_token": os.environ["TEST_HUB_TOKEN"]}]
 c.JupyterHub.load_roles = [
-    {"name": "tester", "services": ["tester"], "scopes": ["admin:users", "admin:servers", "access:servers"]}
+    {
+        "name": "tester",
+        "services": ["tester"],
+        "scopes": ["admin:users", "admin:servers", "access:servers", "tokens"],
+    }
 ]
 c.JupyterHub.load_groups = {"pathology": {"users": ["pat"]}}
 c.JupyterHub.spawner_class = "cytomine_spawner.CytomineSpawner"
