@@ -267,7 +267,8 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
             style={"color": colour, "weight": 2, "fillOpacity": 0.15},
             hover_style={"weight": 4, "fillOpacity": 0.3},
             point_style={"radius": 5, "color": colour, "fillOpacity": 0.8, "weight": 1},
-            name=f"{name} ({len(features)})",
+            # Leaflet's list of layers takes names as HTML, and anybody in the project can name a term.
+            name=html.escape(f"{name} ({len(features)})"),
         )
         layer.on_click(self._clicked)
         return layer

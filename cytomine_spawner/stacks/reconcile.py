@@ -115,7 +115,7 @@ class Reconciler:
         except KubeError as error:
             if error.status in (0, 401, 429) or error.status >= 500:
                 raise
-            status, again = self._unapplied(stack, memory, error)
+            status, again = await self._unapplied(stack, memory, error)
         await self._write(stack, memory, status)
         return again
 
@@ -323,10 +323,17 @@ class Reconciler:
             stack, stack.status, phase=Phase.FAILED, message=text, reason=reason, ready=None, slowest=None
         )
 
-    def _unapplied(self, stack: Stack, memory: _Memory, error: KubeError) -> tuple[StackStatus, datetime]:
+    async def _unapplied(
+        self, stack: Stack, memory: _Memory, error: KubeError
+    ) -> tuple[StackStatus, datetime]:
         full = "exceeded quota" in error.message
         reason = Reason.QUOTA if full else Reason.APPLY
-        text = f"The cluster refuses a part of the stack: {error.message.rstrip('.')}. An administrator must look at it."
+        try:
+            # It repeats what it refuses, which may be a password.
+            said = (await self._words.of(stack, error.message))(error.message).rstrip(".")
+        except KubeError:
+            said = f"{error.reason}; its words are not shown, for the stack's Secrets cannot be read to take them out"
+        text = f"The cluster refuses a part of the stack: {said}. An administrator must look at it."
         seconds = RETRY_SECONDS[min(memory.failures, len(RETRY_SECONDS) - 1)]
         memory.failures += 1
         return self._refused(stack, reason, text), self._now() + timedelta(seconds=seconds)

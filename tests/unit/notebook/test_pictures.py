@@ -138,6 +138,21 @@ def test_annotations_lie_where_cytomine_has_them_in_layers_by_term(image: Any) -
     assert {v.name for v in shown.map.layers if "(" in v.name} == {"stroma (1)"}
 
 
+def test_what_others_named_is_no_html_in_the_page(image: Any) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    data = frame(SHAPES)
+    data["term_name"], data["user_name"] = [[evil]] * len(data), evil
+    shown = Viewer(image, data)
+    # Leaflet puts the layers' names into its list of them as HTML.
+    assert not [v.name for v in shown.map.layers if "<" in v.name]
+    (layer,) = (v for v in shown.map.layers if "(" in v.name)
+    shown._clicked(feature=layer.data["features"][0])
+    assert "<" not in shown.status.value
+    assert "&lt;img" in shown.status.value
+    image.instanceFilename = evil
+    assert "<" not in Viewer(image).status.value
+
+
 def test_too_many_annotations_are_told(image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer, "SHOWN", 3)
     shown = Viewer(image, frame(SHAPES))
