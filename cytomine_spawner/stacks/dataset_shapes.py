@@ -10,7 +10,9 @@ from typing import Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-# What Cytomine stores; a collection and several lines in one are stored part by part.
+# No image is so large, and what is computed so far out is not exact.
+_FARTHEST = 1e9
+# A collection and several lines in one are stored part by part, for Cytomine takes neither.
 _COLLECTIONS = ("GeometryCollection", "MultiLineString")
 
 
@@ -155,6 +157,8 @@ def _plane(value: Any, depth: int) -> Any:
         x = y = math.inf
     if not (math.isfinite(x) and math.isfinite(y)):
         raise Unfit("its coordinates are no finite numbers")
+    if max(abs(x), abs(y)) > _FARTHEST:
+        raise Unfit("its coordinates lie beyond any image")
     return (x, y)
 
 

@@ -515,6 +515,22 @@ def test_a_long_address_costs_no_more_than_its_length(door, sign):
     assert counts[1] < 10 * max(counts[0], 2)
 
 
+@BOTH
+def test_the_places_of_a_users_annotations_arrive_unread_and_nothing_beside_them_does(door, side):
+    # Long lists without a user in them: the import of datasets reads them.
+    user = {"privateKey": "secret", "publicKey": "p"}
+    door.servers["core"].reply = say(user)
+    place = "/api/user/35/imageinstance/7/annotationposition"
+    assert getattr(door, side)(f"{place}.json?key=a&max=0").json == user
+    for path in (
+        f"{place}.xml",
+        f"{place}.json/",
+        f"/api/x{place[4:]}.json",
+        f"{place.replace('35', 'a')}.json",
+    ):
+        assert "secret" not in getattr(door, side)(path).text, path
+
+
 def test_answers_cannot_hide_keys_by_compression(door):
     for side in (door.public, door.internal):
         got = side("/api/user/5.json", Accept_Encoding="gzip").json["headers"]
