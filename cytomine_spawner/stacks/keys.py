@@ -205,6 +205,7 @@ class Connections:
         async with self._lock(stack, user):
             try:
                 name = _secret(stack, user)
+                await self._take_over(stack, user)
                 # The way first: it does not need core to be ended.
                 await self._kube.delete("NetworkPolicy", name)
                 if not serves(stack):
@@ -246,6 +247,9 @@ class Connections:
             user = (meta.get("annotations") or {}).get(ANNOTATION_USER, "")
             if not user or user == stack.spec.owner or owner_uid(item) != stack.uid:
                 continue
+            if meta["name"] != _secret(stack, user):
+                async with self._lock(stack, user):
+                    await self._take_over(stack, user)
             if await self._hub.role(stack, user, fresh=True) is None:
                 if item.get("data") and (serves(stack) or len(item["data"]) > 1):
                     await self.withdraw(stack, user)
@@ -289,7 +293,30 @@ class Connections:
         return connection
 
     async def _kept(self, stack: Stack, user: str) -> Connection | None:
-        return credentials.read(await self._kube.get("Secret", _secret(stack, user)), stack, user)
+        item = await self._kube.get("Secret", _secret(stack, user))
+        if item is None and await self._take_over(stack, user):
+            item = await self._kube.get("Secret", _secret(stack, user))
+        return credentials.read(item, stack, user)
+
+    async def _take_over(self, stack: Stack, user: str) -> bool:
+        """Give a member's Secret and way that an earlier version made their present name; whether there was such a Secret.
+
+        The new ones come first, so that a process that ends in between leaves the keys in one of the two places.
+        """
+        if user == stack.spec.owner:
+            return False
+        old, name = model.former_connection_name(stack.name, user), _secret(stack, user)
+        item = await self._kube.get("Secret", old)
+        if item is None or not credentials.is_of(item, stack, user):
+            return False  # none, or another stack's object of the same name
+        if await self._kube.get("Secret", name) is None:
+            await self._kube.apply(credentials.renamed(item, name))
+        way = await self._kube.get("NetworkPolicy", old)
+        if way and credentials.is_of(way, stack, user):
+            await self._open_way(stack, user)
+            await self._kube.delete("NetworkPolicy", old)
+        await self._kube.delete("Secret", old)
+        return True
 
     async def _new_keys(self, stack: Stack, user: str, role: Role) -> tuple[str, str]:
         return await self._core.new_keys(self._address(stack), await self._mint(stack, user, role))
