@@ -15,6 +15,7 @@ from .identity import Identity
 from .keys import Connections
 from .kube import Kube
 from .kubestore import KubeStore
+from .lifecycle import Limits
 from .members import Hub
 from .projects import Projects
 from .settings import StackSettings
@@ -45,6 +46,7 @@ class Front:
         changed: Callable[[str], None],
     ) -> None:
         self._store, self._ready = store, ready
+        self._limits = Limits.of(settings)
         self._hub_auth = auth.login(parent=parent, api_token=token)
         self._hub = Hub(self._hub_auth.api_url, lambda: token)
         self.activity = Activity(store, kube, self._hub)
@@ -77,6 +79,7 @@ class Front:
             connections=self.connections,
             projects=self.projects,
             ready=self._ready,
+            limits=self._limits,
             extra=self.identity.handlers(),
         )
         return tornado.web.Application(site.handlers, **site.settings)

@@ -13,8 +13,9 @@ from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from . import api, memberapi, memberpages, pages
-from .auth import Handler, Site, cookie_secret, https, login, security_headers
+from .auth import Handler, Site, cookie_secret, https, log_request, login, security_headers, summary
 from .keys import Connections
+from .lifecycle import Limits
 from .members import Hub
 from .projects import Projects
 from .store import StackStore
@@ -36,6 +37,14 @@ class Callback(pages.Page, HubOAuthCallbackHandler):  # type: ignore[misc]
         await super().prepare()
         with suppress(HTTPError):
             self.current_user = await self._ask_hub()
+
+    async def get(self) -> None:
+        """Log in, and note that this login has the scopes that the service asks for today."""
+        secure = {"secure": True} if https() else {}
+        self.set_cookie(
+            pages.RENEWED, "1", path=self.site.prefix, expires_days=1, httponly=True, samesite="Lax", **secure
+        )
+        await super().get()
 
 
 class Health(Handler):
@@ -70,6 +79,9 @@ class Static(StaticFileHandler):
         for name, value in self.settings["security_headers"].items():
             self.set_header(name, value)
 
+    def _request_summary(self) -> str:
+        return summary(self)
+
 
 @dataclass(frozen=True)
 class Mounted:
@@ -94,6 +106,7 @@ def mount(
     connections: Connections | None = None,
     projects: Projects | None = None,
     ready: Callable[[], str] = lambda: "",
+    limits: Limits = Limits(),
     extra: Sequence[tuple[str, type[RequestHandler], dict[str, Any]]] = (),
 ) -> Mounted:
     """The page and the REST API over a store.
@@ -105,6 +118,7 @@ def mount(
         connections: gives out the keys of Cytomine; without it nobody gets any.
         projects: keeps the members in their projects; without it nobody is brought into any.
         ready: says in one sentence why the service is not ready; nothing when it is.
+        limits: how long stacks may run.
         extra: further addresses, as patterns relative to the prefix, which take what is left to the end.
     """
     hub_auth = hub_auth or login()
@@ -118,7 +132,7 @@ def mount(
     )
     templates.filters.update(pages.FILTERS)
     hub = hub or Hub(hub_auth.api_url, lambda: hub_auth.api_token)
-    site = Site(store, hub_auth, prefix, templates, hub, connections, projects, ready)
+    site = Site(store, hub_auth, prefix, templates, hub, connections, projects, ready, limits=limits)
     addresses: list[tuple[str, type[RequestHandler]]] = [
         (r"", pages.Home),
         (r"updates", pages.Updates),
@@ -158,6 +172,7 @@ def mount(
         ],
         settings={
             "cookie_secret": cookie_secret(hub_auth),
+            "log_function": log_request,
             "security_headers": security_headers(hub_auth.hub_host),
             "static_path": str(HERE / "static"),
             "static_url_prefix": prefix + "static/",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +9,13 @@ from jupyterhub.services.auth import UserNotAllowed
 from tornado.httputil import HTTPServerRequest
 
 from .. import auth
-from ..auth import Refusal, Site, not_synced, refusal
+from ..auth import Refusal, Site, not_synced
 from ..kube import KubeError
 from ..model import Stack
 from ..pages import Page
+from ..rights import Person
 from .people import HubSilent
 from .provider import BadRequest, Provider
-
-log = logging.getLogger(__name__)
 
 
 class Common:
@@ -33,16 +31,6 @@ class Common:
         """Take over what all share."""
         super().initialize(site)  # type: ignore[misc]
         self.provider, self.ready = shared["provider"], shared["ready"]
-
-    def _request_summary(self) -> str:
-        # tornado's log would have the query, too: it may hold a token.
-        request = self.request
-        return f"{request.method} {request.path} ({request.remote_ip})"
-
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log what is our own mistake, without the request: it holds codes and tokens."""
-        if refusal(value).status_code >= 500 and not isinstance(value, Refusal):
-            log.error("Uncaught exception: %s", self._request_summary(), exc_info=(typ, value, tb))
 
     def the_stack(self, name: str) -> Stack:
         """The stack of this name, for whoever asks: what is told of it here is no secret."""
@@ -99,7 +87,7 @@ class _Browser(Common, Page):
             raise _Silently("temporarily_unavailable", auth.HUB_SILENT, 503) from error
         if fresh:
             self._hub_auth_user_cache = self.current_user = fresh
-            self.person = auth.Person.from_model(fresh)
+            self.person = Person.from_model(fresh)
         return fresh
 
 
