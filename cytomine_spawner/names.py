@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 # They look like nothing, and are letters to Unicode.
 _BLANK = dict.fromkeys((0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0), " ")
 

@@ -282,7 +282,6 @@ class Logs(Stream, ApiHandler):
             await asyncio.gather(left, coming, return_exceptions=True)
             await lines.aclose()  # type: ignore[attr-defined]
 
-
     def reads(self, name: str) -> bool:
         """Whether the person may still read the logs of the stack of this name."""
         stack = self.site.store.view.get(name)

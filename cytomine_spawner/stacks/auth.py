@@ -22,7 +22,7 @@ from tornado.log import access_log
 from tornado.web import HTTPError, RequestHandler
 
 from . import notices
-from .lifecycle import Limits
+from .lifecycle import NO_LIMITS, Limits
 from .members import Hub, Server
 from .model import Stack
 from .notices import Notice
@@ -104,7 +104,7 @@ class Site:
     projects: Projects | None = None
     ready: Callable[[], str] = field(default=lambda: "")
     seats: Seats = field(default_factory=lambda: Seats(SEATS))
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
 
     @property
     def hub_url(self) -> str:
@@ -285,7 +285,7 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         except (HTTPError, asyncio.TimeoutError) as error:
             if isinstance(error, HTTPError) and error.status_code < 500:
                 raise
-            self._cached_hub_user = None
+            self._cached_hub_user: Any = None
             raise Refusal(503, HUB_SILENT) from error
 
     def _check_origin(self) -> None:
@@ -333,9 +333,7 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         if not may(self.person, found, action):
             raise Refusal(403, why_not(self.person, found, action))
         if action is not Action.SEE and not by_role(self.person, found, action):
-            notices.log(
-                self.person.name, action.value, found, f"{self.request.method} {self.request.path}"
-            )
+            notices.log(self.person.name, action.value, found, f"{self.request.method} {self.request.path}")
         return found
 
     def notice(self, stack: Stack, action: Action, what: str) -> Notice | None:

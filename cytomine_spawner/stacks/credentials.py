@@ -137,7 +137,9 @@ def secret(stack: Stack, name: str, user: str, run: str, connection: Connection 
 def renamed(item: dict[str, Any], name: str) -> dict[str, Any]:
     """The Secret of a person's connection under another name."""
     meta = item["metadata"]
-    kept = {key: meta[key] for key in ("namespace", "labels", "annotations", "ownerReferences") if key in meta}
+    kept = {
+        key: meta[key] for key in ("namespace", "labels", "annotations", "ownerReferences") if key in meta
+    }
     return {
         "apiVersion": "v1",
         "kind": "Secret",

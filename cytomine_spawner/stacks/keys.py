@@ -11,7 +11,9 @@ A person's Secret has the keys ``host``, ``public-key``, ``private-key`` and ``u
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -218,6 +220,25 @@ class Connections:
         self._holders.get(stack.uid, set()).discard(user)
         log.info("The keys of a former member of the stack %s are withdrawn", stack.name)
 
+    async def user_of(self, stack: Stack, public_key: str) -> str | None:
+        """Whose a public key is that notebooks sign with; None if it is nobody's, or not any more.
+
+        Raises:
+            Unavailable: if the API server does not answer.
+        """
+        try:
+            items = await self._secrets(stack)
+        except KubeError as error:
+            raise Unavailable(_sentence(error)) from error
+        for item in items:
+            notes = item["metadata"].get("annotations") or {}
+            kept = (item.get("data") or {}).get("public-key", "")
+            if owner_uid(item) == stack.uid and secrets.compare_digest(
+                base64.b64decode(kept), public_key.encode()
+            ):
+                return notes.get(ANNOTATION_USER) or None
+        return None
+
     async def token(self, stack: Stack, user: str, role: Role) -> tuple[str, int]:
         """A short-lived token for core, for the few of its addresses that take no signature.
 
@@ -238,11 +259,7 @@ class Connections:
 
     async def _sweep(self, stack: Stack) -> None:
         """Renew the keys of members for this start of the stack, and withdraw those of former members."""
-        items, _ = await self._kube.list(
-            "Secret",
-            labels=f"app.kubernetes.io/managed-by={MANAGED_BY},app.kubernetes.io/instance={stack.name}",
-        )
-        for item in items:
+        for item in await self._secrets(stack):
             meta = item["metadata"]
             user = (meta.get("annotations") or {}).get(ANNOTATION_USER, "")
             if not user or user == stack.spec.owner or owner_uid(item) != stack.uid:
@@ -257,6 +274,13 @@ class Connections:
                 self._hold(stack, user)
                 if serves(stack) and meta["annotations"].get(ANNOTATION_RUN) != run_of(stack):
                     await self.provide(stack, user)
+
+    async def _secrets(self, stack: Stack) -> list[dict[str, Any]]:
+        items, _ = await self._kube.list(
+            "Secret",
+            labels=f"app.kubernetes.io/managed-by={MANAGED_BY},app.kubernetes.io/instance={stack.name}",
+        )
+        return items
 
     def _hold(self, stack: Stack, user: str) -> None:
         self._holders.setdefault(stack.uid, set()).add(user)

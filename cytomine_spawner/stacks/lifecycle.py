@@ -47,6 +47,10 @@ class Limits:
         return min(wanted, self.idle) if wanted else self.idle
 
 
+# Where administrators have set none.
+NO_LIMITS = Limits()
+
+
 def length(seconds: int) -> str:
     """A length of time as people say it, exactly: ``8 hours``, ``90 minutes``, ``45 seconds``."""
     for unit, long in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
@@ -119,7 +123,9 @@ def sentence(stack: Stack, settings: StackSettings, ends: datetime | None) -> st
     return " ".join(said)
 
 
-def limited(stack: Stack, settings: StackSettings, ends: datetime | None, time: datetime) -> tuple[Condition, ...]:
+def limited(
+    stack: Stack, settings: StackSettings, ends: datetime | None, time: datetime
+) -> tuple[Condition, ...]:
     """The condition that tells the owner of the limits, where they change anything; see :func:`sentence`.
 
     Args:

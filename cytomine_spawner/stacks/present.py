@@ -127,7 +127,9 @@ class StackView(_View):
     state: str = Field(description="The phase in words.")
     message: str = Field(description="One sentence: what the stack does or why it failed.")
     reason: str | None = Field(description="The cause of a failure in one word, for programs.")
-    limits: str = Field(description="What the administrator's limits mean for it, in sentences; mostly empty.")
+    limits: str = Field(
+        description="What the administrator's limits mean for it, in sentences; mostly empty."
+    )
     note: str = Field(description="What was asked for and is not acted on yet; mostly empty.")
     ready: str | None = Field(description="Components that serve, of all that should, such as 5/7.")
     slowest: str | None
@@ -209,7 +211,8 @@ def view(stack: Stack, person: Person) -> StackView:
         owner=spec.owner,
         server_name=spec.server_name,
         display_name=plain(spec.display_name),
-        title=plain(spec.display_name) or (f"Cytomine of {spec.server_name}" if spec.server_name else "Cytomine"),
+        title=plain(spec.display_name)
+        or (f"Cytomine of {spec.server_name}" if spec.server_name else "Cytomine"),
         size=spec.size,
         extras=[c.value for c in spec.components],
         desired_state=spec.desired_state,

@@ -272,9 +272,7 @@ class Reconciler:
         self._tell(stack, "Normal", why, words)
         # First the reason, then the deed: a restart between the two must not lose it.
         await self._kube.patch(model.KIND, stack.name, {"status": {"hibernatedBy": why}}, "status")
-        await self._kube.patch(
-            model.KIND, stack.name, {"spec": {"desiredState": Desired.HIBERNATED.value}}
-        )
+        await self._kube.patch(model.KIND, stack.name, {"spec": {"desiredState": Desired.HIBERNATED.value}})
         return why
 
     async def _notebook_runs(self, stack: Stack) -> bool:

@@ -15,7 +15,7 @@ from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 from . import api, memberapi, memberpages, pages
 from .auth import Handler, Site, cookie_secret, https, log_request, login, security_headers, summary
 from .keys import Connections
-from .lifecycle import Limits
+from .lifecycle import NO_LIMITS, Limits
 from .members import Hub
 from .projects import Projects
 from .store import StackStore
@@ -40,11 +40,18 @@ class Callback(pages.Page, HubOAuthCallbackHandler):  # type: ignore[misc]
 
     async def get(self) -> None:
         """Log in, and note that this login has the scopes that the service asks for today."""
-        secure = {"secure": True} if https() else {}
         self.set_cookie(
-            pages.RENEWED, "1", path=self.site.prefix, expires_days=1, httponly=True, samesite="Lax", **secure
+            pages.RENEWED,
+            "1",
+            path=self.site.prefix,
+            expires_days=1,
+            httponly=True,
+            samesite="Lax",
+            secure=https(),
         )
-        await super().get()
+        went = super().get()
+        if went is not None:
+            await went
 
 
 class Health(Handler):
@@ -106,7 +113,7 @@ def mount(
     connections: Connections | None = None,
     projects: Projects | None = None,
     ready: Callable[[], str] = lambda: "",
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
     extra: Sequence[tuple[str, type[RequestHandler], dict[str, Any]]] = (),
 ) -> Mounted:
     """The page and the REST API over a store.

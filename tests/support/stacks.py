@@ -21,7 +21,7 @@ import tornado.web
 
 from cytomine_spawner.stacks import notices, web
 from cytomine_spawner.stacks.auth import login
-from cytomine_spawner.stacks.lifecycle import Limits
+from cytomine_spawner.stacks.lifecycle import NO_LIMITS, Limits
 from cytomine_spawner.stacks.members import Hub
 from cytomine_spawner.stacks.model import (
     ComponentStatus,
@@ -350,7 +350,7 @@ def serving(
     connections: Callable[[FakeStore, Hub], Any] | None = None,
     identity: Callable[..., Any] | None = None,
     projects: Any = None,
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
     **real_hub: Any,
 ) -> Iterator[Service]:
     """The site and its hub in a thread of their own; with settings of HubOAuth for a real hub.

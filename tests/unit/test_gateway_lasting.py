@@ -17,12 +17,21 @@ from tests.support.gateway_login import MISSING, REASON
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 SECONDS = 30
+OPEN: list[socket.socket] = []
 
 
 def token(**claims: str) -> str:
     """A token as the session's is, but for the signature."""
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     return f"eyJhbGciOiJSUzI1NiJ9.{payload}.c2ln"
+
+
+@pytest.fixture(autouse=True)
+def sockets() -> Iterator[None]:
+    """Close what a test left open."""
+    yield
+    while OPEN:
+        OPEN.pop().close()
 
 
 @pytest.fixture
@@ -49,8 +58,20 @@ def opened(door: Door, port: int = 8080) -> socket.socket:
     """A WebSocket that carries both ways."""
     own = {"Cookie": SESSION, "Origin": URL} if port == 8080 else {"Authorization": SIGNED}
     status, sock = websocket(door.ports[port], "/ws/user-position/1", **own)
+    OPEN.append(sock)
     assert status == 101
     carries(sock)
+    return sock
+
+
+def uploading(door: Door) -> socket.socket:
+    """An upload of nine bytes of which four were sent."""
+    sock = socket.create_connection(("127.0.0.1", door.ports[8080]), 10)
+    OPEN.append(sock)
+    head = (
+        f"POST /upload HTTP/1.1\r\nHost: h\r\nCookie: {SESSION}\r\nOrigin: {URL}\r\nContent-Length: 9\r\n\r\n"
+    )
+    sock.sendall(head.encode() + b"half")
     return sock
 
 
@@ -77,9 +98,7 @@ def test_a_websocket_an_upload_and_a_download_are_known_for_as_long_as_they_last
     assert lasting(door) == []
     sock = opened(door)
     assert lasting(door) == [MIA]
-    upload = socket.create_connection(("127.0.0.1", door.ports[8080]), 10)
-    head = f"POST /upload HTTP/1.1\r\nHost: h\r\nCookie: {SESSION}\r\nOrigin: {URL}\r\nContent-Length: 9\r\n\r\n"
-    upload.sendall(head.encode() + b"half")
+    upload = uploading(door)
     until(lambda: lasting(door) == [MIA, MIA])
     upload.sendall(b"whole")
     until(lambda: lasting(door) == [MIA])
@@ -110,16 +129,18 @@ def test_what_lasts_is_known_only_to_the_stack_service(door: Door) -> None:
     for port in (8080, 8081):
         answer = door.ask(port, "/lasting", Cookie=SESSION, Authorization=SIGNED)
         assert "sid" not in answer.text
-        assert [who for who, _ in door.reached()] == ["web-ui"] * len(door.reached()), "an address of the web interface"
+        assert [who for who, _ in door.reached()] == ["web-ui"] * len(door.reached()), (
+            "an address of the web interface"
+        )
     assert door.ask(8082, "/lasting/end").status == 405
 
 
 @pytest.mark.parametrize("port", [8080, 8081])
-def test_what_lasts_ends_when_the_stack_service_says_so_and_the_gateway_goes_on(door: Door, port: int) -> None:
+def test_what_lasts_ends_when_the_stack_service_says_so_and_the_gateway_goes_on(
+    door: Door, port: int
+) -> None:
     sock = opened(door, port)
-    upload = socket.create_connection(("127.0.0.1", door.ports[8080]), 10)
-    head = f"POST /upload HTTP/1.1\r\nHost: h\r\nCookie: {SESSION}\r\nOrigin: {URL}\r\nContent-Length: 9\r\n\r\n"
-    upload.sendall(head.encode() + b"half")
+    upload = uploading(door)
     until(lambda: len(lasting(door)) == 2)
     assert door.ask(8082, "/lasting/end", "POST", "").status == 202
     assert ended(sock)

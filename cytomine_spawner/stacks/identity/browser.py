@@ -16,6 +16,7 @@ from ..pages import Page
 from ..rights import Person
 from .people import HubSilent
 from .provider import BadRequest, Provider
+from .strange import nobodys
 
 
 class Common:
@@ -33,16 +34,18 @@ class Common:
         self.provider, self.ready = shared["provider"], shared["ready"]
 
     def the_stack(self, name: str) -> Stack:
-        """The stack of this name, for whoever asks: what is told of it here is no secret."""
+        """The stack of this name, for whoever asks; one that stands in for it where there is none.
+
+        Raises:
+            Refusal: 503 while the service does not know.
+        """
         if trouble := self.ready():
             raise Refusal(503, trouble)
         view = self.site.store.view
         if not view.synced:
             raise Refusal(503, not_synced())
         found = view.get(name)
-        if found is None or found.deleting:
-            raise Refusal(404, f"There is no stack called {name}.")
-        return found
+        return nobodys(name) if found is None or found.deleting else found
 
 
 class _Silently(Exception):
@@ -125,8 +128,8 @@ class Login(_Browser):
             if person is None:
                 raise _Silently(
                     "access_denied",
-                    f"This Cytomine belongs to somebody else, and {model['name']} is not among its members. "
-                    "Its owner can let you in: ask them to add you on their page of stacks.",
+                    f"There is no such Cytomine any more, or it belongs to somebody else and {model['name']} is not among "
+                    "its members. Its owner can let you in: ask them to add you on their page of stacks.",
                     403,
                 )
             self._go(await self.provider.authorize(stack, asked, person, self.hub_auth.get_token(self)))
