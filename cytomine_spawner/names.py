@@ -15,6 +15,20 @@ _MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe
 _PILED = re.compile(f"({_MARK}{{3}}){_MARK}+")
 
 
+def is_plain(text: str) -> bool:
+    """Whether all of a name's signs can be seen; see :func:`plain`."""
+    return text.isprintable() and not any(ord(sign) in _EMPTY for sign in text)
+
+
+def plain(text: str) -> str:
+    """A name as it can be shown: one line, without signs that are not seen or that turn the rest around.
+
+    Those are control signs, marks of direction, and signs without width: with them one name looks like another, or moves
+    what stands beside it.
+    """
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text.translate(_EMPTY)).split())
+
+
 def readable(value: object, longest: int = LONGEST) -> str:
     """A text that somebody chose, fit to be shown to others: one line, and in the order in which it was written.
 
@@ -26,9 +40,7 @@ def readable(value: object, longest: int = LONGEST) -> str:
     """
     if not isinstance(value, str):
         return ""
-    text = unicodedata.normalize("NFC", value[: 20 * longest]).translate(_EMPTY)
-    text = _PILED.sub(r"\1", text)
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:longest]
+    return plain(_PILED.sub(r"\1", unicodedata.normalize("NFC", value[: 20 * longest])))[:longest]
 
 
 def display_name(auth_state: dict[str, Any] | None) -> str:

@@ -14,15 +14,17 @@ from pydantic.alias_generators import to_camel
 from tornado.iostream import StreamClosedError
 
 from . import operations
-from .auth import Action, Handler, Person, Refusal, not_synced, refusal
+from .auth import Handler, Refusal, not_synced, refusal
 from .events import HEARTBEAT_SECONDS, Stream
 from .model import Stack
 from .openapi import document
 from .operations import StackPatch
 from .present import view
+from .rights import Action, Person, may
 from .store import LogQuery, LogSource, NotFound, StoreError
 
 BODY_BYTES = 64 * 1024
+NO_LONGER = "You are logged out, or may not read this log any more. Reload the page to log in again."
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -83,7 +85,7 @@ class ApiHandler(Handler):
         Raises:
             Refusal: 400 with the name of the parameter at fault.
         """
-        # The token in the address is the hub's own way in, where an administrator allows it.
+        # The hub's own way in, where an administrator allows it; refused otherwise, but by what it does and not by its name.
         names = [name for name in self.request.query_arguments if name not in ("token", "_xsrf")]
         return validated(model, {name: self.get_query_argument(name) for name in names})
 
@@ -189,8 +191,16 @@ class One(ApiHandler):
     async def patch(self, name: str) -> None:
         """Change some fields."""
         self.query(NoQuery)
-        stack = self.stack(name, Action.EDIT)
-        self.answer(self.show(await operations.edit(self.site.store, stack.name, self.body(StackPatch))))
+        self.stack(name)  # who may not see it is not told either what is wrong with the request
+        patch = self.body(StackPatch)
+        action = operations.action(patch)
+        stack = self.stack(name, action)
+        if "idle_timeout" in patch.model_fields_set and (
+            sentence := self.site.limits.refusal(patch.idle_timeout)
+        ):
+            raise Refusal(400, sentence, "idleTimeout")
+        notice = self.notice(stack, action, operations.WORDS[action])
+        self.answer(self.show(await operations.edit(self.site.store, stack.name, patch, notice)))
 
     async def delete(self, name: str) -> None:
         """Delete the stack; again is no error while it goes."""
@@ -207,7 +217,8 @@ class Retry(ApiHandler):
         """Start what failed anew."""
         self.query(NoQuery)
         stack = self.stack(name, Action.RETRY)
-        self.answer(self.show(await operations.retry(self.site.store, stack.name)), 202)
+        notice = self.notice(stack, Action.RETRY, operations.WORDS[Action.RETRY])
+        self.answer(self.show(await operations.retry(self.site.store, stack.name, notice)), 202)
 
 
 class Events(Stream, ApiHandler):
@@ -234,20 +245,24 @@ class Logs(Stream, ApiHandler):
         lines = self.site.store.logs(LogQuery(source, query.tail, query.follow, query.previous))
         if query.follow:
             with self.site.seats.take("logs", self.person.name):
-                await self.relay(lines)
+                await self.relay(lines, stack.name)
             return
         text = [line async for line in lines]
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish("".join(f"{line}\n" for line in text))
 
-    async def relay(self, lines: AsyncIterator[str]) -> None:
-        """Send lines as events until the log ends or the listener goes."""
+    async def relay(self, lines: AsyncIterator[str], name: str) -> None:
+        """Send lines as events until the log ends, the listener goes, or may no longer read it."""
         self.begin()
         left = asyncio.ensure_future(self.left.wait())
         coming = asyncio.ensure_future(anext(lines, None))
         try:
             while not left.done():
                 await asyncio.wait({left, coming}, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
+                # Before what came is sent.
+                if not await self.stands() or not self.reads(name):
+                    await self.send("fault", {"message": NO_LONGER})
+                    break
                 if not coming.done():
                     await self.beat()
                 elif (line := coming.result()) is None:
@@ -266,6 +281,11 @@ class Logs(Stream, ApiHandler):
             coming.cancel()
             await asyncio.gather(left, coming, return_exceptions=True)
             await lines.aclose()  # type: ignore[attr-defined]
+
+    def reads(self, name: str) -> bool:
+        """Whether the person may still read the logs of the stack of this name."""
+        stack = self.site.store.view.get(name)
+        return stack is not None and may(self.person, stack, Action.LOGS)
 
 
 def pick(sources: list[LogSource], query: LogsQuery, component: str) -> LogSource:

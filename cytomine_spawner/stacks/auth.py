@@ -1,4 +1,4 @@
-"""Who asks, what they may do, and the manners of every handler: login by the hub, XSRF, security headers."""
+"""Who asks, and the manners of every handler: login by the hub, XSRF, security headers. :mod:`.rights` says who may."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import Enum
+from datetime import datetime, timezone
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import jinja2
 from jupyterhub.services.auth import HubOAuth, HubOAuthenticated, UserNotAllowed
+from tornado.log import access_log
 from tornado.web import HTTPError, RequestHandler
 
-from . import members
-from .members import Hub, Role, Server
+from . import notices
+from .lifecycle import NO_LIMITS, Limits
+from .members import Hub, Server
 from .model import Stack
+from .notices import Notice
+from .rights import Action, Person, by_role, may, why_not
 from .store import Conflict, Denied, Invalid, NotFound, StackStore, StoreError, Unavailable
 
 if TYPE_CHECKING:
@@ -34,86 +38,9 @@ log = logging.getLogger(__name__)
 HUB_SECONDS = 10
 # How long the hub's word on a token is believed: bounds how long a revoked one still works.
 CACHE_SECONDS = 60
-ADMIN_SCOPE = "custom:cytomine-stacks:admin"
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 HUB_SILENT = "The hub does not answer, so the service cannot tell who you are. Try again in a minute."
-
-
-class Action(str, Enum):
-    """What one may want to do with a stack."""
-
-    SEE = "see"
-    OPEN = "open"
-    RESUME = "resume"
-    HIBERNATE = "hibernate"
-    RETRY = "retry"
-    EDIT = "edit"
-    LOGS = "read the logs of"
-    DELETE = "delete"
-    CONNECT = "connect to"
-    MEMBERS = "change the members of"
-    PROJECTS = "list the projects of"
-    LEAVE = "leave"
-
-
-# What those may do whom the owner let in, but for leaving: that takes an invitation of one's own.
-MEMBERS_MAY = (Action.SEE, Action.OPEN, Action.CONNECT)
-# What an administrator may not do: the stack itself knows only its own people.
-ADMINS_MAY_NOT = (Action.OPEN, Action.CONNECT, Action.LEAVE, Action.PROJECTS)
-
-
-@dataclass(frozen=True)
-class Person:
-    """A user or a service of the hub, as the hub tells.
-
-    Attributes:
-        name: the hub's name of the user or the service.
-        kind: ``user`` or ``service``; a service never owns a stack, whatever its name.
-        admin: whether all stacks are theirs to manage.
-        groups: the hub's groups of a user.
-        shared: the servers of others that are shared with a user.
-    """
-
-    name: str
-    kind: str = "user"
-    admin: bool = False
-    groups: frozenset[str] = frozenset()
-    shared: frozenset[Server] = frozenset()
-
-    @classmethod
-    def from_model(cls, model: Mapping[str, Any], shared: frozenset[Server] = frozenset()) -> Person:
-        """Read the hub's answer to "whose token is this?", with what is shared with them."""
-        return cls(
-            name=model["name"],
-            kind=model.get("kind", "user"),
-            admin=bool(model.get("admin")) or ADMIN_SCOPE in model.get("scopes", ()),
-            groups=frozenset(model.get("groups", ())),
-            shared=shared,
-        )
-
-    def role(self, stack: Stack) -> Role | None:
-        """Why this user may use a stack; None for others, and for all services."""
-        if self.kind != "user":
-            return None
-        return members.role(stack, self.name, self.groups, self.shared)
-
-    def owns(self, stack: Stack) -> bool:
-        """Whether the stack is this user's own."""
-        return self.kind == "user" and self.name == stack.spec.owner
-
-
-def may(person: Person, stack: Stack, action: Action) -> bool:
-    """Whether a person may do something with a stack: the one place that decides.
-
-    Owners may do all. Members may see and use it. Administrators may do all but use it.
-    """
-    role = person.role(stack)
-    if role is Role.OWNER:
-        return action is not Action.LEAVE
-    if role is not None and (action in MEMBERS_MAY or (action is Action.LEAVE and role is Role.USER)):
-        return True
-    return person.admin and action not in ADMINS_MAY_NOT
 
 
 class Seats:
@@ -165,6 +92,7 @@ class Site:
         projects: keeps the members in their projects; None where the service has no identity.
         ready: says in one sentence why the service is not ready; nothing when it is.
         seats: counts open streams.
+        limits: how long stacks may run.
     """
 
     store: StackStore
@@ -176,6 +104,7 @@ class Site:
     projects: Projects | None = None
     ready: Callable[[], str] = field(default=lambda: "")
     seats: Seats = field(default_factory=lambda: Seats(SEATS))
+    limits: Limits = NO_LIMITS
 
     @property
     def hub_url(self) -> str:
@@ -294,6 +223,9 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         if self.public:
             return
         model = await self._ask_hub()
+        if model is None and not self._has_session():
+            self.not_logged_in()
+            return
         if self.request.method not in SAFE and not getattr(self, "_token_authenticated", False):
             self._check_origin()
             try:
@@ -302,9 +234,17 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
                 raise Refusal(
                     403, "This form is too old or not from this page. Go back, reload and try again."
                 ) from error
-        if model is None:
+        if model is None or self.outdated(model):
             self.not_logged_in()
             return
+        await self.let_in(model)
+
+    async def let_in(self, model: Any) -> None:
+        """Note whom the hub named.
+
+        Raises:
+            Refusal: if they may not use the service.
+        """
         try:
             model = self.check_hub_user(model)
         except UserNotAllowed as error:
@@ -313,6 +253,14 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             ) from error
         self._hub_auth_user_cache = self.current_user = model
         self.person = Person.from_model(model, await self._shared(model))
+
+    def _has_session(self) -> bool:
+        """Whether the request comes with a browser's session and with no token of its own: those are asked for forms."""
+        return not self.hub_auth.get_token(self, in_cookie=False) and bool(self.hub_auth.get_token(self))
+
+    def outdated(self, model: Mapping[str, Any]) -> bool:  # noqa: ARG002 - for those who override it
+        """Whether a login is to be renewed though the hub knows it."""
+        return False
 
     def not_logged_in(self) -> None:
         """Answer somebody whom the hub does not know."""
@@ -329,12 +277,15 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             return frozenset()
 
     async def _ask_hub(self) -> Any:
+        # The mixin keeps its answer for as long as the request lasts, and streams last.
+        if hasattr(self, "_cached_hub_user"):
+            del self._cached_hub_user
         try:
             return await asyncio.wait_for(self.hub_auth.get_user(self, sync=False), HUB_SECONDS)
         except (HTTPError, asyncio.TimeoutError) as error:
             if isinstance(error, HTTPError) and error.status_code < 500:
                 raise
-            self._cached_hub_user = None
+            self._cached_hub_user: Any = None
             raise Refusal(503, HUB_SILENT) from error
 
     def _check_origin(self) -> None:
@@ -352,12 +303,18 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
                 403, "Another site sent this request; open the page of your stacks and do it there."
             )
 
+    def _request_summary(self) -> str:
+        return summary(self)
+
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Keep what people did wrong out of the log's tracebacks."""
+        """Log what is our own mistake, without the request's query and form: they may hold codes and tokens."""
         answer = refusal(value)
         if answer.status_code < 500 or isinstance(value, Unavailable):
             return
-        super().log_exception(typ, value, tb)
+        if isinstance(value, HTTPError):
+            log.warning("%d %s: %s", answer.status_code, summary(self), value.log_message)
+        else:
+            log.error("Uncaught exception: %s", summary(self), exc_info=(typ, value, tb))
 
     # -- the stack in the address -------------------------------------------------------------------------
 
@@ -374,8 +331,16 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         if found is None or not may(self.person, found, Action.SEE):
             raise Refusal(404, f"You have no stack called {name}.")
         if not may(self.person, found, action):
-            raise Refusal(403, f"You may not {action.value} this stack.")
+            raise Refusal(403, why_not(self.person, found, action))
+        if action is not Action.SEE and not by_role(self.person, found, action):
+            notices.log(self.person.name, action.value, found, f"{self.request.method} {self.request.path}")
         return found
+
+    def notice(self, stack: Stack, action: Action, what: str) -> Notice | None:
+        """What the owner is to read of this; nothing where it is the owner, or one of the members, who does it."""
+        if by_role(self.person, stack, action):
+            return None
+        return Notice(datetime.now(timezone.utc), self.person.name, what)
 
     def visible(self, owner: str = "") -> list[Stack]:
         """The stacks that the person may see, newest first; of one owner if one is given."""
@@ -383,6 +348,20 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         if owner:
             stacks = [s for s in stacks if s.spec.owner == owner]
         return sorted(stacks, key=lambda s: (-(s.created.timestamp() if s.created else 0), s.name))
+
+
+def summary(handler: RequestHandler) -> str:
+    """A request for the log. The query is left out: some send tokens there, though none are taken from it."""
+    request = handler.request
+    return f"{request.method} {request.path} ({request.remote_ip})"
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Log an answer as tornado does, without the query."""
+    status = handler.get_status()
+    level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+    milliseconds = 1000 * handler.request.request_time()
+    access_log.log(level, "%d %s %.2fms", status, summary(handler), milliseconds)
 
 
 def not_synced() -> str:

@@ -134,6 +134,21 @@ def secret(stack: Stack, name: str, user: str, run: str, connection: Connection 
     }
 
 
+def renamed(item: dict[str, Any], name: str) -> dict[str, Any]:
+    """The Secret of a person's connection under another name."""
+    meta = item["metadata"]
+    kept = {
+        key: meta[key] for key in ("namespace", "labels", "annotations", "ownerReferences") if key in meta
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": item.get("type", "Opaque"),
+        "metadata": {**kept, "name": name},
+        "data": item.get("data") or {},
+    }
+
+
 def way(stack: Stack, name: str, user: str, namespace: str) -> dict[str, Any]:
     """The NetworkPolicy that lets the notebooks of one person to a stack's gateway, beside the stack's own.
 
@@ -183,16 +198,21 @@ def _metadata(stack: Stack, name: str, user: str) -> dict[str, Any]:
 
 def read(item: dict[str, Any] | None, stack: Stack, user: str) -> Connection | None:
     """The connection in a person's Secret, if it is of the present start of this stack."""
-    if item is None or owner_uid(item) != stack.uid or not run_of(stack):
+    if item is None or not run_of(stack) or not is_of(item, stack, user):
         return None
-    notes = item["metadata"].get("annotations") or {}
-    if notes.get(ANNOTATION_USER) != user or notes.get(ANNOTATION_RUN) != run_of(stack):
+    if item["metadata"]["annotations"].get(ANNOTATION_RUN) != run_of(stack):
         return None
     try:
         data = {key: base64.b64decode(value).decode() for key, value in item["data"].items()}
         return Connection(data["host"], data["public-key"], data["private-key"], user)
     except (KeyError, ValueError):
         return None
+
+
+def is_of(item: dict[str, Any], stack: Stack, user: str) -> bool:
+    """Whether an object is a person's at this very stack."""
+    notes = item["metadata"].get("annotations") or {}
+    return owner_uid(item) == stack.uid and notes.get(ANNOTATION_USER) == user
 
 
 def owner_uid(item: dict[str, Any]) -> str:

@@ -10,14 +10,17 @@ from typing import Any
 
 from tornado.iostream import StreamClosedError
 
-from .auth import Action, Handler, Site, may
+from .auth import Handler, Refusal, Site
 from .model import Stack
+from .rights import Action, may
 from .store import Subscription, View
 
 # Proxies cut connections that are silent for a minute.
 HEARTBEAT_SECONDS = 25
-# A stream ends after this time, so that the hub is asked again who listens, of which groups and shares they are;
+# So often the hub is asked again who listens, with which scopes, of which groups and shares; the service believes its
+# word for as long as elsewhere. A stream ends after the longer time at the latest, or when nobody could say for so long;
 # browsers come back by themselves.
+RECHECK_SECONDS = 30
 STREAM_SECONDS = 240
 # Changes that follow each other within this time make one event per stack.
 GATHER_SECONDS = 0.2
@@ -34,6 +37,7 @@ class Stream(Handler):
         """Note that nobody left yet."""
         super().initialize(site)
         self.left = asyncio.Event()
+        self._confirmed = self._asks = 0.0
 
     def on_connection_close(self) -> None:
         """Stop waiting for somebody who left."""
@@ -45,6 +49,25 @@ class Stream(Handler):
         """Set the headers of a stream that no proxy keeps back."""
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
+        self._confirmed = asyncio.get_running_loop().time()
+        self._asks = self._confirmed + RECHECK_SECONDS
+
+    async def stands(self) -> bool:
+        """Whether the listener still is logged in and may use the service; ``person`` is as the hub tells now."""
+        now = asyncio.get_running_loop().time()
+        if now < self._asks:
+            return True
+        self._asks = now + RECHECK_SECONDS
+        try:
+            model = await self._ask_hub()
+            if model is None:
+                return False
+            await self.let_in(model)
+        except Refusal as error:
+            # A hub that restarts ends no stream; but nobody goes on for ever on what it said once.
+            return error.status_code == 503 and now < self._confirmed + STREAM_SECONDS
+        self._confirmed = now
+        return True
 
     async def send(self, event: str, data: Any, event_id: str = "") -> None:
         """Send one event.
@@ -86,8 +109,14 @@ class Stream(Handler):
             self._subscription = subscription
             self._shown = {stack.name for stack in view.all() if self._concerns(stack, name, owner)}
             ends = asyncio.get_running_loop().time() + STREAM_SECONDS
-            told = None
+            told, person = None, self.person
             while not self.left.is_set() and asyncio.get_running_loop().time() < ends:
+                if not await self.stands():
+                    break
+                if self.person != person:
+                    # Other groups, shares or scopes show other stacks, though none of them changed.
+                    person = self.person
+                    await self._tell(view.all(), [], False, name, owner)
                 if told != (told := self.outage(view)):
                     await self.send("view", told)
                 changes = view.since(cursor)

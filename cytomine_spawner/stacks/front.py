@@ -11,13 +11,40 @@ from traitlets.config import Configurable
 
 from . import auth, entrance, web
 from .activity import Activity
-from .identity import Identity
+from .identity import HubSilent, Identity
 from .keys import Connections
 from .kube import Kube
 from .kubestore import KubeStore
+from .lasting import Watchman
+from .lifecycle import Limits
 from .members import Hub
+from .model import Stack
 from .projects import Projects
 from .settings import StackSettings
+from .store import Unavailable
+
+
+class _Rights:
+    """Who may go on with what lasts; see :class:`~.lasting.Rights`."""
+
+    def __init__(self, identity: Identity, connections: Connections, hub: Hub) -> None:
+        self._identity, self._connections, self._hub = identity, connections, hub
+
+    async def session(self, stack: Stack, name: str) -> bool:
+        # Without its keys the identity could read no session, and would take each for one that has ended.
+        if trouble := self._identity.not_ready():
+            raise Unavailable(trouble)
+        try:
+            return await self._identity.provider.stands(stack, name)
+        except HubSilent as error:
+            raise Unavailable(str(error)) from error
+
+    async def user(self, stack: Stack, name: str) -> bool:
+        return await self._hub.role(stack, name) is not None
+
+    async def key(self, stack: Stack, key: str) -> bool:
+        user = await self._connections.user_of(stack, key)
+        return user is not None and await self.user(stack, user)
 
 
 class Front:
@@ -45,6 +72,7 @@ class Front:
         changed: Callable[[str], None],
     ) -> None:
         self._store, self._settings, self._ready = store, settings, ready
+        self._limits = Limits.of(settings)
         self._hub_auth = auth.login(parent=parent, api_token=token)
         self._hub = Hub(self._hub_auth.api_url, lambda: token)
         self.activity = Activity(store, kube, self._hub)
@@ -66,6 +94,7 @@ class Front:
             changed=changed,
         )
         self.projects = Projects(store, kube, self._hub, self.connections)
+        self.watchman = Watchman(store, _Rights(self.identity, self.connections, self._hub))
         self._tasks: list[asyncio.Task[Any]] = []
 
     def application(self) -> tornado.web.Application:
@@ -77,6 +106,7 @@ class Front:
             connections=self.connections,
             projects=self.projects,
             ready=self._ready,
+            limits=self._limits,
             extra=self.identity.handlers(),
         )
         application = tornado.web.Application(site.handlers, **site.settings)
@@ -90,8 +120,8 @@ class Front:
 
     async def start(self) -> None:
         """Follow the stacks and read the keys for logins; in the background until :meth:`stop`."""
-        work = (self._store.run(), self.connections.run(), self.projects.run(), self.activity.run())
-        self._tasks = [asyncio.create_task(part) for part in work]
+        parts = (self._store, self.connections, self.projects, self.activity, self.watchman)
+        self._tasks = [asyncio.create_task(part.run()) for part in parts]
         # Also in the background: nobody waits for the API server here.
         self._tasks.append(asyncio.create_task(self.identity.start()))
 

@@ -11,7 +11,9 @@ A person's Secret has the keys ``host``, ``public-key``, ``private-key`` and ``u
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -205,6 +207,7 @@ class Connections:
         async with self._lock(stack, user):
             try:
                 name = _secret(stack, user)
+                await self._take_over(stack, user)
                 # The way first: it does not need core to be ended.
                 await self._kube.delete("NetworkPolicy", name)
                 if not serves(stack):
@@ -216,6 +219,25 @@ class Connections:
                 raise Unavailable(_sentence(error)) from error
         self._holders.get(stack.uid, set()).discard(user)
         log.info("The keys of a former member of the stack %s are withdrawn", stack.name)
+
+    async def user_of(self, stack: Stack, public_key: str) -> str | None:
+        """Whose a public key is that notebooks sign with; None if it is nobody's, or not any more.
+
+        Raises:
+            Unavailable: if the API server does not answer.
+        """
+        try:
+            items = await self._secrets(stack)
+        except KubeError as error:
+            raise Unavailable(_sentence(error)) from error
+        for item in items:
+            notes = item["metadata"].get("annotations") or {}
+            kept = (item.get("data") or {}).get("public-key", "")
+            if owner_uid(item) == stack.uid and secrets.compare_digest(
+                base64.b64decode(kept), public_key.encode()
+            ):
+                return notes.get(ANNOTATION_USER) or None
+        return None
 
     async def token(self, stack: Stack, user: str, role: Role) -> tuple[str, int]:
         """A short-lived token for core, for the few of its addresses that take no signature.
@@ -237,15 +259,14 @@ class Connections:
 
     async def _sweep(self, stack: Stack) -> None:
         """Renew the keys of members for this start of the stack, and withdraw those of former members."""
-        items, _ = await self._kube.list(
-            "Secret",
-            labels=f"app.kubernetes.io/managed-by={MANAGED_BY},app.kubernetes.io/instance={stack.name}",
-        )
-        for item in items:
+        for item in await self._secrets(stack):
             meta = item["metadata"]
             user = (meta.get("annotations") or {}).get(ANNOTATION_USER, "")
             if not user or user == stack.spec.owner or owner_uid(item) != stack.uid:
                 continue
+            if meta["name"] != _secret(stack, user):
+                async with self._lock(stack, user):
+                    await self._take_over(stack, user)
             if await self._hub.role(stack, user, fresh=True) is None:
                 if item.get("data") and (serves(stack) or len(item["data"]) > 1):
                     await self.withdraw(stack, user)
@@ -253,6 +274,13 @@ class Connections:
                 self._hold(stack, user)
                 if serves(stack) and meta["annotations"].get(ANNOTATION_RUN) != run_of(stack):
                     await self.provide(stack, user)
+
+    async def _secrets(self, stack: Stack) -> list[dict[str, Any]]:
+        items, _ = await self._kube.list(
+            "Secret",
+            labels=f"app.kubernetes.io/managed-by={MANAGED_BY},app.kubernetes.io/instance={stack.name}",
+        )
+        return items
 
     def _hold(self, stack: Stack, user: str) -> None:
         self._holders.setdefault(stack.uid, set()).add(user)
@@ -289,7 +317,30 @@ class Connections:
         return connection
 
     async def _kept(self, stack: Stack, user: str) -> Connection | None:
-        return credentials.read(await self._kube.get("Secret", _secret(stack, user)), stack, user)
+        item = await self._kube.get("Secret", _secret(stack, user))
+        if item is None and await self._take_over(stack, user):
+            item = await self._kube.get("Secret", _secret(stack, user))
+        return credentials.read(item, stack, user)
+
+    async def _take_over(self, stack: Stack, user: str) -> bool:
+        """Give a member's Secret and way that an earlier version made their present name; whether there was such a Secret.
+
+        The new ones come first, so that a process that ends in between leaves the keys in one of the two places.
+        """
+        if user == stack.spec.owner:
+            return False
+        old, name = model.former_connection_name(stack.name, user), _secret(stack, user)
+        item = await self._kube.get("Secret", old)
+        if item is None or not credentials.is_of(item, stack, user):
+            return False  # none, or another stack's object of the same name
+        if await self._kube.get("Secret", name) is None:
+            await self._kube.apply(credentials.renamed(item, name))
+        way = await self._kube.get("NetworkPolicy", old)
+        if way and credentials.is_of(way, stack, user):
+            await self._open_way(stack, user)
+            await self._kube.delete("NetworkPolicy", old)
+        await self._kube.delete("Secret", old)
+        return True
 
     async def _new_keys(self, stack: Stack, user: str, role: Role) -> tuple[str, str]:
         return await self._core.new_keys(self._address(stack), await self._mint(stack, user, role))

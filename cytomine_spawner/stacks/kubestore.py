@@ -15,10 +15,11 @@ import aiohttp
 from kubernetes_asyncio import client
 from pydantic import ValidationError
 
-from . import kubelogs
+from . import kubelogs, notices
 from .kubeerrors import error_of, errors, log_error, message
 from .loglines import lines
 from .model import GROUP, PLURAL, VERSION, Stack
+from .notices import Notice
 from .store import Conflict, LogQuery, LogSource, StoreError, View
 
 CALL_SECONDS = 10
@@ -156,7 +157,9 @@ class KubeStore:
 
     # -- changes ------------------------------------------------------------------------------------------
 
-    async def patch(self, name: str, change: Callable[[Stack], dict[str, Any]]) -> Stack:
+    async def patch(
+        self, name: str, change: Callable[[Stack], dict[str, Any]], *, notice: Notice | None = None
+    ) -> Stack:
         """Change some fields of a stack's spec; see :class:`~.store.StackStore`."""
         for attempt in range(3):
             obj = await self._get(name)
@@ -165,7 +168,10 @@ class KubeStore:
             if not fields:
                 return stack
             # With the version in it, the patch fails when somebody was faster, and is thought over again.
-            body = {"metadata": {"resourceVersion": obj["metadata"]["resourceVersion"]}, "spec": fields}
+            meta: dict[str, Any] = {"resourceVersion": obj["metadata"]["resourceVersion"]}
+            if notice:
+                meta["annotations"] = notices.added(stack, notice)
+            body = {"metadata": meta, "spec": fields}
             try:
                 async with errors():
                     answer = await self._objects.patch_namespaced_custom_object(

@@ -9,13 +9,14 @@ from pydantic.alias_generators import to_camel
 
 from . import operations
 from .api import ApiHandler, NoQuery
-from .auth import Action, Refusal, may
+from .auth import Refusal
 from .keys import Connections
 from .members import Hub, Role, Share
 from .model import Access, Reach, Stack
 from .operations import KINDS
 from .present import web_address
 from .projectchoice import ProjectsPut, chosen, projects_of
+from .rights import Action, may
 from .store import StoreError
 
 
@@ -154,7 +155,10 @@ class User(Members):
         )
         found = await known(self.site.hub, stack, self.kind, member)
         access = await chosen(self.site, self.person, stack, self.kind, found, wish)
-        await self.tell(await operations.add_member(self.site.store, stack.name, self.kind, found, access))
+        notice = self.notice(stack, Action.MEMBERS, let_in(stack, self.kind, found, self.person.name))
+        await self.tell(
+            await operations.add_member(self.site.store, stack.name, self.kind, found, access, notice)
+        )
 
     post = put
 
@@ -162,12 +166,15 @@ class User(Members):
         """Let them in no longer; again is no error. Members may remove themselves."""
         self.query(NoQuery)
         stack = self.stack(name)
-        if may(self.person, stack, Action.MEMBERS):
-            await self.tell(await operations.remove_member(self.site.store, stack.name, self.kind, member))
-            return
         leaves = self.kind == "users" and member == self.person.name
-        if not leaves or not may(self.person, stack, Action.LEAVE):
-            raise Refusal(403, f"You may not {Action.MEMBERS.value} this stack.")
+        if may(self.person, stack, Action.MEMBERS) or not leaves:
+            stack = self.stack(name, Action.MEMBERS)
+            notice = self.notice(stack, Action.MEMBERS, f"removed the {KINDS[self.kind]} {member}")
+            await self.tell(
+                await operations.remove_member(self.site.store, stack.name, self.kind, member, notice)
+            )
+            return
+        stack = self.stack(name, Action.LEAVE)
         await operations.remove_member(self.site.store, stack.name, self.kind, member)
         self.set_status(204)
 
@@ -230,6 +237,15 @@ class Token(ApiHandler):
         role = self.person.role(stack) or Role.USER
         token, ends = await need(self.site.connections).token(stack, self.person.name, role)
         self.answer(TokenAnswer(token=token, expires_at=ends).as_json())
+
+
+def let_in(stack: Stack, kind: str, member: str, by: str) -> str:
+    """What an administrator does who lets somebody in or chooses their projects, as the owner reads it."""
+    if member in getattr(stack.spec.members, kind):
+        return f"changed the projects of the {KINDS[kind]} {member}"
+    if (kind, member) == ("users", by):
+        return "let themselves in as a member"
+    return f"invited the {KINDS[kind]} {member}"
 
 
 def need(connections: Connections | None) -> Connections:

@@ -9,14 +9,15 @@ from urllib.parse import quote, urlencode
 
 from . import operations
 from .api import validated
-from .auth import Action, Refusal
-from .memberapi import accesses, known, shares_of
+from .auth import Refusal
+from .memberapi import accesses, known, let_in, shares_of
 from .model import Access, ChosenProject, ProjectRole, Reach, Stack
 from .operations import KINDS
 from .pages import Page
 from .present import view
 from .projectcalls import Project
 from .projectchoice import ProjectsPut, choices, chosen
+from .rights import Action
 
 # What the page says once a button was pressed.
 DONE = {
@@ -95,7 +96,8 @@ class Members(Page):
         if kind not in KINDS or verb not in VERBS:
             raise Refusal(400, STRANGE, "kind")
         if verb == "remove":
-            await operations.remove_member(self.site.store, stack.name, kind, member)
+            notice = self.notice(stack, Action.MEMBERS, f"removed the {KINDS[kind]} {member}")
+            await operations.remove_member(self.site.store, stack.name, kind, member, notice)
         else:
             try:
                 await self._let_in(stack, kind, verb, member)
@@ -114,7 +116,8 @@ class Members(Page):
         elif member not in getattr(stack.spec.members, kind):
             raise Refusal(409, f"{member} is no member any more, so no projects were changed.")
         access = await chosen(self.site, self.person, stack, kind, member, wish)
-        await operations.add_member(self.site.store, stack.name, kind, member, access)
+        notice = self.notice(stack, Action.MEMBERS, let_in(stack, kind, member, self.person.name))
+        await operations.add_member(self.site.store, stack.name, kind, member, access, notice)
 
     def _wish(self) -> dict[str, Any]:
         """What the fields of the form say, as the REST API takes it."""

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
+from ..names import plain
 from .model import Stack, format_time
 from .store import Denied, StoreError, Unavailable
 
@@ -65,7 +66,7 @@ class HubUser:
     def from_model(cls, model: Mapping[str, Any]) -> HubUser:
         """Read the hub's model of a user; from JupyterHub 6 on it knows names for people."""
         info = model.get("user_info") or {}
-        full_name = next((str(info[k]).strip() for k in ("display_name", "name") if info.get(k)), "")
+        full_name = next((plain(str(info[k])) for k in ("display_name", "name") if info.get(k)), "")
         groups = frozenset(model.get("groups", ()))
         return cls(model["name"], groups, full_name[:200], str(info.get("email") or "")[:200])
 

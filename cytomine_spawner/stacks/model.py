@@ -6,6 +6,7 @@ Everything in this module is pure: no input or output, no clock except where one
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -34,6 +35,8 @@ ANNOTATION_DIGEST = f"{GROUP}/applied"
 ANNOTATION_KEPT = f"{GROUP}/kept-since"
 # The condition that says how the import of datasets stands.
 DATASETS_IMPORTED = "DatasetsImported"
+# The condition that says what the administrator's limits change for a stack that runs.
+LIMITED = "Limited"
 # Labels of notebook pods, which decide who reaches a stack from inside the cluster.
 LABEL_NOTEBOOK_USER = "hub.jupyter.org/username"
 LABEL_NOTEBOOK_SERVER = "hub.jupyter.org/servername"
@@ -46,6 +49,9 @@ ENDPOINTS = "/protocol/openid-connect"
 
 # A StatefulSet's name may have 52 characters and the longest suffix of a component has 14.
 NAME_LENGTH = 32
+STACK_PREFIX = "cm-"
+# Of the objects of members, which are no component's.
+MEMBER_PREFIX = "cmk-"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 M = TypeVar("M", bound="_Model")
@@ -371,10 +377,10 @@ def stack_name(owner: str, server_name: str = "") -> str:
     At most 32 characters, always a valid DNS label, different for different pairs. The prefix keeps the
     children of a user called ``hub`` apart from the hub's own objects and the host apart from ``xn--``.
     """
-    length = NAME_LENGTH - len("cm-")
+    length = NAME_LENGTH - len(STACK_PREFIX)
     if not server_name:
-        return f"cm-{safe_slug(owner, max_length=length)}"
-    return f"cm-{multi_slug([owner, server_name], max_length=length)}"
+        return f"{STACK_PREFIX}{safe_slug(owner, max_length=length)}"
+    return f"{STACK_PREFIX}{multi_slug([owner, server_name], max_length=length)}"
 
 
 def component_name(stack: str, component: str) -> str:
@@ -423,13 +429,23 @@ def internal_url(stack: str, namespace: str) -> str:
 def connection_secret_name(stack: str, member: str = "") -> str:
     """The name of the Secret with the host and the keys of one person, at most 63 characters.
 
+    No other object has such a name: what is named after a component of a stack begins with ``cm-``, as stacks do, and a
+    member's does not. A member may be called as a component is, and a stack's owner ``ada-connection``.
+
     Args:
         stack: the stack's name.
         member: the hub's name of a member; empty for the stack's owner.
     """
-    name = component_name(stack, "connection")
     if not member:
-        return name
+        return component_name(stack, "connection")
+    # Neither of the two names can hold a zero: no two pairs are written alike.
+    digest = hashlib.sha256(f"{stack}\0{member}".encode()).hexdigest()[:24]
+    return f"{MEMBER_PREFIX}{stack.removeprefix(STACK_PREFIX)}-{digest}"
+
+
+def former_connection_name(stack: str, member: str) -> str:
+    """What the Secret of a member's connection was called before: another stack's object can have the same name."""
+    name = component_name(stack, "connection")
     return f"{name}-{safe_slug(member, max_length=63 - len(name) - 1)}"
 
 

@@ -13,6 +13,7 @@ import cytomine_spawner
 from .operations import StackPatch
 from .present import StackView
 from .projectchoice import ProjectsPut
+from .rights import ADMIN_SCOPE, MANAGE_SCOPE
 
 JSON = "application/json"
 
@@ -130,7 +131,8 @@ def _document(prefix: str) -> dict[str, Any]:
             "version": cytomine_spawner.__version__,
             "description": "Stacks are made by starting a server at the hub; here they are looked at, hibernated, "
             "resumed, deleted and shared, and notebooks get their keys. Tokens come from the hub's token page and need the scope "
-            "`access:services!service=cytomine`.",
+            "`access:services!service=cytomine`; all that changes or removes something, and the logs, also "
+            f"`{MANAGE_SCOPE}`; other people's stacks `{ADMIN_SCOPE}`, or an administrator's `admin-ui`.",
         },
         "servers": [{"url": f"{prefix}api"}],
         "security": [{"token": []}, {"bearer": []}],

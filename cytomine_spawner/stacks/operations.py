@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from ..names import is_plain
 from .model import Access, Desired, Members, Stack
+from .notices import Notice
 from .present import can_retry, is_going
+from .rights import Action
 from .store import Conflict, StackStore
 
 # The lists of members, and what each names.
 KINDS = {"users": "user", "groups": "group"}
 # What the resource definition allows.
 MOST_MEMBERS = {"users": 200, "groups": 50}
+
+
+def _plain(name: str) -> str:
+    if not is_plain(name):
+        raise ValueError("a name has no line breaks, marks of direction, or other signs that are not seen")
+    return name
 
 
 class StackPatch(BaseModel):
@@ -31,13 +40,26 @@ class StackPatch(BaseModel):
         None,
         description="Seconds without activity before it hibernates; 0 for never; null for the service's setting.",
     )
-    display_name: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = Field(
+    display_name: Annotated[str, StringConstraints(max_length=200), AfterValidator(_plain)] = Field(
         "", description="How pages call the stack; empty for a name made of the server's."
     )
 
 
-async def edit(store: StackStore, name: str, patch: StackPatch) -> Stack:
+def action(patch: StackPatch) -> Action:
+    """What a change is: some need less of a token than others."""
+    if patch.model_fields_set == {"desired_state"}:
+        return Action.RESUME if patch.desired_state is Desired.RUNNING else Action.HIBERNATE
+    return Action.EDIT
+
+
+async def edit(store: StackStore, name: str, patch: StackPatch, notice: Notice | None = None) -> Stack:
     """Change some fields; nothing happens to those that have the value already.
+
+    Args:
+        store: the stacks.
+        name: the stack's name.
+        patch: the fields.
+        notice: what is left on the stack when it changes, for its owner to read.
 
     Raises:
         Conflict: if the stack is being deleted.
@@ -52,21 +74,21 @@ async def edit(store: StackStore, name: str, patch: StackPatch) -> Stack:
             if getattr(stack.spec, field) != value
         }
 
-    return await store.patch(name, change)
+    return await store.patch(name, change, notice=notice)
 
 
-async def resume(store: StackStore, name: str) -> Stack:
-    """Start a hibernated stack; nothing for one that runs."""
-    return await edit(store, name, StackPatch.model_validate({"desiredState": "Running"}))
+async def resume(store: StackStore, name: str, notice: Notice | None = None) -> Stack:
+    """Start a hibernated stack; nothing for one that runs. See :func:`edit`."""
+    return await edit(store, name, StackPatch.model_validate({"desiredState": "Running"}), notice)
 
 
-async def hibernate(store: StackStore, name: str) -> Stack:
-    """Stop a stack and keep its data; nothing for one that is hibernated."""
-    return await edit(store, name, StackPatch.model_validate({"desiredState": "Hibernated"}))
+async def hibernate(store: StackStore, name: str, notice: Notice | None = None) -> Stack:
+    """Stop a stack and keep its data; nothing for one that is hibernated. See :func:`edit`."""
+    return await edit(store, name, StackPatch.model_validate({"desiredState": "Hibernated"}), notice)
 
 
-async def retry(store: StackStore, name: str) -> Stack:
-    """Start what failed anew.
+async def retry(store: StackStore, name: str, notice: Notice | None = None) -> Stack:
+    """Start what failed anew. See :func:`edit`.
 
     Raises:
         Conflict: if nothing failed, or the stack is hibernated or being deleted.
@@ -82,11 +104,16 @@ async def retry(store: StackStore, name: str) -> Stack:
             raise Conflict("Nothing failed, so there is nothing to try again.")
         return {"retry": stack.spec.retry + 1}
 
-    return await store.patch(name, change)
+    return await store.patch(name, change, notice=notice)
 
 
 async def add_member(
-    store: StackStore, name: str, kind: str, member: str, access: Access | None = None
+    store: StackStore,
+    name: str,
+    kind: str,
+    member: str,
+    access: Access | None = None,
+    notice: Notice | None = None,
 ) -> Stack:
     """Let a user or a group use a stack; nothing for one who is in already and keeps the same projects.
 
@@ -96,6 +123,7 @@ async def add_member(
         kind: ``users`` or ``groups``.
         member: the hub's name of the user or the group; that there is one is for the caller to know.
         access: to which projects they are added; as before, or as is usual, without it.
+        notice: what is left on the stack when it changes, for its owner to read.
 
     Raises:
         Conflict: if the stack is being deleted or has as many members as there may be.
@@ -118,10 +146,12 @@ async def add_member(
         wanted = members.replace(**{kind: present, "access": (*others, *((access,) if access else known))})
         return {} if _same(wanted, members) else _members(wanted)
 
-    return await store.patch(name, change)
+    return await store.patch(name, change, notice=notice)
 
 
-async def remove_member(store: StackStore, name: str, kind: str, member: str) -> Stack:
+async def remove_member(
+    store: StackStore, name: str, kind: str, member: str, notice: Notice | None = None
+) -> Stack:
     """Let a user or a group no longer use a stack; nothing for one who is out already. See :func:`add_member`."""
 
     def change(stack: Stack) -> dict[str, Any]:
@@ -136,7 +166,7 @@ async def remove_member(store: StackStore, name: str, kind: str, member: str) ->
         }
         return _members(members.replace(**rest))
 
-    return await store.patch(name, change)
+    return await store.patch(name, change, notice=notice)
 
 
 def _is(access: Access, kind: str, member: str) -> bool:
@@ -158,8 +188,15 @@ def _stays(stack: Stack) -> None:
 
 
 # The buttons of the page that need no more than a click.
-CLICKS: dict[str, Callable[[StackStore, str], Any]] = {
+CLICKS: dict[str, Callable[[StackStore, str, Notice | None], Any]] = {
     "resume": resume,
     "hibernate": hibernate,
     "retry": retry,
+}
+# What an administrator did, as the owner reads it behind the name.
+WORDS = {
+    Action.RESUME: "resumed it",
+    Action.HIBERNATE: "hibernated it",
+    Action.RETRY: "had what failed tried again",
+    Action.EDIT: "changed its settings",
 }

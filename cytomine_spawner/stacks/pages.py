@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -9,14 +11,19 @@ from tornado.web import HTTPError
 
 from . import operations
 from .api import LogsQuery, pick, validated
-from .auth import SAFE, Action, Handler, Refusal, not_synced, refusal
+from .auth import SAFE, Handler, Refusal, not_synced, refusal
 from .events import Stream
 from .model import Stack
 from .present import date, possible, relative, seconds, span, view
 from .render import TITLES
+from .rights import Action, Scope, scopes_of
 from .store import LogQuery, NotFound, StoreError
 
 PAGE_LENGTH = 50
+# Says that a browser's login was renewed.
+RENEWED = "cytomine-login"
+# How many acts of administrators a card shows, and for how long.
+NOTICES, NOTICE_TIME = 3, timedelta(days=30)
 TAILS = (100, 200, 500, 2000)
 # What the page says once a button was pressed.
 DONE = {
@@ -43,6 +50,19 @@ class Page(Handler):
         if self.request.method not in SAFE or self.wants_json:
             raise Refusal(401, "You are logged out. Reload the page to log in again.")
         self.redirect(self.get_login_url())
+
+    def outdated(self, model: Mapping[str, Any]) -> bool:
+        """Whether a browser's login is of a time when the hub gave it no scope to manage stacks.
+
+        It is renewed at the hub, without a form, and once: a hub that is not set up to give the scope does not now either.
+        """
+        return (
+            not getattr(self, "_token_authenticated", False)
+            and self.request.method in SAFE
+            and not self.wants_json
+            and Scope.MANAGE not in scopes_of(model)
+            and not self.get_cookie(RENEWED)
+        )
 
     @property
     def wants_json(self) -> bool:
@@ -80,7 +100,10 @@ class Page(Handler):
 
     def card(self, stack: Stack, *, alone: bool = False) -> dict[str, Any]:
         """What the template of a card needs."""
-        return {"stack": view(stack, self.person), "owned": self.person.owns(stack), "alone": alone}
+        shown = view(stack, self.person)
+        since = datetime.now(timezone.utc) - NOTICE_TIME
+        acts = [one for one in shown.notices if one.at > since][-NOTICES:]
+        return {"stack": shown, "owned": self.person.owns(stack), "alone": alone, "notices": acts}
 
     def done(self) -> str:
         """What was done on the page before this one, from fixed words only."""
@@ -159,7 +182,8 @@ class Click(Page):
     async def post(self, name: str, verb: str) -> None:
         """Do it and go back to where the button was."""
         stack = self.stack(name, Action(verb))
-        changed = await operations.CLICKS[verb](self.site.store, stack.name)
+        notice = self.notice(stack, Action(verb), operations.WORDS[Action(verb)])
+        changed = await operations.CLICKS[verb](self.site.store, stack.name, notice)
         if self.wants_json:
             self.finish({"message": f"{view(changed, self.person).title} {DONE[verb]}"})
             return

@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from .auth import Action, Person, may
+from ..names import plain
+from . import notices
 from .members import Role
-from .model import DATASETS_IMPORTED, ComponentStatus, Condition, Desired, Phase, Stack, State
+from .model import DATASETS_IMPORTED, LIMITED, ComponentStatus, Condition, Desired, Phase, Stack, State
 from .render import TITLES
+from .rights import Action, Person, may
 
 PHASES = {
     None: "Waiting",
@@ -101,6 +103,14 @@ class ImportView(_View):
         return {"Imported": "good", "Importing": "busy", "Waiting": "busy"}.get(self.reason, "bad")
 
 
+class NoticeView(_View):
+    """What an administrator of the hub did to the stack."""
+
+    at: datetime
+    who: str = Field(description="The administrator's name at the hub.")
+    message: str = Field(description="One sentence for people.")
+
+
 class StackView(_View):
     """A stack as its owner, a member or an administrator sees it."""
 
@@ -117,6 +127,9 @@ class StackView(_View):
     state: str = Field(description="The phase in words.")
     message: str = Field(description="One sentence: what the stack does or why it failed.")
     reason: str | None = Field(description="The cause of a failure in one word, for programs.")
+    limits: str = Field(
+        description="What the administrator's limits mean for it, in sentences; mostly empty."
+    )
     note: str = Field(description="What was asked for and is not acted on yet; mostly empty.")
     ready: str | None = Field(description="Components that serve, of all that should, such as 5/7.")
     slowest: str | None
@@ -128,6 +141,9 @@ class StackView(_View):
     )
     members: MembersView | None = Field(
         description="Who may use it beside the owner; null for those who may not change that."
+    )
+    notices: list[NoticeView] = Field(
+        description="The last acts of administrators on it, the oldest first; empty for those who may not change members."
     )
     created: datetime | None
     started_at: datetime | None
@@ -194,8 +210,9 @@ def view(stack: Stack, person: Person) -> StackView:
         name=stack.name,
         owner=spec.owner,
         server_name=spec.server_name,
-        display_name=spec.display_name,
-        title=spec.display_name or (f"Cytomine of {spec.server_name}" if spec.server_name else "Cytomine"),
+        display_name=plain(spec.display_name),
+        title=plain(spec.display_name)
+        or (f"Cytomine of {spec.server_name}" if spec.server_name else "Cytomine"),
         size=spec.size,
         extras=[c.value for c in spec.components],
         desired_state=spec.desired_state,
@@ -204,6 +221,7 @@ def view(stack: Stack, person: Person) -> StackView:
         state=PHASES[phase],
         message=status.message or _usual_message(phase),
         reason=status.reason.value if status.reason else None,
+        limits=_limits(stack),
         note=_note(stack),
         ready=status.ready,
         slowest=slowest,
@@ -214,6 +232,11 @@ def view(stack: Stack, person: Person) -> StackView:
         members=MembersView(users=list(spec.members.users), groups=list(spec.members.groups))
         if may(person, stack, Action.MEMBERS)
         else None,
+        notices=[
+            NoticeView(at=one.at, who=plain(one.who), message=plain(str(one))) for one in notices.of(stack)
+        ]
+        if may(person, stack, Action.MEMBERS)
+        else [],
         created=stack.created,
         started_at=status.started_at,
         ready_at=status.ready_at,
@@ -256,6 +279,11 @@ def _usual_message(phase: Phase | None) -> str:
         Phase.FAILED: "It could not start.",
         Phase.DELETING: "Its components are being removed.",
     }[phase]
+
+
+def _limits(stack: Stack) -> str:
+    found = stack.status.condition(LIMITED) if stack.spec.desired_state is Desired.RUNNING else None
+    return found.message if found else ""
 
 
 def _note(stack: Stack) -> str:

@@ -13,10 +13,11 @@ from pydantic import (
     WrapValidator,
 )
 
-from .auth import Action, Person, Refusal, Site, may
+from .auth import Refusal, Site
 from .model import Access, ChosenProject, ProjectRole, Reach, Stack
 from .operations import KINDS
 from .projectcalls import Project
+from .rights import Action, Person, may
 from .store import Conflict, StoreError, Unavailable
 
 # What the resource definition allows.

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ..redact import Redact
-from . import lifecycle, metrics, model, quota, render
+from . import lifecycle, metrics, model, notices, quota, render
 from .apply import Applier, Blocked
 from .children import Children
 from .clock import Clock
@@ -28,6 +28,7 @@ from .shortage import Shortage
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (2, 5, 10, 30, 60)
+LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _RUNNING = (Phase.STARTING, Phase.READY, Phase.DEGRADED, Phase.FAILED)
 # kind of the event, reason in one word, sentence
 Tell = Callable[[Stack, str, str, str], None]
@@ -42,6 +43,7 @@ class _Memory:
     failures: int = 0
     missing: dict[str, tuple[str, str]] | None = None
     seen: datetime | None = None
+    noticed: datetime | None = None
 
 
 class Reconciler:
@@ -106,6 +108,7 @@ class Reconciler:
         if memory.written is not None:
             # The watch may not have brought our own last word yet.
             stack = stack.model_copy(update={"status": memory.written})
+        self._pass_on(stack, memory)
         try:
             status, again = await self._look(stack, memory)
         except render.Invalid as error:
@@ -120,7 +123,7 @@ class Reconciler:
         return again
 
     async def _look(self, stack: Stack, memory: _Memory) -> tuple[StackStatus, datetime | None]:
-        time = self._now()
+        time, before = self._now(), stack
         running = stack.spec.desired_state is Desired.RUNNING
         if running and (refusal := self._take_place(stack)):
             return self._pending(stack, Reason.QUOTA, refusal), None
@@ -150,14 +153,25 @@ class Reconciler:
         status, next_import = await self._imports.judge(stack, importing, time)
         if diagnosis.phase is Phase.HIBERNATED:
             self._leave_place(stack.name)
-        again, fell_asleep = await self._deadlines(stack.model_copy(update={"status": status}), memory, time)
-        if fell_asleep:
-            status = status.replace(hibernated_by="Idle")
+        again, by = await self._deadlines(stack.model_copy(update={"status": status}), memory, time)
+        if by:
+            status = status.replace(hibernated_by=by)
         status = status.replace(
-            last_activity=again.active, hibernates_at=again.hibernates, expires_at=again.expires
+            last_activity=again.active,
+            hibernates_at=again.hibernates,
+            expires_at=again.expires,
+            conditions=(*status.conditions, *lifecycle.limited(before, self._settings, again.ends, time)),
         )
-        times = [t for t in (later, diagnosis.again, next_import, again.hibernates, again.expires) if t]
-        return status, min(times, default=None)
+        times = (later, diagnosis.again, next_import, again.hibernates, again.ends, again.expires)
+        return status, min(filter(None, times), default=None)
+
+    def _pass_on(self, stack: Stack, memory: _Memory) -> None:
+        """Tell as events what administrators did; what was done before this process began was told then."""
+        acts, known = notices.of(stack), memory.noticed
+        for act in acts:
+            if known is not None and act.at > known:
+                self._tell(stack, "Normal", "Administered", str(act))
+        memory.noticed = max((act.at for act in acts), default=known or LONG_AGO)
 
     # -- places -------------------------------------------------------------------------------------------
 
@@ -241,24 +255,29 @@ class Reconciler:
 
     async def _deadlines(
         self, stack: Stack, memory: _Memory, time: datetime
-    ) -> tuple[lifecycle.Deadlines, bool]:
+    ) -> tuple[lifecycle.Deadlines, str]:
+        """What will happen by itself, and why the stack was sent to sleep just now, if it was."""
         due = lifecycle.deadlines(stack, self._settings, seen=memory.seen)
         if due.expires and due.expires <= time:
             self._tell(stack, "Normal", "Expired", "It slept longer than stacks are kept, and is deleted.")
             await self._kube.delete(model.KIND, stack.name, uid=stack.uid)
+        if due.ends and due.ends <= time:
+            words = "It ran for as long as stacks may here: it goes to sleep, and can be resumed at once."
+            return due, await self._send_to_sleep(stack, "Life", words)
         if due.hibernates and due.hibernates <= time:
             if await self._notebook_runs(stack):
                 memory.seen = time
-                return lifecycle.deadlines(stack, self._settings, seen=time), False
-            self._tell(stack, "Normal", "Idle", "Nobody used it for its idle time: it goes to sleep.")
-            # First the reason, then the deed: a restart between the two must not lose it.
-            by = {"status": {"hibernatedBy": "Idle"}}
-            await self._kube.patch(model.KIND, stack.name, by, "status")
-            await self._kube.patch(
-                model.KIND, stack.name, {"spec": {"desiredState": Desired.HIBERNATED.value}}
-            )
-            return due, True
-        return due, False
+                return lifecycle.deadlines(stack, self._settings, seen=time), ""
+            words = "Nobody used it for its idle time: it goes to sleep."
+            return due, await self._send_to_sleep(stack, "Idle", words)
+        return due, ""
+
+    async def _send_to_sleep(self, stack: Stack, why: str, words: str) -> str:
+        self._tell(stack, "Normal", why, words)
+        # First the reason, then the deed: a restart between the two must not lose it.
+        await self._kube.patch(model.KIND, stack.name, {"status": {"hibernatedBy": why}}, "status")
+        await self._kube.patch(model.KIND, stack.name, {"spec": {"desiredState": Desired.HIBERNATED.value}})
+        return why
 
     async def _notebook_runs(self, stack: Stack) -> bool:
         user, server = model.user_label(stack.spec.owner), model.server_label(stack.spec.server_name)

@@ -174,7 +174,13 @@ def _filled(
             continue
         own |= variables.gateway(stack, settings, names, login)
         objects = [*_load("gateway-config", {**common, **own}), *_load(name, {**common, **own})]
-        for layer in ("gateway-script", "gateway-answers", *(["gateway-login"] if login else [])):
+        layers = (
+            "gateway-script",
+            "gateway-answers",
+            "gateway-lasting",
+            *(["gateway-login"] if login else []),
+        )
+        for layer in layers:
             for patch in _load(layer, {**common, **own}):
                 merge(next(obj for obj in objects if obj["kind"] == patch["kind"]), patch)
         if settings.ingress_enabled and (stack.serves or not settings.entrance):

@@ -258,6 +258,18 @@ class StackSettings(LoggingConfigurable):
         min=0,
         help="Seconds without activity before a stack hibernates, unless its own says so; 0 for never.",
     ).tag(config=True)
+    max_idle_timeout = Integer(
+        0,
+        min=0,
+        help="""The longest ``idle_timeout`` that a stack may have, in seconds; 0 for no limit. Owners who ask for more, or
+        for never, are refused; where a stack has more already, this holds.""",
+    ).tag(config=True)
+    max_life = Integer(
+        0,
+        min=0,
+        help="""Seconds after its start that a stack hibernates even while it is used; 0 for no limit. Its data stay, and
+        its owner can resume it at once.""",
+    ).tag(config=True)
     retention = Integer(
         90 * SECONDS_PER_DAY,
         min=0,

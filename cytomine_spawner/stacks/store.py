@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from ..waiting import within
 from .model import Stack
+from .notices import Notice
 
 REMEMBER_REMOVED = 1000
 LOOK_SECONDS = 3600
@@ -290,13 +291,16 @@ class StackStore(Protocol):
     def view(self) -> View:
         """The stacks as last told."""
 
-    async def patch(self, name: str, change: Callable[[Stack], dict[str, Any]]) -> Stack:
+    async def patch(
+        self, name: str, change: Callable[[Stack], dict[str, Any]], *, notice: Notice | None = None
+    ) -> Stack:
         """Change some fields of a stack's spec.
 
         Args:
             name: the stack's name.
             change: given the stack as the API server has it now, the fields to set, in the object's spelling;
                 none to leave it. It may raise StoreError to refuse.
+            notice: written on the stack together with the change, and not without one.
 
         Returns:
             The stack as it is afterwards.

@@ -15,8 +15,9 @@ from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from ..fetchmeta import Guard
 from . import api, entrance, memberapi, memberpages, pages
-from .auth import Handler, Site, cookie_secret, https, login, security_headers
+from .auth import Handler, Site, cookie_secret, https, log_request, login, security_headers, summary
 from .keys import Connections
+from .lifecycle import NO_LIMITS, Limits
 from .members import Hub
 from .projects import Projects
 from .store import StackStore
@@ -38,6 +39,21 @@ class Callback(pages.Page, HubOAuthCallbackHandler):  # type: ignore[misc]
         await super().prepare()
         with suppress(HTTPError):
             self.current_user = await self._ask_hub()
+
+    async def get(self) -> None:
+        """Log in, and note that this login has the scopes that the service asks for today."""
+        self.set_cookie(
+            pages.RENEWED,
+            "1",
+            path=self.site.prefix,
+            expires_days=1,
+            httponly=True,
+            samesite="Lax",
+            secure=https(),
+        )
+        went = super().get()
+        if went is not None:
+            await went
 
 
 class Health(Handler):
@@ -72,6 +88,9 @@ class Static(StaticFileHandler):
         for name, value in self.settings["security_headers"].items():
             self.set_header(name, value)
 
+    def _request_summary(self) -> str:
+        return summary(self)
+
 
 @dataclass(frozen=True)
 class Mounted:
@@ -96,6 +115,7 @@ def mount(
     connections: Connections | None = None,
     projects: Projects | None = None,
     ready: Callable[[], str] = lambda: "",
+    limits: Limits = NO_LIMITS,
     extra: Sequence[tuple[str, type[RequestHandler], dict[str, Any]]] = (),
 ) -> Mounted:
     """The page and the REST API over a store.
@@ -107,6 +127,7 @@ def mount(
         connections: gives out the keys of Cytomine; without it nobody gets any.
         projects: keeps the members in their projects; without it nobody is brought into any.
         ready: says in one sentence why the service is not ready; nothing when it is.
+        limits: how long stacks may run.
         extra: further addresses, as patterns relative to the prefix, which take what is left to the end.
     """
     hub_auth = hub_auth or login()
@@ -120,7 +141,7 @@ def mount(
     )
     templates.filters.update(pages.FILTERS)
     hub = hub or Hub(hub_auth.api_url, lambda: hub_auth.api_token)
-    site = Site(store, hub_auth, prefix, templates, hub, connections, projects, ready)
+    site = Site(store, hub_auth, prefix, templates, hub, connections, projects, ready, limits=limits)
     addresses: list[tuple[str, type[RequestHandler]]] = [
         (r"", pages.Home),
         (r"updates", pages.Updates),
@@ -165,6 +186,7 @@ def mount(
         ],
         settings={
             "cookie_secret": cookie_secret(hub_auth),
+            "log_function": log_request,
             "security_headers": security_headers(hub_auth.hub_host),
             "static_path": str(HERE / "static"),
             "static_url_prefix": prefix + "static/",

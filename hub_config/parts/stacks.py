@@ -11,6 +11,15 @@ from parts.values import Problem, Values
 
 SERVICE = "cytomine"
 ACCESS = f"access:services!service={SERVICE}"
+# What a token may do with stacks beyond seeing, resuming and connecting to those that its user may use. Every user has the
+# first; the tokens of their servers do not. The second is for those who look after all stacks and are no administrators of
+# the hub; administrators do so with the scope "admin-ui", for the hub's role admin cannot be given another.
+MANAGE = "custom:cytomine-stacks:manage"
+ADMIN = "custom:cytomine-stacks:admin"
+CUSTOM_SCOPES = {
+    MANAGE: {"description": "Hibernate, change, share and delete your Cytomine stacks, and read their logs."},
+    ADMIN: {"description": "Manage the Cytomine stacks of all users.", "subscopes": [MANAGE]},
+}
 # Who owns and shares stacks, for the checks at each login; and that somebody works, so that the culler leaves their
 # server alone. Nothing here changes a user.
 SCOPES = [
@@ -42,6 +51,7 @@ def configure(c: Any, values: Values) -> None:
         # The application's own settings are the service's alone.
         if name != "StacksApp":
             c[name].update(traits)
+    c.JupyterHub.custom_scopes = CUSTOM_SCOPES
     spawner = c.CytomineSpawner
     spawner.cytomine_enabled = True
     spawner.cytomine_groups = values.get("stacks.groups", list, [])
@@ -72,6 +82,8 @@ def service(values: Values) -> dict[str, Any]:
         "api_token": values.secret(f"service-token-{SERVICE}", "the token of the stacks' service"),
         # It is part of the hub: nobody is asked whether it may know them.
         "oauth_no_confirm": True,
+        # What a browser's login to its page is for, as far as its user has it.
+        "oauth_client_allowed_scopes": [MANAGE, ADMIN, "admin-ui"],
         "display": True,
     }
 
@@ -80,9 +92,9 @@ def roles(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The roles with what the service and its users need: every user may open the page, which shows them their own."""
     user = next((role for role in given if role["name"] == "user"), None)
     if user is None:
-        given = [*given, {"name": "user", "scopes": ["self", ACCESS]}]
+        given = [*given, {"name": "user", "scopes": ["self", ACCESS, MANAGE]}]
     else:
-        user["scopes"] = [*user.get("scopes", ["self"]), ACCESS]
+        user["scopes"] = [*user.get("scopes", ["self"]), ACCESS, MANAGE]
     return [*given, {"name": SERVICE, "scopes": SCOPES, "services": [SERVICE]}]
 
 

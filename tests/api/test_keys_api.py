@@ -31,6 +31,7 @@ from cytomine_spawner.stacks.model import (
     StackSpec,
     StackStatus,
     State,
+    connection_secret_name,
     new_stack,
 )
 from tests.api.conftest import Api
@@ -146,22 +147,22 @@ async def test_keys_are_kept_renewed_and_withdrawn_as_objects_of_the_stack(world
     assert [owner["uid"] for owner in kept["metadata"]["ownerReferences"]] == [uid]
     await world.connections.provide(stack_of(world), "bob")
     await world.connections.provide(stack_of(world), "eve")
-    assert world.names("NetworkPolicy") == ["cm-ada-connection-eve"]
+    assert world.names("NetworkPolicy") == [connection_secret_name("cm-ada", "eve")]
     # The operator, which removes what is not of its plan, sees none of it.
     for kind in ("Secret", "NetworkPolicy"):
         assert (await world.kube.list(kind, labels=LABEL))[0] == []
 
     await asyncio.to_thread(world.serve, RUN + timedelta(hours=1))
     await world.until(lambda: world.secret("cm-ada-connection")["private-key"] != first["private-key"])
-    bobs = world.secret("cm-ada-connection-bob")
+    bobs = world.secret(connection_secret_name("cm-ada", "bob"))
     assert bobs["user"] == "bob"
 
     await operations.remove_member(world.store, "cm-ada", "users", "bob")
-    await world.until(lambda: "cm-ada-connection-bob" not in world.names("Secret"))
+    await world.until(lambda: connection_secret_name("cm-ada", "bob") not in world.names("Secret"))
     await operations.hibernate(world.store, "cm-ada")
     del world.roles["eve"]
     await operations.add_member(world.store, "cm-ada", "users", "zoe")
-    await world.until(lambda: set(world.secret("cm-ada-connection-eve")) == {"user"})
+    await world.until(lambda: set(world.secret(connection_secret_name("cm-ada", "eve"))) == {"user"})
     assert world.names("NetworkPolicy") == []
 
 

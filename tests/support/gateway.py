@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -249,6 +250,7 @@ def running(
     login: int = 0,
     components: Sequence[str] = (),
     changes: Mapping[str, str] | None = None,
+    script: bool = False,
     **settings: Any,
 ) -> Iterator[Door]:
     """Run the rendered configuration with its neighbours' and its own ports moved to loopback.
@@ -262,6 +264,7 @@ def running(
         login: the port of a real login.
         components: what the stack has beside the usual.
         changes: of the configuration's text, such as a shorter time.
+        script: whether it is started by the pod's own script, with a master process and a worker.
         settings: of the stacks.
     """
     servers = {who: Server(who) for who in (*NEIGHBOURS, *REPLIES)}
@@ -288,24 +291,45 @@ def running(
         text = text.replace("/tmp/", f"{folder}/").replace("/etc/gateway/", f"{folder}/")
         (folder / name).write_text(text.replace("/usr/lib/nginx/modules", MODULES))
     folder.chmod(0o755)
+    (folder / "lasting").mkdir()
     configuration = str(folder / "nginx.conf")
     command = [str(NGINX), "-e", "stderr", "-c", configuration, "-g", "daemon off; master_process off;"]
+    if script:
+        command = ["/bin/sh", "-c", _script(objects, folder)]
     log = folder / "log"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stderr=out)
+        process = subprocess.Popen(command, stderr=out, start_new_session=True)
     door = Door(ports, servers, folder, process.pid, objects)
     door.forget()
     try:
         wait_for(ports[6000], process, log)
+        if script:
+            _wait_for_worker(door, log)
         yield door
     finally:
         process.terminate()
         process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what the script left: its loop ends with the container
         # Each looks twenty times a second whether it is to end.
         with ThreadPoolExecutor(len(servers)) as pool:
             list(pool.map(Server.shutdown, servers.values()))
         for server in servers.values():
             server.server_close()
+
+
+def _script(objects: list[dict[str, Any]], folder: Path) -> str:
+    """The script by which the pod starts nginx, with its files moved."""
+    deployment = next(
+        o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == "cm-ada-gateway"
+    )
+    (text,) = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    text = text.replace("/tmp/", f"{folder}/").replace("/etc/gateway/", f"{folder}/")
+    # In the pod nobody is root; here the worker would become another user.
+    user = "daemon off; user root root;" if os.geteuid() == 0 else "daemon off;"
+    return f"nginx() {{ '{NGINX}' \"$@\"; }}\n" + text.replace("daemon off;", user).replace(
+        "exec nginx", f"exec '{NGINX}'"
+    )
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -315,6 +339,17 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         threading.Event().wait(0.01)
+
+
+def _wait_for_worker(door: Door, log: Path) -> None:
+    """Wait until nginx serves: its look at its configuration listens for a moment, too."""
+    deadline = time.monotonic() + 30
+    while True:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if door.ask(8082, "/healthz").status == 200 and (door.folder / "nginx.pid").read_text():
+                return
+        assert time.monotonic() < deadline, log.read_text()
+        threading.Event().wait(0.05)
 
 
 def _listens(port: int) -> bool:

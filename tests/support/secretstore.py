@@ -35,8 +35,8 @@ class FakeSecrets:
 
     async def get(self, kind: str, name: str) -> dict[str, Any] | None:
         self._check()
-        assert kind == "Secret"
-        return copy.deepcopy(self.there.get(name))
+        place = {"Secret": self.there, "NetworkPolicy": self.policies}[kind]
+        return copy.deepcopy(place.get(name))
 
     async def delete(self, kind: str, name: str, **_: Any) -> None:
         self._check()

@@ -19,8 +19,9 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from cytomine_spawner.stacks import entrance, web
+from cytomine_spawner.stacks import entrance, notices, web
 from cytomine_spawner.stacks.auth import login
+from cytomine_spawner.stacks.lifecycle import NO_LIMITS, Limits
 from cytomine_spawner.stacks.members import Hub
 from cytomine_spawner.stacks.model import (
     ComponentStatus,
@@ -31,11 +32,14 @@ from cytomine_spawner.stacks.model import (
     State,
     new_stack,
 )
+from cytomine_spawner.stacks.notices import Notice
+from cytomine_spawner.stacks.rights import HUB_ADMIN_SCOPE, MANAGE_SCOPE
 from cytomine_spawner.stacks.settings import StackSettings
 from cytomine_spawner.stacks.store import Conflict, LogQuery, LogSource, NotFound, Unavailable, View
 
 T = TypeVar("T")
 PREFIX = "/services/cytomine/"
+ACCESS_SCOPE = "access:services!service=cytomine"
 NAMES = ("postgis", "mongo", "repository", "core", "pims", "web-ui", "gateway")
 
 
@@ -93,7 +97,9 @@ class FakeStore:
         self.open_logs = 0
         self.deleted: list[tuple[str, bool]] = []
 
-    async def patch(self, name: str, change: Callable[[Stack], dict[str, Any]]) -> Stack:
+    async def patch(
+        self, name: str, change: Callable[[Stack], dict[str, Any]], *, notice: Notice | None = None
+    ) -> Stack:
         if self.silent:
             raise Unavailable("The cluster does not answer at the moment; nothing was changed.")
         stack = self.view.get(name)
@@ -102,7 +108,10 @@ class FakeStore:
         fields = change(stack)
         if fields:
             spec = StackSpec.model_validate({**stack.spec.to_dict(), **fields})
-            stack = stack.replace(spec=spec, generation=stack.generation + 1)
+            noted = notices.added(stack, notice) if notice else {}
+            stack = stack.replace(
+                spec=spec, generation=stack.generation + 1, annotations={**stack.annotations, **noted}
+            )
             self.view.put(stack)
         return stack
 
@@ -157,9 +166,10 @@ class FakeHub:
     asked: int = 0
 
     def token(self, name: str, *, scopes: tuple[str, ...] | None = None, **model: Any) -> str:
-        """A token of a user, with the access that a role gives all users."""
+        """A token of a user that has what roles give all users, and all administrators; or the given scopes alone."""
         token = secrets.token_hex(8)
-        access = ("access:services!service=cytomine",) if scopes is None else scopes
+        admin = (HUB_ADMIN_SCOPE,) if model.get("admin") else ()
+        access = (ACCESS_SCOPE, MANAGE_SCOPE, *admin) if scopes is None else scopes
         usual = {"name": name, "kind": "user", "admin": False, "groups": [], "scopes": list(access)}
         self.tokens[token] = {**usual, **model}
         return token
@@ -342,6 +352,7 @@ def serving(
     identity: Callable[..., Any] | None = None,
     projects: Any = None,
     entered: StackSettings | None = None,
+    limits: Limits = NO_LIMITS,
     **real_hub: Any,
 ) -> Iterator[Service]:
     """The site and its hub in a thread of their own; with settings of HubOAuth for a real hub.
@@ -380,7 +391,13 @@ def serving(
             await login_to_stacks.start()
             extra = login_to_stacks.handlers()
         site = web.mount(
-            store, hub_auth=hub_auth, hub=site_hub, connections=given, projects=projects, extra=extra
+            store,
+            hub_auth=hub_auth,
+            hub=site_hub,
+            connections=given,
+            projects=projects,
+            limits=limits,
+            extra=extra,
         )
         # One origin for both, as behind the hub's proxy.
         application = tornado.web.Application(site.handlers, **site.settings)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from jupyterhub.scopes import scope_definitions
 
+from cytomine_spawner.stacks.rights import ADMIN_SCOPE
+from cytomine_spawner.stacks.rights import MANAGE_SCOPE as MANAGE
 from tests.support.chart import BASE, merged, render
 from tests.unit.test_hub_config import KEYS, VALUES, deployment, of_chart  # noqa: F401 - a fixture
 
@@ -52,7 +54,7 @@ def test_the_service_is_let_in_with_its_own_token_and_its_users_with_it(deployme
     assert service["api_token"] == "d4" * 32
     assert service["oauth_no_confirm"] is True
     roles = {role["name"]: role for role in made.JupyterHub.load_roles}
-    assert roles["user"]["scopes"] == ["self", ACCESS]
+    assert roles["user"]["scopes"] == ["self", ACCESS, MANAGE]
     assert ACCESS in made.Spawner.server_token_scopes
     scopes = roles["cytomine"]["scopes"]
     assert set(scopes) <= set(scope_definitions)
@@ -63,7 +65,18 @@ def test_the_service_is_let_in_with_its_own_token_and_its_users_with_it(deployme
 def test_an_administrators_own_role_for_users_is_kept(deployment):  # noqa: F811
     made = config(deployment, hub={"loadRoles": {"user": {"scopes": ["self", "list:groups"]}}})
     (role,) = [r for r in made.JupyterHub.load_roles if r["name"] == "user"]
-    assert role["scopes"] == ["self", "list:groups", ACCESS]
+    assert role["scopes"] == ["self", "list:groups", ACCESS, MANAGE]
+
+
+def test_a_browser_may_manage_and_a_notebook_may_not(deployment):  # noqa: F811
+    made = config(deployment)
+    (service,) = [s for s in made.JupyterHub.services if s["name"] == "cytomine"]
+    # No scope of the hub itself but the one that opens a page: a login to the service is worth nothing elsewhere.
+    assert service["oauth_client_allowed_scopes"] == [MANAGE, ADMIN_SCOPE, "admin-ui"]
+    assert not {MANAGE, ADMIN_SCOPE, "admin-ui"} & set(made.Spawner.server_token_scopes)
+    assert set(made.JupyterHub.custom_scopes) == {MANAGE, ADMIN_SCOPE}
+    roles = {role["name"]: role["scopes"] for role in made.JupyterHub.load_roles}
+    assert ADMIN_SCOPE not in roles["user"], "not every user manages all stacks"
 
 
 @pytest.mark.parametrize("text", [None, "[]", "{"])

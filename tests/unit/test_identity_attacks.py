@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cytomine_spawner.stacks.identity.keyring import Key
+from cytomine_spawner.stacks.model import ENDPOINTS, REALM
 from tests.support.adapter import Pkce, answer, confused, part
 from tests.support.identity import GATEWAY_SECRET, World, unverified, world
 from tests.support.stacks import PREFIX, a_stack
@@ -481,7 +483,88 @@ def test_nothing_secret_is_logged(w: World, caplog: pytest.LogCaptureFixture) ->
     assert "PRIVATE KEY" not in said
 
 
-@pytest.mark.parametrize("name", ["cm-nobody", "stacks", "cm-ada%2f..%2fx", "CM-ADA"])
+ASKED = [
+    *(
+        ("GET", f"{REALM}/{path}")
+        for path in (".well-known/openid-configuration", "account", "account/credentials")
+    ),
+    *(
+        ("GET", f"{REALM}{ENDPOINTS}/{path}")
+        for path in ("certs", "userinfo", "login-status-iframe.html", "logout")
+    ),
+    ("GET", f"{REALM}{ENDPOINTS}/login-status-iframe.html/init?client_id=core&session_state=x"),
+    ("GET", f"{REALM}{ENDPOINTS}/3p-cookies/step1.html"),
+    ("POST", f"{REALM}/account"),
+    ("POST", f"{REALM}{ENDPOINTS}/userinfo"),
+    ("GET", "/verify"),
+]
+FORMS = [
+    {},
+    {"client_id": "core", "grant_type": "authorization_code", "code": "x", "code_verifier": "x" * 43},
+    {"client_id": "core", "grant_type": "refresh_token", "refresh_token": "x"},
+    {"client_id": "gateway", "client_secret": "wrong", "grant_type": "authorization_code", "code": "x"},
+    {"client_id": "gateway", "client_secret": "", "grant_type": "authorization_code", "code": "x"},
+    {"client_id": "nobody", "grant_type": "refresh_token", "refresh_token": "x"},
+]
+
+
+def told(answer: httpx.Response, name: str) -> tuple[Any, ...]:
+    """All that a stranger can see of an answer, but for the name that they asked for."""
+    headers = {k: v.replace(name, "NAME") for k, v in answer.headers.items() if k not in ("date", "etag")}
+    sizes = {k: "" for k in ("content-length", "set-cookie") if k in headers}
+    location = re.sub(r"state=[^&]*", "", headers.get("location", ""))
+    shown = {**headers, **sizes, **({"location": location} if location else {})}
+    return answer.status_code, shown, unmarked(answer, name)
+
+
+def unmarked(answer: httpx.Response, name: str) -> str:
+    """An answer's text without what each answer has of its own."""
+    text = re.sub(r"(state=|ey)[^&\"]*", "", answer.text.replace(name, "NAME"))
+    return re.sub(r'name="xsrf" content="[^"]*"', "", text)
+
+
+@pytest.mark.parametrize("who", ["", "eve"])
+def test_strangers_cannot_tell_a_stack_from_one_that_is_not_there(w: World, who: str) -> None:
+    def browser() -> httpx.Client:
+        return w.service.browser(who) if who else w.service.client()
+
+    clients = {name: browser() for name in ("cm-ada", "cm-nob")}
+    bearer = {"Authorization": f"Bearer {w.service.hub.token('eve')}"}
+
+    def both(method: str, path: str, **more: Any) -> None:
+        seen = []
+        for name, client in clients.items():
+            answer = client.request(method, f"{PREFIX}{name}{path}", follow_redirects=False, **more)
+            seen.append(told(answer, name))
+        assert seen[0] == seen[1], (method, path)
+
+    for method, path in ASKED:
+        both(method, path)
+        both(method, path, headers=bearer)
+        both(method, path, headers={"Origin": "http://evil.example.org"})
+    for form in FORMS:
+        both("POST", f"{REALM}{ENDPOINTS}/token", data=form)
+        both("POST", f"{REALM}{ENDPOINTS}/revoke", data={**form, "token": "x"})
+    for extra in ({}, {"prompt": "none"}):
+        seen = []
+        for name, client in clients.items():
+            query = {**w.query(name), "state": "s", "nonce": "n", "code_challenge": "c" * 43, **extra}
+            answer = client.get(w.oidc(name, "auth"), params=query, follow_redirects=False)
+            seen.append(told(answer, name))
+        assert seen[0] == seen[1], extra
+    for path in ("stacks/{}", "stacks/{}/members", "api/stacks/{}", "api/stacks/{}/connection"):
+        seen = []
+        for name, client in clients.items():
+            answer = client.get(PREFIX + path.format(name), follow_redirects=False)
+            seen.append((answer.status_code, unmarked(answer, name)))
+        assert seen[0] == seen[1], path
+    asked = w.vault.asked
+    for n in range(20):
+        w.service.client().post(w.oidc(f"cm-nobody{n}", "token"), data=FORMS[3])
+    assert w.vault.asked == asked, "the names that somebody tries are not looked up in the cluster"
+
+
+@pytest.mark.parametrize("name", ["stacks", "cm-ada%2f..%2fx", "CM-ADA"])
 def test_there_is_no_issuer_for_what_is_no_stack(w: World, name: str) -> None:
     client = w.service.program("ada")
     assert client.get(f"{w.issuer(name)}/.well-known/openid-configuration").status_code == 404

@@ -41,6 +41,10 @@ c.JupyterHub.spawner_class = NoServer
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
 c.JupyterHub.hub_bind_url = c.JupyterHub.bind_url = os.environ["TEST_HUB"]
+c.JupyterHub.custom_scopes = {
+    "custom:cytomine-stacks:manage": {"description": "One's own stacks"},
+    "custom:cytomine-stacks:admin": {"description": "All stacks", "subscopes": ["custom:cytomine-stacks:manage"]},
+}
 service = os.environ["TEST_SERVICE"]
 c.JupyterHub.services = [
     {
@@ -49,12 +53,15 @@ c.JupyterHub.services = [
         "api_token": os.environ["TEST_TOKEN"],
         "oauth_redirect_uri": service + "/services/cytomine/oauth_callback",
         "oauth_no_confirm": True,
+        "oauth_client_allowed_scopes": [
+            "custom:cytomine-stacks:manage", "custom:cytomine-stacks:admin", "admin-ui",
+        ],
     },
     {"name": "tests", "api_token": os.environ["TEST_ADMIN"]},
 ]
 c.JupyterHub.load_groups = {"lab": {"users": ["dora"]}}
 c.JupyterHub.load_roles = [
-    {"name": "user", "scopes": ["self", "access:services!service=cytomine"]},
+    {"name": "user", "scopes": ["self", "access:services!service=cytomine", "custom:cytomine-stacks:manage"]},
     {"name": "tests", "scopes": ["admin:users", "admin:servers", "groups", "shares", "read:users:name"], "services": ["tests"]},
     {
         "name": "stacks",

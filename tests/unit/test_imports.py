@@ -522,9 +522,9 @@ def test_an_unchanged_state_keeps_its_time():
 
 
 def test_the_view_of_a_stack_has_it():
-    from cytomine_spawner.stacks.auth import Person
+    from cytomine_spawner.stacks.rights import Person
 
     status = World().ended("Complete").judge()[0]
-    person = Person(name="ada", admin=False)
+    person = Person("ada")
     shown = view(a_stack("colon").replace(status=status), person).datasets
     assert (shown.reason, shown.look) == ("Imported", "good")

@@ -17,7 +17,15 @@ from cytomine_spawner.stacks import keys
 from cytomine_spawner.stacks.credentials import MANAGED_BY, Connection, signed_headers
 from cytomine_spawner.stacks.keys import Connections
 from cytomine_spawner.stacks.members import HubUser, Role
-from cytomine_spawner.stacks.model import Desired, Members, Phase, Stack, user_label
+from cytomine_spawner.stacks.model import (
+    Desired,
+    Members,
+    Phase,
+    Stack,
+    connection_secret_name,
+    former_connection_name,
+    user_label,
+)
 from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
 from dev.standin.local import Local
 from tests.support.importing import Stack as Stand
@@ -28,7 +36,7 @@ from tests.support.standin import Issuer
 pytest_plugins = ["tests.support.importstack"]
 
 RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
-OWNERS, BOBS = "cm-ada-connection", "cm-ada-connection-bob"
+OWNERS, BOBS = connection_secret_name("cm-ada"), connection_secret_name("cm-ada", "bob")
 
 
 class Core:
@@ -362,6 +370,51 @@ async def test_a_member_removed_while_the_service_was_down_loses_the_keys_when_i
     await world.until(lambda: BOBS not in world.secrets.there)
     task.cancel()
     assert not world.core.accepts(bobs)
+
+
+def as_before(world: World, user: str) -> str:
+    """Give what belongs to a member the names of an earlier version; returns them."""
+    old, new = former_connection_name("cm-ada", user), connection_secret_name("cm-ada", user)
+    for place in (world.secrets.there, world.secrets.policies):
+        if item := place.pop(new, None):
+            item["metadata"]["name"] = old
+            place[old] = item
+    return old
+
+
+async def test_keys_under_the_names_of_an_earlier_version_stay_good_under_the_present_ones(
+    core: Core, world: World
+) -> None:
+    world.members["eve"] = Role.SHARE
+    bobs = await world.connections.provide(shared(RUN, "bob"), "bob")
+    eves = await world.connections.provide(shared(RUN, "bob"), "eve")
+    before = {as_before(world, user) for user in ("bob", "eve")}
+    assert before == set(world.secrets.there)
+    other = World(core)
+    other.members = world.members
+    other.secrets = other.connections._kube = world.secrets  # type: ignore[assignment]
+    # One is asked for before the service has looked at the stack, the other is found by its look.
+    assert await other.connections.provide(shared(RUN, "bob"), "bob") == bobs
+    other.store.view.put(shared(RUN, "bob"))
+    task = asyncio.create_task(other.connections.run())
+    await world.until(lambda: not before & {*world.secrets.there, *world.secrets.policies})
+    await world.until(lambda: connection_secret_name("cm-ada", "eve") in world.secrets.policies)
+    task.cancel()
+    assert world.connection(BOBS) == bobs
+    assert world.connection(connection_secret_name("cm-ada", "eve")) == eves
+    assert core.accepts(bobs)
+    assert core.accepts(eves)
+
+
+async def test_what_only_has_the_former_name_of_a_members_keys_is_left_alone(world: World) -> None:
+    # The stack of the user ada-connection keeps its passwords under this name.
+    other = {"kind": "Secret", "metadata": {"name": "cm-ada-connection-secrets", "labels": {}}, "data": {}}
+    await world.secrets.apply(other)
+    world.store.view.put(shared(RUN, "secrets"))
+    await world.connections.provide(shared(RUN, "secrets"), "secrets")
+    world.store.view.put(shared(RUN, generation=2))
+    await world.until(lambda: connection_secret_name("cm-ada", "secrets") not in world.secrets.there)
+    assert world.secrets.there["cm-ada-connection-secrets"] == other
 
 
 async def test_members_keys_are_renewed_at_a_resume_too(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -104,6 +106,52 @@ def test_without_a_token_the_answer_is_401_as_json(service: Service) -> None:
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
         assert "token" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "token nobody-has-this"}, {"Cookie": "_xsrf=x"}])
+def test_who_sends_no_token_that_the_hub_knows_is_not_told_of_forms(
+    service: Service, method: str, headers: dict[str, str]
+) -> None:
+    for path in (f"{API}/stacks/{ADA}/retry", f"{API}/stacks/{ADA}", f"{PREFIX}stacks/{ADA}/hibernate"):
+        answer = service.client().request(method, path, headers=headers, json={"desiredState": "Hibernated"})
+        assert answer.status_code == 401, (path, answer.text)
+        assert "form" not in answer.text.partition("<main")[2]
+
+
+def test_a_wrong_token_beside_a_good_cookie_is_not_told_of_forms_either(service: Service) -> None:
+    ada = service.browser("ada")
+    answer = ada.post(f"{API}/stacks/{ADA}/retry", headers={"Authorization": "token nobody-has-this"})
+    assert answer.status_code == 401
+
+
+def test_a_token_in_an_address_opens_nothing_and_stands_in_no_log(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = service.hub.token("ada")
+    for path in (
+        f"{API}/stacks",
+        PREFIX,
+        f"{API}/nothing",
+        f"{PREFIX}static/none.js",
+        f"{PREFIX}health/ready",
+    ):
+        for method in ("GET", "POST", "DELETE"):
+            answer = service.client().request(
+                method, path, params={"token": token, "code": "c0de"}, follow_redirects=False
+            )
+            assert answer.status_code in (200, 302, 401, 403, 404, 405)
+    # A mistake of ours is logged with all that helps to find it, and without the address.
+    with ExitStack() as stack:
+        broken = stack.enter_context(pytest.MonkeyPatch.context())
+        broken.setattr(service.store, "view", None)
+        head = {"Authorization": f"token {token}"}
+        assert service.client().get(f"{API}/stacks", params={"token": token}, headers=head).status_code == 500
+    said = [r.getMessage() + (r.exc_text or "") for r in caplog.records if not r.name.startswith("http")]
+    assert any("GET /services/cytomine/api/stacks" in line for line in said), "the log has the requests"
+    assert any("Uncaught exception" in line for line in said)
+    assert not [line for line in said if token in line or "c0de" in line]
 
 
 def test_a_token_without_the_scope_is_refused(service: Service) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from cytomine_spawner.stacks.model import Phase
+from cytomine_spawner.stacks import api
+from cytomine_spawner.stacks import events as stream_events
+from cytomine_spawner.stacks.model import Members, Phase
 from cytomine_spawner.stacks.store import LogSource
-from tests.support.stacks import PREFIX, Service, a_stack, events
+from tests.support.stacks import ACCESS_SCOPE, PREFIX, Service, a_stack, events, xsrf
 
 pytest_plugins = ["tests.support.servedstacks"]
 
@@ -202,4 +205,112 @@ def wait_for(true: Any, seconds: float = 10) -> None:
     ends = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < ends, "it did not come true"
+        time.sleep(0.02)
+
+
+# -- who may no longer ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """The service, where streams look after their listeners all the time."""
+    for module in (stream_events, api):
+        monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(stream_events, "RECHECK_SECONDS", 0.1)
+    return service
+
+
+@pytest.mark.parametrize("path", ["stacks/events", f"stacks/{ADA}/events"])
+def test_events_end_when_the_token_does(watched: Service, path: str) -> None:
+    ada = watched.program("ada")
+    with ada.stream("GET", f"{API}/{path}") as stream:
+        heard = events(stream)
+        assert next(heard)[0] == "view"
+        watched.do(watched.hub.tokens.clear)
+        assert not [event for event, _ in heard if event == "fault"], "it ends by itself"
+
+
+def test_a_page_that_is_open_hears_no_more_when_its_user_logs_out(watched: Service) -> None:
+    ada = watched.browser("ada")
+    head = {"X-XSRFToken": xsrf(ada.get(PREFIX))}
+    with ada.stream("GET", f"{PREFIX}updates", headers=head) as stream:
+        heard = events(stream)
+        next(heard)
+        watched.do(watched.hub.tokens.clear)
+        list(heard)
+    assert ada.get(f"{PREFIX}updates", headers=head).status_code == 401
+
+
+def test_a_log_that_is_followed_ends_when_the_token_does(watched: Service) -> None:
+    follow_core(watched)
+    with watched.program("ada").stream(
+        "GET", f"{API}/stacks/{ADA}/components/core/logs?follow=true"
+    ) as stream:
+        heard = events(stream)
+        assert next(heard) == ("line", "before")
+        watched.do(watched.hub.tokens.clear)
+        ((event, data),) = heard
+        assert event == "fault"
+        assert "logged out" in data["message"]
+    until(lambda: not watched.store.open_logs)
+
+
+def test_a_log_that_is_followed_ends_when_its_reader_may_no_longer_administer(watched: Service) -> None:
+    follow_core(watched)
+    token = watched.hub.token("root", admin=True)
+    root = watched.client(headers={"Authorization": f"token {token}"})
+    with root.stream("GET", f"{API}/stacks/{ADA}/components/core/logs?follow=true") as stream:
+        heard = events(stream)
+        next(heard)
+        watched.do(lambda: watched.hub.tokens[token].update(scopes=[ACCESS_SCOPE]))
+        assert [event for event, _ in heard] == ["fault"]
+
+
+def test_another_group_shows_and_hides_stacks_though_no_stack_changed(watched: Service) -> None:
+    watched.put(a_stack("ada", members=Members(groups=("lab",))))
+    token = watched.hub.token("gil", groups=["lab"])
+    gil = watched.client(headers={"Authorization": f"token {token}"})
+    with gil.stream("GET", f"{API}/stacks/events") as stream:
+        heard = events(stream)
+        while next(heard)[0] != "cursor":
+            pass
+        watched.do(lambda: watched.hub.tokens[token].update(groups=[]))
+        assert next(heard) == ("removed", {"name": ADA})
+        watched.do(lambda: watched.hub.tokens[token].update(groups=["lab"]))
+        event, stack = next(heard)
+        assert (event, stack["name"]) == ("stack", ADA)
+
+
+def test_a_silent_hub_ends_no_stream_for_a_while_and_then_it_does(
+    watched: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow_core(watched)
+    path = f"{API}/stacks/{ADA}/components/core/logs?follow=true"
+    with watched.program("ada").stream("GET", path) as stream:
+        heard = events(stream)
+        next(heard)
+        asked = watched.hub.asked
+        watched.do(setattr, watched.hub, "silent", True)
+        until(lambda: watched.hub.asked > asked + 2)
+        watched.do(watched.store.coming.put_nowait, "still")  # type: ignore[union-attr]
+        assert next(heard) == ("line", "still")
+        monkeypatch.setattr(stream_events, "STREAM_SECONDS", 0)
+        assert [event for event, _ in heard] == ["fault"]
+
+
+def follow_core(service: Service) -> None:
+    """Let core have a log that goes on."""
+
+    def put() -> None:
+        service.store.sources = [LogSource(f"{ADA}-core-0", "core", "running", stack=ADA)]
+        service.store.lines = ["before"]
+        service.store.coming = asyncio.Queue()
+
+    service.do(put)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)

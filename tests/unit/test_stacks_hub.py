@@ -42,7 +42,10 @@ c.Spawner.http_timeout = 1
 c.Spawner.consecutive_failure_limit = 0
 c.Authenticator.admin_users = {"root"}
 c.JupyterHub.hub_bind_url = c.JupyterHub.bind_url = os.environ["TEST_HUB"]
-c.JupyterHub.custom_scopes = {"custom:cytomine-stacks:admin": {"description": "All stacks"}}
+c.JupyterHub.custom_scopes = {
+    "custom:cytomine-stacks:manage": {"description": "One's own stacks"},
+    "custom:cytomine-stacks:admin": {"description": "All stacks", "subscopes": ["custom:cytomine-stacks:manage"]},
+}
 service = os.environ["TEST_SERVICE"]
 c.JupyterHub.services = [
     {
@@ -51,12 +54,15 @@ c.JupyterHub.services = [
         "api_token": os.environ["TEST_TOKEN"],
         "oauth_redirect_uri": service + "/services/cytomine/oauth_callback",
         "oauth_no_confirm": True,
+        "oauth_client_allowed_scopes": [
+            "custom:cytomine-stacks:manage", "custom:cytomine-stacks:admin", "admin-ui",
+        ],
     },
     {"name": "tests", "api_token": os.environ["TEST_ADMIN"]},
     {"name": "ada", "api_token": os.environ["TEST_MONITOR"]},
 ]
 c.JupyterHub.load_roles = [
-    {"name": "user", "scopes": ["self", "access:services!service=cytomine"]},
+    {"name": "user", "scopes": ["self", "access:services!service=cytomine", "custom:cytomine-stacks:manage"]},
     {
         "name": "tests",
         "scopes": ["admin:users", "admin:groups", "tokens", "servers", "shares", "list:users"],
@@ -152,6 +158,45 @@ def test_the_pages_script_follows_with_its_token_and_not_without(both: tuple[Hub
 def test_the_hubs_administrators_see_all(both: tuple[Hub, Service]) -> None:
     _, page = log_in(both, "root")
     assert shown(page) == {"cm-ada", "cm-bob"}
+
+
+@pytest.mark.hub_contract
+def test_an_administrator_administers_with_tokens_that_are_meant_for_it_and_with_no_other(
+    both: tuple[Hub, Service],
+) -> None:
+    hub, service = both
+
+    def names(*scopes: str, user: str = "root") -> set[str]:
+        head = {"Authorization": f"token {hub.token(user, *scopes)}"}
+        answer = service.client().get(f"{PREFIX}api/stacks", headers=head)
+        assert answer.status_code == 200, answer.text
+        return {stack["name"] for stack in answer.json()["stacks"]}
+
+    access, manage = "access:services!service=cytomine", "custom:cytomine-stacks:manage"
+    everything = {"cm-ada", "cm-bob"}
+    # As in a notebook, where the hub still tells that its user is an administrator.
+    assert names(access) == names(access, manage) == set()
+    assert names(access, "admin-ui") == everything
+    assert names() == everything, "a token with all that its user may"
+    assert hub.api.get("/users/root").json()["admin"] is True
+    refused = hub.api.post("/users/ada/tokens", json={"scopes": [access, "admin-ui"]})
+    assert refused.status_code == 400, "nobody else gets such a token"
+    assert names(access, user="ada") == {"cm-ada"}
+
+
+@pytest.mark.hub_contract
+def test_a_token_without_the_scope_to_manage_sees_and_does_no_more(both: tuple[Hub, Service]) -> None:
+    hub, service = both
+    stack = f"{PREFIX}api/stacks/cm-ada"
+
+    def ask(*scopes: str) -> int:
+        head = {"Authorization": f"token {hub.token('ada', *scopes)}"}
+        return service.client().patch(stack, headers=head, json={"displayName": "Lung"}).status_code
+
+    access = "access:services!service=cytomine"
+    assert ask(access) == 403
+    assert ask(access, "custom:cytomine-stacks:manage") == 200
+    assert ask() == 200
 
 
 def test_logging_out_at_the_hub_logs_out_here(both: tuple[Hub, Service]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +9,14 @@ from jupyterhub.services.auth import UserNotAllowed
 from tornado.httputil import HTTPServerRequest
 
 from .. import auth
-from ..auth import Refusal, Site, not_synced, refusal
+from ..auth import Refusal, Site, not_synced
 from ..kube import KubeError
 from ..model import Stack
 from ..pages import Page
+from ..rights import Person
 from .people import HubSilent
 from .provider import BadRequest, Provider
-
-log = logging.getLogger(__name__)
+from .strange import nobodys
 
 
 class Common:
@@ -34,27 +33,19 @@ class Common:
         super().initialize(site)  # type: ignore[misc]
         self.provider, self.ready = shared["provider"], shared["ready"]
 
-    def _request_summary(self) -> str:
-        # tornado's log would have the query, too: it may hold a token.
-        request = self.request
-        return f"{request.method} {request.path} ({request.remote_ip})"
-
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log what is our own mistake, without the request: it holds codes and tokens."""
-        if refusal(value).status_code >= 500 and not isinstance(value, Refusal):
-            log.error("Uncaught exception: %s", self._request_summary(), exc_info=(typ, value, tb))
-
     def the_stack(self, name: str) -> Stack:
-        """The stack of this name, for whoever asks: what is told of it here is no secret."""
+        """The stack of this name, for whoever asks; one that stands in for it where there is none.
+
+        Raises:
+            Refusal: 503 while the service does not know.
+        """
         if trouble := self.ready():
             raise Refusal(503, trouble)
         view = self.site.store.view
         if not view.synced:
             raise Refusal(503, not_synced())
         found = view.get(name)
-        if found is None or found.deleting:
-            raise Refusal(404, f"There is no stack called {name}.")
-        return found
+        return nobodys(name) if found is None or found.deleting else found
 
 
 class _Silently(Exception):
@@ -99,7 +90,7 @@ class _Browser(Common, Page):
             raise _Silently("temporarily_unavailable", auth.HUB_SILENT, 503) from error
         if fresh:
             self._hub_auth_user_cache = self.current_user = fresh
-            self.person = auth.Person.from_model(fresh)
+            self.person = Person.from_model(fresh)
         return fresh
 
 
@@ -137,8 +128,8 @@ class Login(_Browser):
             if person is None:
                 raise _Silently(
                     "access_denied",
-                    f"This Cytomine belongs to somebody else, and {model['name']} is not among its members. "
-                    "Its owner can let you in: ask them to add you on their page of stacks.",
+                    f"There is no such Cytomine any more, or it belongs to somebody else and {model['name']} is not among "
+                    "its members. Its owner can let you in: ask them to add you on their page of stacks.",
                     403,
                 )
             self._go(await self.provider.authorize(stack, asked, person, self.hub_auth.get_token(self)))

@@ -29,6 +29,7 @@ from typing import Any
 from ...waiting import within
 from ..kube import KubeError
 from ..model import Stack, component_name
+from .strange import is_nobodys
 from .vault import Vault
 
 log = logging.getLogger(__name__)
@@ -293,6 +294,9 @@ class Grants:
         Raises:
             KubeError: they could not be read.
         """
+        if is_nobodys(stack):
+            # Nothing is read or kept, whatever names somebody tries.
+            return Ledger([], self._limits, lambda _: None, self._clock)
         book = self._books.get(stack.name)
         if book is None or book.stack.uid != stack.uid:
             if book:

@@ -22,6 +22,7 @@ from .grants import Grants, Ledger, Reused, Session
 from .keyring import InvalidToken, Keyring
 from .people import HubSilent, Logins, People
 from .server import SCOPES, Exchange, credentials, server
+from .strange import is_nobodys
 from .tokens import AUDIENCE, REFRESH, Tokens, context
 from .vault import Vault
 
@@ -283,6 +284,17 @@ class Provider:
             return None
         return found
 
+    async def stands(self, stack: Stack, session: str) -> bool:
+        """Whether a session goes on: its login at the hub stands, and its person may use the stack. It ends if not.
+
+        Raises:
+            HubSilent: the hub did not say.
+            KubeError: the sessions cannot be read.
+        """
+        ledger = await self.grants.of(stack)
+        found = ledger.get(session)
+        return found is not None and await self._may_go_on(stack, ledger, found) is not None
+
     async def log_out(self, stack: Stack, hint: str) -> bool:
         """End all sessions of the login that an ID token tells of, which may have expired.
 
@@ -375,6 +387,8 @@ class Provider:
 
     async def _secret(self, stack: Stack, presented: str) -> str:
         """The gateway's secret; read anew when another one is presented, for the gateway may know a newer."""
+        if is_nobodys(stack):
+            return ""
         at, known = self._secrets.get(stack.uid, (0.0, ""))
         age = self.clock() - at
         if age > _SECRET_SECONDS or (age > 2 and presented != known):
