@@ -26,6 +26,11 @@ from .options import (
 # JupyterHub 5 ends the hub after some failed starts in a row and counts refused options among them; 6 does not.
 COUNTS_REFUSALS = jupyterhub.version_info[0] < 6
 
+# What a link to the form may hold beside options: JupyterHub reads these itself.
+HUBS_OWN = frozenset(("next", "display_name"))
+# What JupyterHub 6 puts before the names of options in links.
+MARK = "opt-"
+
 SIZES = [
     {
         "name": "small",
@@ -93,11 +98,14 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
     _attempt: Attempt | None = None
     _options: SpawnOptions | None = None
     _refused = False
+    # What a start without options of its own does otherwise than the last one, in sentences.
+    _told: list[str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._configured_image = self.image
         self._accepted = self.user_options
+        self._told = []
 
     @validate("notebook_images")
     def _check_images(self, proposal: Any) -> Any:
@@ -148,19 +156,54 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
         return self._options_from_form
 
     def _options_from_form(self, formdata: Mapping[str, Any]) -> dict[str, Any]:
-        # After a refused form the hub renders that of the default server, whichever server was to be started.
-        return self._read_form(formdata, getattr(self.user, "spawner", self))
-
-    def options_from_query(self, query_data: Mapping[str, Any]) -> dict[str, Any]:
-        """Options from a link's query, checked as the form's are."""
-        return self._read_form(query_data, self)
-
-    def _read_form(self, formdata: Mapping[str, Any], shown_by: Any) -> dict[str, Any]:
         try:
             return parse_form(formdata, self.offer()).model_dump(exclude_none=True)
         except OptionsError as error:
+            # After a refused form the hub renders that of the default server, whichever server was to be started.
+            shown_by: Any = getattr(self.user, "spawner", self)
             shown_by._attempt = Attempt(formdata, error)
             raise
+
+    def options_from_query(self, query_data: Mapping[str, Any]) -> dict[str, Any]:
+        """Start nothing: a link's choices only fill in the form, see `run_auth_state_hook`.
+
+        Raises:
+            OptionsError: always; the hub shows the form then.
+        """
+        self._follow_link(query_data)
+        raise OptionsError("options", "A link starts no server. Check the choices and press Start.")
+
+    async def run_auth_state_hook(self, auth_state: Any) -> None:
+        """Run the administrator's hook, and take a link's choices out of the hub's hands.
+
+        JupyterHub starts a server when somebody follows a link with options, and any site may have such a link: it
+        would also change the person's stack. This is the last of our methods that it calls before it looks.
+        """
+        request = getattr(self.handler, "request", None)
+        if request is not None and request.method == "GET":
+            sent = request.query_arguments
+            taken = {
+                key: [value.decode(errors="replace") for value in sent.pop(key)]
+                for key in [*sent]
+                if key not in HUBS_OWN
+            }
+            if taken and not self._follow_link(taken):
+                self.handler.set_status(400)
+        await super().run_auth_state_hook(auth_state)
+
+    def _follow_link(self, query: Mapping[str, Any]) -> bool:
+        """Keep a link's choices for the form that is about to be shown; whether they can be used."""
+        # As JupyterHub 6 reads them: where one has the prefix, those without it are not options.
+        marked = {key.removeprefix(MARK): values for key, values in query.items() if key.startswith(MARK)}
+        chosen = marked or {key: values for key, values in query.items() if key != "_xsrf"}
+        if not chosen:
+            return True
+        try:
+            parse_form(chosen, self.offer())
+            self._attempt = Attempt(chosen)
+        except OptionsError as error:
+            self._attempt = Attempt(chosen, error)
+        return self._attempt.error is None
 
     async def _run_apply_user_options(self, user_options: Any) -> None:
         """Check and apply the options of a start, from wherever they came.
@@ -169,20 +212,38 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
         still waits: what is raised here is its answer. Later, in `start`, it would be a 500 or go unheard behind a
         202; before, in the handlers, a spawner has no say. An administrator's `apply_user_options` runs after it.
         """
+        told: list[str] = []
         try:
-            options = parse_json(user_options, self.offer())
-            await self._check_further(options)
+            if _brings_options(self.handler):
+                options = parse_json(user_options, self.offer())
+            else:
+                options, told = self.offer().nearest(user_options)
+            no_place = await self._no_place(options)
+            if no_place and _brings_options(self.handler):
+                raise OptionsError("cytomine", f"Option 'cytomine': {no_place}")
         except OptionsError:
             self._refuse()
             raise
+        if no_place:
+            options = options.model_copy(update={"cytomine": None})
+            told.append(f"The notebook starts without Cytomine: {no_place}")
         self._refused = False
         self._accepted = user_options
+        self._told = told
+        if told:
+            # The hub's database keeps what was chosen: it may be offered again.
+            self.user_options = user_options = options.model_dump(exclude_none=True)
+            self.log.warning(
+                "%s starts with other options than the last time: %s", self._log_name, " ".join(told)
+            )
         self._apply(options)
         if self.apply_user_options:
             await super()._run_apply_user_options(user_options)
 
-    async def _check_further(self, options: SpawnOptions) -> None:
-        """What only the cluster can tell about the options of a start; raises OptionsError."""
+    async def _no_place(self, options: SpawnOptions) -> str:
+        """Why the cluster has certainly no place for what was chosen, as a sentence; "" if it may have one."""
+        del options
+        return ""
 
     async def load_user_options(self) -> None:
         """Apply the options when the hub has not done so, as when `start` is called alone."""
@@ -223,6 +284,16 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
             self.consecutive_failure_limit = limit
 
         future.add_done_callback(undo)
+
+
+def _brings_options(handler: Any) -> bool:
+    """Whether the request for a start brings options; if not, the hub has taken those of the last start."""
+    if hasattr(handler, "get_server_json_body"):  # the REST API of JupyterHub 6
+        return handler.get_server_json_body()["user_options"] is not None
+    if hasattr(handler, "get_json_body"):  # and of 5
+        return handler.get_json_body() is not None
+    request = getattr(handler, "request", None)
+    return request is None or request.method != "GET"
 
 
 def _checked(model: type[ImageChoice] | type[SizeChoice], entries: Any, setting: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .options import Offer, OptionsError, flatten, shorten
+from .options import Offer, OptionsError, flatten, gone
 
 if TYPE_CHECKING:
     from .companion.form import CytomineBlock
@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A form that was sent and refused: what was chosen, and why it cannot be used."""
+    """What a form that was sent, or a link to the form, chose.
+
+    Attributes:
+        form: the fields, each with a list of its values.
+        error: why they cannot be used; None for a link whose choices can.
+    """
 
     form: Mapping[str, Any]
-    error: OptionsError
+    error: OptionsError | None = None
 
 
 @dataclass(frozen=True)
@@ -57,19 +62,21 @@ def render_form(
     Args:
         offer: what this person may choose.
         previous: the options of this server's last start, in whatever state the hub's database has them.
-        attempt: the refused form, when it is shown again; its choices win over the previous ones.
+        attempt: the refused form, when it is shown again, or the link that led here; its choices win over the previous.
         cytomine: the block about Cytomine; None without one.
 
     Returns:
         HTML without a form element or a button of its own: the hub's page has both.
     """
-    chosen = flatten(attempt.form) if attempt else (dict(previous) if isinstance(previous, Mapping) else {})
+    chosen = dict(previous) if isinstance(previous, Mapping) else {}
+    chosen.update(flatten(attempt.form) if attempt else {})
     error = attempt.error if attempt else None
     questions = [_question(offer, field, chosen.get(field), error) for field in offer.fields]
     own = {*offer.fields, *(cytomine.fields if cytomine else ())}
     general = error.sentence if error and error.field not in own else ""
     template = _templates().get_template("options_form.html")
-    return template.render(questions=questions, general_error=general, cytomine=cytomine)
+    linked = attempt is not None and error is None
+    return template.render(questions=questions, general_error=general, cytomine=cytomine, linked=linked)
 
 
 def _question(offer: Offer, field: str, wanted: object, error: OptionsError | None) -> _Question:
@@ -78,8 +85,5 @@ def _question(offer: Offer, field: str, wanted: object, error: OptionsError | No
     mine = error.sentence if error and error.field == field else ""
     notice = ""
     if wanted is not None and found is None and not mine:
-        notice = (
-            f"Your previous choice {shorten(wanted if isinstance(wanted, str) else '?')} is no longer offered. "
-            f"{selected.title} is selected instead."
-        )
+        notice = gone(wanted, selected)
     return _Question(field, LEGENDS[field], offer.choices(field), selected.name, notice, mine)

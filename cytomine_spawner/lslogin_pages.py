@@ -6,15 +6,25 @@ import base64
 import hmac
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from oauthenticator.oauth2 import OAuthCallbackHandler, OAuthLoginHandler, OAuthLogoutHandler
+from oauthenticator.oauth2 import (
+    STATE_COOKIE_NAME,
+    OAuthCallbackHandler,
+    OAuthLoginHandler,
+    OAuthLogoutHandler,
+)
 from tornado import web
 from tornado.httputil import url_concat
 
 from .lslogin_oidc import REGISTRATION_ERRORS, UNUSABLE, ProviderError, error_code, redacted
+from .names import readable
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+# In the address of a login whose fragment was asked for.
+ASKED = "place"
 
 # What each page stands for, its HTTP status and its heading.
 PROBLEMS = {
@@ -118,14 +128,64 @@ class ProblemPages:
         return None
 
 
-class LSLoginHandler(ProblemPages, OAuthLoginHandler):  # type: ignore[misc]
+class StateCookie:
+    """Keeps a login's state in a cookie that browsers take from the hub's own host alone, where cookies can have that.
+
+    A page on a host below the hub's may set cookies for the hub, too: with the state of a login of its own it would
+    log others in as somebody else.
+    """
+
+    _state_cookie: str | None = None
+
+    @property
+    def state_cookie_name(self) -> str:
+        """The cookie's name."""
+        prefix = "__Host-" if self.settings.get("cookie_host_prefix_enabled") else ""  # type: ignore[attr-defined]
+        return f"{prefix}{STATE_COOKIE_NAME}"
+
+    def set_state_cookie(self, state_cookie_value: str) -> None:
+        """Set it for a day."""
+        self._set_cookie(self.state_cookie_name, state_cookie_value, expires_days=1, httponly=True)  # type: ignore[attr-defined]
+
+    def get_state_cookie(self) -> str:
+        """Return what is in it, once: it is good for one login."""
+        if self._state_cookie is None:
+            found = self.get_secure_cookie(self.state_cookie_name) or b""  # type: ignore[attr-defined]
+            self._state_cookie = found.decode("utf8", "replace")
+            self.clear_cookie(self.state_cookie_name)  # type: ignore[attr-defined]
+        return self._state_cookie or ""
+
+
+class LSLoginHandler(StateCookie, ProblemPages, OAuthLoginHandler):  # type: ignore[misc]
     """Sends the browser to LS Login, unless LS Login is known to be down."""
 
     async def get(self) -> None:
         """Redirect to LS Login."""
         # The browser would otherwise end on its own error page, where nothing says what to do.
         await self.authenticator.require_reachable()
+        if self._may_know_a_place():
+            self.finish(await self._onward_page())
+            return
         super().get()
+
+    def _may_know_a_place(self) -> bool:
+        """Whether the browser may have been led here with a fragment (#...), which only a page can ask it for.
+
+        Where people press a button for the login, that button's page has asked. Programs are led on as ever.
+        """
+        return bool(
+            self.authenticator.auto_login
+            and self.request.headers.get("Sec-Fetch-Dest") == "document"
+            and not self.get_argument(ASKED, "")
+        )
+
+    async def _onward_page(self) -> Any:
+        params = {"next": self.wanted_url() or self.hub.base_url, ASKED: "1"}
+        return await self.render_template(
+            "lslogin_onward.html",
+            service=self.authenticator.login_service,
+            onward_url=url_concat(self.authenticator.login_url(self.hub.base_url), params),
+        )
 
     def wanted_url(self) -> str | None:
         """Return the page from the address's ``next``."""
@@ -133,7 +193,7 @@ class LSLoginHandler(ProblemPages, OAuthLoginHandler):  # type: ignore[misc]
         return wanted if isinstance(wanted, str) else None
 
 
-class LSLoginCallbackHandler(ProblemPages, OAuthCallbackHandler):  # type: ignore[misc]
+class LSLoginCallbackHandler(StateCookie, ProblemPages, OAuthCallbackHandler):  # type: ignore[misc]
     """Receives the browser from LS Login."""
 
     # What the person signed in as, kept for the page that refuses them.
@@ -199,7 +259,9 @@ class LSLoginCallbackHandler(ProblemPages, OAuthCallbackHandler):  # type: ignor
         auth_state = seen.get("auth_state") or {}
         authenticator = self.authenticator
         return {
-            "account": auth_state.get("account") or {},
+            "account": {
+                key: readable(value, 300) for key, value in (auth_state.get("account") or {}).items()
+            },
             "username": seen.get("name", ""),
             "blocked": seen.get("name") in authenticator.blocked_users,
             "groups": seen.get("groups") or [],
@@ -212,6 +274,30 @@ class LSLoginLogoutHandler(ProblemPages, OAuthLogoutHandler):  # type: ignore[mi
     """Logs out here and at LS Login; also the page that LS Login sends the browser back to."""
 
     _left: dict[str, Any] | None = None
+
+    async def get(self) -> None:
+        """Log out, after asking somebody whom another site's page has sent here.
+
+        A log-out ends tokens and, where the hub is set up so, servers: not for any page to bring about.
+        """
+        if self.get_current_user_cookie() is None or self._is_own_wish():
+            await super().get()
+            return
+        html = await self.render_template(
+            "lslogin_ask_logout.html", logout_url=self.request.path, home_url=f"{self.hub.base_url}home"
+        )
+        self.finish(html)
+
+    def _is_own_wish(self) -> bool:
+        """Whether the hub, the person's own notebooks or a service of the hub led here, or nobody did."""
+        site = self.request.headers.get("Sec-Fetch-Site", "none")
+        if site in ("none", "same-origin"):
+            return True
+        referer = urlsplit(self.request.headers.get("Referer", ""))
+        own = [self.get_current_user_cookie().host, *(service.host for service in self.services.values())]
+        return site == "same-site" and f"{referer.scheme}://{referer.netloc}" in [
+            host for host in own if host
+        ]
 
     async def handle_logout(self) -> None:
         """Get rid of cookies and tokens."""

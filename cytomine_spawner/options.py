@@ -238,6 +238,37 @@ class Offer:
             chosen[field] = choice.name
         return options.model_copy(update=chosen)
 
+    def nearest(self, stored: object) -> tuple[SpawnOptions, list[str]]:
+        """Options to use in the place of those of an earlier start, which may not be offered any more.
+
+        Args:
+            stored: the options of that start, in whatever state the hub's database has them.
+
+        Returns:
+            the options, and one sentence for each difference.
+        """
+        raw = stored if isinstance(stored, Mapping) else {}
+        kept: dict[str, Any] = {}
+        told = []
+        for field in self.fields:
+            wanted = raw.get(field)
+            if wanted is not None and self.find(field, wanted) is None:
+                told.append(gone(wanted, self.default(field)))
+            else:
+                kept[field] = wanted
+        unknown = [key for key in raw if key not in SpawnOptions.model_fields]
+        if unknown:
+            told.append(f"The last start's options {shorten(', '.join(map(str, unknown)))} are unknown now.")
+        cytomine, more = self._nearest_cytomine(raw.get("cytomine"))
+        return self.check(kept).model_copy(update={"cytomine": cytomine}), told + more
+
+    def _nearest_cytomine(self, raw: object) -> tuple[CytomineChoice | None, list[str]]:
+        if raw is None or raw is False:
+            return None, []
+        if self.cytomine is None:
+            return None, ["This hub offers no Cytomine any more: the notebook starts without it."]
+        return self.cytomine.nearest(raw)
+
     def _check_cytomine(self, raw: object) -> CytomineChoice | None:
         if raw is None or raw is False:
             return None
@@ -255,6 +286,14 @@ class Offer:
         )
 
 
+def gone(wanted: object, instead: _Choice) -> str:
+    """That an earlier choice is not offered any more, and what takes its place."""
+    return (
+        f"Your previous choice {shorten(wanted if isinstance(wanted, str) else '?')} is no longer offered. "
+        f"{instead.title} is selected instead."
+    )
+
+
 def parse_json(raw: object, offer: Offer) -> SpawnOptions:
     """Options from the REST API or from the hub's database; see `Offer.check`."""
     return offer.check(raw)
@@ -262,6 +301,10 @@ def parse_json(raw: object, offer: Offer) -> SpawnOptions:
 
 def parse_form(form: Mapping[str, Any], offer: Offer) -> SpawnOptions:
     """Options from the form or from a link's query: a dictionary of lists, one item a field.
+
+    Args:
+        form: what was sent.
+        offer: what this person may choose.
 
     Raises:
         OptionsError: as `Offer.check`, or when a field came twice.

@@ -111,7 +111,7 @@ class CytomineSpawner(CompanionSpawner):
     # Start, stop, poll
 
     async def _start(self) -> Any:
-        self._notices = []
+        self._notices = [{"message": sentence} for sentence in self._told]
         began = time.monotonic()
         await self._begin_companion()
         await self._revive_reflectors()

@@ -13,6 +13,7 @@ from kubernetes_asyncio.client import ApiException
 from kubespawner.clients import shared_client
 from pydantic import ValidationError
 
+from ..redact import by_looks
 from ..stacks.model import GROUP, PLURAL, VERSION, Stack
 from ..waiting import within
 
@@ -158,7 +159,11 @@ def _read(obj: Any) -> Stack:
 def _explain(status: int | None, body: object, namespace: str) -> StackTrouble:
     message = ""
     with contextlib.suppress(ValueError, AttributeError):  # not every body is a Status
-        message = str(json.loads(body).get("message") or "")[:500] if isinstance(body, (str, bytes)) else ""
+        message = (
+            by_looks(str(json.loads(body).get("message") or ""))[:500]
+            if isinstance(body, (str, bytes))
+            else ""
+        )
     if status == 404:
         return StackTrouble(
             "Cytomine is not installed on this cluster: it knows no CytomineStack, or the namespace "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..form import Attempt
-from ..options import FORM_FIELDS, flatten, several, shorten
+from ..options import FORM_FIELDS, flatten, several
 from ..stacks.model import Phase, Stack
 from ..stacks.present import date
 from .lines import is_fresh
@@ -80,9 +80,11 @@ def cytomine_block(
         offer: what this person may choose.
         standing: what the cluster knows.
         previous: the options of this server's last start, in whatever state the hub's database has them.
-        attempt: the refused form, when it is shown again; its choices win.
+        attempt: the refused form, when it is shown again, or the link that led to it; its choices win.
     """
-    error = attempt.error if attempt and attempt.error.field.split(".")[0] == "cytomine" else None
+    error = attempt.error if attempt else None
+    if error and error.field.split(".")[0] != "cytomine":
+        error = None
     stack = standing.stack
     shown: dict[str, Any] = {
         "status": _status(stack) if stack else "",
@@ -92,22 +94,22 @@ def cytomine_block(
     refusal = offer.refusal or standing.refusal or standing.absent
     if refusal:
         return CytomineBlock(offer, refusal=refusal, **shown)
-    chosen = _attempted(attempt.form) if attempt else _stored(previous)
-    wish = chosen or {}
+    stored = _stored(previous)
+    asked = attempt is not None and _says_something(attempt.form)
+    chosen = _attempted(attempt.form) if attempt and asked else stored
     names = [part.name for part in offer.sizes]
     kept = stack.spec if stack else None
-    # A form that was refused, then the stack as it is, then the last start.
-    sources = [wish] if attempt else []
+    # A form that was refused or a link, then the stack as it is, then the last start.
+    sources = [chosen or {}] if asked else []
     if kept:
         sources.append(
             {"size": kept.size, "components": [c.value for c in kept.components], "datasets": kept.datasets}
         )
-    sources.append(wish)
+    sources.append(stored or {})
     size = _first(sources, "size")
     notices = []
     if isinstance(size, str) and size not in names and not error:
-        title = next((part.title for part in offer.sizes if part.name == offer.default_size), "")
-        notices.append(f"The size {shorten(size)} is no longer offered. {title} is selected instead.")
+        notices.append(offer.size_gone(size))
     if standing.unknown:
         notices.append(f"{standing.unknown} What runs at present is not known; you may choose all the same.")
     label, text = _choice(stack)
@@ -132,6 +134,11 @@ def _stored(previous: object) -> Mapping[str, Any] | None:
     if raw is True:
         return {}
     return raw if isinstance(raw, Mapping) else None
+
+
+def _says_something(form: Mapping[str, Any]) -> bool:
+    """Whether a form, or a link that names some fields only, chooses anything about Cytomine."""
+    return not form.keys().isdisjoint(("cytomine", *FORM_FIELDS))
 
 
 def _attempted(form: Mapping[str, Any]) -> Mapping[str, Any] | None:

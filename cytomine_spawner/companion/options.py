@@ -87,6 +87,35 @@ class CytomineOffer:
             self._find("datasets", name, self.datasets)
         return choice
 
+    def nearest(self, raw: object) -> tuple[CytomineChoice | None, list[str]]:
+        """What to use in the place of an earlier start's choice; see `Offer.nearest`."""
+        if self.refusal:
+            return None, [f"The notebook starts without Cytomine: {self.refusal}"]
+        stored = raw if isinstance(raw, Mapping) else {}
+        told: list[str] = []
+        kept: dict[str, Any] = {}
+        size = stored.get("size")
+        if size is not None:
+            kept["size"] = size if any(part.name == size for part in self.sizes) else self.default_size
+            if kept["size"] != size:
+                told.append(self.size_gone(size))
+        for field, parts in (("components", self.components), ("datasets", self.datasets)):
+            names = stored.get(field)
+            if isinstance(names, (list, tuple)):
+                kept[field] = [part.name for part in parts if part.name in names]
+                lost = [shorten(name) for name in names if name not in kept[field]]
+                if lost:
+                    told.append(f"Of the {field} of Cytomine, {', '.join(lost[:3])} is no longer offered.")
+        return self.check(kept), told
+
+    def size_gone(self, wanted: object) -> str:
+        """That an earlier size of Cytomine is not offered any more, and what takes its place."""
+        title = next((part.title for part in self.sizes if part.name == self.default_size), "")
+        return (
+            f"The size {shorten(wanted if isinstance(wanted, str) else '?')} is no longer offered. "
+            f"{title} is selected instead."
+        )
+
     @staticmethod
     def _find(field: str, name: str, offered: tuple[StackPart, ...]) -> None:
         names = [part.name for part in offered]

@@ -15,7 +15,7 @@ from traitlets import Bool, Dict, Integer, List, TraitError, Unicode, default, v
 from ..choices import ChoicesSpawner
 from ..form import Attempt
 from ..names import display_name
-from ..options import CytomineChoice, Offer, OptionsError, SpawnOptions
+from ..options import CytomineChoice, Offer, SpawnOptions
 from ..stacks import model, quota
 from ..stacks.model import StackSpec
 from .api import StackApi, StackTrouble
@@ -197,13 +197,9 @@ class CompanionSpawner(ChoicesSpawner):
         servers = getattr(getattr(self.user, "orm_user", None), "orm_spawners", None) or {}
         return {self.stack_name, *(model.stack_name(self.user.name, server) for server in servers)}
 
-    async def _check_further(self, options: SpawnOptions) -> None:
-        """Refuse a stack for which there is certainly no place."""
-        if options.cytomine is None:
-            return
-        standing = await self.standing()
-        if standing.refusal:
-            raise OptionsError("cytomine", f"Option 'cytomine': {standing.refusal}")
+    async def _no_place(self, options: SpawnOptions) -> str:
+        """Why there is certainly no place for the stack, if one was chosen; "" if there may be."""
+        return (await self.standing()).refusal if options.cytomine else ""
 
     # The notebook's pod
 

@@ -2,7 +2,7 @@
 
 Cytomine's annotations have their origin at the image's bottom left, y upwards. NumPy arrays, windows and tiles have it
 at the top left, y downwards. Everything in this package speaks the second way, ``top-left``; `to_image` and
-`to_cytomine` convert. Units are pixels of the full-size image; a corner of the image is a corner of a pixel, so the
+`to_cytomine` convert. A frame says its origin by the coordinate reference system of its geometries, see `origins`. Units are pixels of the full-size image; a corner of the image is a corner of a pixel, so the
 image spans 0 to width and 0 to height.
 """
 
@@ -11,48 +11,41 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import geopandas
+import numpy as np
 import pandas
 import shapely
 from cytomine.models import ImageInstance, ImageInstanceCollection, Project
-from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
+from .classes import colour
+from .geojson import from_geojson
 from .images import image_id, image_of
+from .origins import COLUMNS, Origin, checked, frame, origin_of, to_cytomine, to_image
+from .plain import dumps, plain
 from .safe import fetch_all, pages, terms
 from .transport import get_json
+from .values import names, whole
 
-Origin = Literal["top-left", "bottom-left"]
-COLUMNS = (
-    "id",
-    "image",
-    "project",
-    "user",
-    "user_name",
-    "term",
-    "term_name",
-    "created",
-    "reviewed",
-    "geometry",
-)
+__all__ = [
+    "COLUMNS",
+    "Origin",
+    "fetch",
+    "frame",
+    "from_geojson",
+    "origin_of",
+    "read_annotations",
+    "statistics",
+    "to_cytomine",
+    "to_geojson",
+    "to_image",
+]
+
+# Colours that colour-blind people tell apart (Okabe and Ito), for terms without one of their own.
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000")
 FLAGS = {"showBasic": "true", "showMeta": "true", "showWKT": "true", "showTerm": "true", "showUser": "true"}
-
-
-def to_image(shape: BaseGeometry, height: float) -> BaseGeometry:
-    """From Cytomine's coordinates (origin bottom left) to the image's (origin top left).
-
-    Args:
-        shape: a geometry in px.
-        height: the image's height in px.
-    """
-    return affine_transform(shape, [1, 0, 0, -1, 0, height])
-
-
-def to_cytomine(shape: BaseGeometry, height: float) -> BaseGeometry:
-    """From the image's coordinates (origin top left) to Cytomine's (origin bottom left); see `to_image`."""
-    return affine_transform(shape, [1, 0, 0, -1, 0, height])
 
 
 def _images(project: int) -> dict[int, ImageInstance]:
@@ -86,12 +79,13 @@ def read_annotations(
         One row per annotation, the oldest first. Columns: ``id``, ``image``, ``project``, ``user`` (ids),
         ``user_name``, ``term`` (list of ids), ``term_name`` (list of names), ``created`` (UTC), ``reviewed``
         (accepted), ``geometry`` (shapely, px of the full-size image); of accepted copies also ``parent``, the id of the
-        annotation that was accepted. ``frame.attrs["origin"]`` keeps the origin.
+        annotation that was accepted. ``frame.crs`` says the origin.
 
     Raises:
         ValueError: neither or both of image and project are given.
         RequestFailed: Cytomine refused.
     """
+    checked(origin)
     if (image is None) == (project is None):
         raise ValueError("Either an image or a project is needed.")
     params: dict[str, Any] = dict(FLAGS)
@@ -107,8 +101,8 @@ def read_annotations(
         params["reviewed"] = "true"
     params = {k: v for k, v in params.items() if v is not None}
     items = sorted(pages("annotation.json", params, 2000), key=lambda item: item["id"])
-    names = _term_names(place) if any(item.get("term") for item in items) else {}
-    found = frame([_row(item, known, names, origin) for item in items], origin)
+    called = _term_names(place) if any(item.get("term") for item in items) else {}
+    found = frame([_row(item, known, called, origin) for item in items], origin)
     if reviewed:
         found["parent"] = [int(item["parentIdent"]) for item in items]
     return found
@@ -119,7 +113,7 @@ def _term_names(project: int) -> dict[int, str]:
 
 
 def _row(
-    item: dict[str, Any], images: dict[int, ImageInstance], names: dict[int, str], origin: Origin
+    item: dict[str, Any], images: dict[int, ImageInstance], called: dict[int, str], origin: Origin
 ) -> dict[str, Any]:
     shape = shapely.from_wkt(item["location"])
     if origin == "top-left":
@@ -132,100 +126,95 @@ def _row(
         "user": int(item["user"]),
         "user_name": item.get("creator", ""),
         "term": marks,
-        "term_name": [names.get(t, str(t)) for t in marks],
+        "term_name": [called.get(t, str(t)) for t in marks],
         "created": pandas.Timestamp(float(item["created"]), unit="ms", tz="UTC"),
         "reviewed": bool(item.get("reviewed")),
         "geometry": shape,
     }
 
 
-def frame(rows: Sequence[dict[str, Any]], origin: Origin = "top-left") -> geopandas.GeoDataFrame:
-    """A GeoDataFrame from rows that have at least ``geometry``; with the columns of `read_annotations` where it is empty."""
-    columns = None if rows else list(COLUMNS)
-    made = geopandas.GeoDataFrame(list(rows), columns=columns, geometry="geometry")
-    made.attrs["origin"] = origin
-    return made
-
-
-def origin_of(data: geopandas.GeoDataFrame, given: Origin | None) -> Origin:
-    """The origin that was given, else the one that the frame remembers, else ``top-left``."""
-    found: Origin = given or data.attrs.get("origin", "top-left")
-    if found not in ("top-left", "bottom-left"):
-        raise ValueError(f"origin must be top-left or bottom-left, not {found!r}.")
-    return found
-
-
 def to_geojson(
-    data: geopandas.GeoDataFrame, path: str | Path | None = None, *, image: ImageInstance | int | None = None
+    data: geopandas.GeoDataFrame,
+    path: str | Path | None = None,
+    *,
+    image: ImageInstance | int | None = None,
+    origin: Origin | None = None,
 ) -> dict[str, Any]:
     """A GeoJSON FeatureCollection, origin top left.
 
-    The features are what QuPath reads: ``properties.classification.name`` is the first term's name; all columns
-    are kept as properties.
+    The features are what QuPath reads: ``properties.classification`` is the first term's name with a colour, that of the
+    column ``term_colour`` or else one of `PALETTE`; all columns are kept as properties, as JSON can hold them (see
+    `plain`): what is missing, no number or infinite is null.
 
     Args:
         data: for instance from `read_annotations`.
         path: where to write it, if given.
-        image: needed only for a frame with its origin at the bottom left: whose height counts.
+        image: needed only for a frame with its origin at the bottom left and without the column ``image``: whose height
+            counts.
+        origin: ``top-left`` or ``bottom-left``; if not given, what the frame says.
+
+    Raises:
+        ValueError: it is not known where the coordinates have their origin, or of which image they are; or a coordinate is
+            no finite number.
     """
-    if origin_of(data, None) == "bottom-left":
-        if image is None:
-            raise ValueError(
-                "Coordinates with their origin at the bottom left need the image for its height."
-            )
-        height = float(image_of(image).height)
-        data = data.assign(geometry=[to_image(g, height) for g in data.geometry])
+    shapes: list[Any] = list(data.geometry)
+    if origin_of(data, origin) == "bottom-left":
+        heights = _heights(data, image)
+        shapes = [g if g is None else to_image(g, h) for g, h in zip(shapes, heights, strict=True)]
+    columns = [
+        (str(k), [plain(v) for v in column]) for k, column in data.drop(columns=data.geometry.name).items()
+    ]
     features = []
-    for _, row in data.iterrows():
-        properties = {k: _plain(v) for k, v in row.items() if k != "geometry"}
-        if properties.get("term_name"):
-            properties["classification"] = {"name": properties["term_name"][0]}
-        shape = json.loads(shapely.to_geojson(row.geometry))
-        features.append({"type": "Feature", "geometry": shape, "properties": properties})
+    for row, (shape, told) in enumerate(zip(shapes, _classes(data), strict=True)):
+        properties = {name: column[row] for name, column in columns}
+        if told:
+            properties["classification"] = told
+        features.append({"type": "Feature", "geometry": _written(shape, row), "properties": properties})
     made = {"type": "FeatureCollection", "features": features}
     if path is not None:
-        Path(path).write_text(json.dumps(made), encoding="utf-8")
+        Path(path).write_text(dumps(made), encoding="utf-8")
     return made
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, pandas.Timestamp):
-        return value.isoformat()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return list(value) if isinstance(value, (list, tuple)) else value
+def _classes(data: geopandas.GeoDataFrame) -> list[dict[str, Any]]:
+    """The class of each row as QuPath reads it; it refuses a whole file for a class without a colour."""
+    first = [next(iter(names(v)), "") for v in data["term_name"]] if "term_name" in data else [""] * len(data)
+    own = [colour(v) for v in data["term_colour"]] if "term_colour" in data else [None] * len(data)
+    known: dict[str, str] = {}
+    for name, said in zip(first, own, strict=True):
+        if said:
+            known.setdefault(name, said)
+    for name in first:
+        known.setdefault(name, PALETTE[len(known) % len(PALETTE)])
+    packed = [said or known[name] for name, said in zip(first, own, strict=True)]
+    return [
+        {"name": name, "color": [int(c[n : n + 2], 16) for n in (1, 3, 5)]} if name else {}
+        for name, c in zip(first, packed, strict=True)
+    ]
 
 
-def from_geojson(source: str | Path | dict[str, Any]) -> geopandas.GeoDataFrame:
-    """A frame from GeoJSON with its origin at the top left; what `upload` takes.
+def _heights(data: geopandas.GeoDataFrame, image: ImageInstance | int | None) -> list[float]:
+    """The height of each row's image, px."""
+    if image is None and "image" not in data:
+        raise ValueError("Coordinates with their origin at the bottom left need the image for its height.")
+    where = [whole(i, "An image's id") for i in data["image"]] if "image" in data else []
+    if image is not None and set(where) - {image_id(image)}:
+        raise ValueError(
+            "The table has annotations of other images, too: leave image out, or choose its rows."
+        )
+    if image is not None:
+        return [float(image_of(image).height)] * len(data)
+    known = {n: float(image_of(n).height) for n in dict.fromkeys(where)}
+    return [known[n] for n in where]
 
-    Args:
-        source: a path, or the parsed object: a FeatureCollection, a Feature or a list of Features.
 
-    Returns:
-        Columns ``geometry`` and ``term_name`` (list of names from ``term_name`` or ``classification.name``) and the
-        other properties.
-
-    Raises:
-        ValueError: it is no GeoJSON.
-    """
-    if isinstance(source, (str, Path)):
-        try:
-            source = json.loads(Path(source).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"The file is no JSON: {error}") from error
-    features: Any = source.get("features", [source]) if isinstance(source, dict) else source
-    rows = []
-    for number, feature in enumerate(features):
-        try:
-            shape = shapely.from_geojson(json.dumps(feature["geometry"]))
-        except (KeyError, TypeError, shapely.errors.GEOSException) as error:
-            raise ValueError(f"Feature {number} has no geometry that can be read: {error}") from error
-        properties = dict(feature.get("properties") or {})
-        label = properties.pop("classification", None)
-        named = properties.pop("term_name", None) or ([label["name"]] if isinstance(label, dict) else [])
-        rows.append({**properties, "term_name": list(named), "geometry": shape})
-    return frame(rows)
+def _written(shape: BaseGeometry | None, row: int) -> Any:
+    """A geometry in GeoJSON, which has no word for a coordinate that is no number."""
+    if shape is None:
+        return None
+    if not np.isfinite(shapely.get_coordinates(shape, include_z=shape.has_z)).all():
+        raise ValueError(f"Row {row} has a coordinate that is no finite number: GeoJSON cannot hold it.")
+    return json.loads(shapely.to_geojson(shape))
 
 
 def statistics(data: geopandas.GeoDataFrame, image: ImageInstance | int) -> Any:
@@ -242,7 +231,7 @@ def statistics(data: geopandas.GeoDataFrame, image: ImageInstance | int) -> Any:
     """
     one = image_of(image)
     part = data[data["image"] == image_id(image)] if len(data) else data
-    exploded = part.assign(term_name=[list(n) or [""] for n in part["term_name"]]).explode("term_name")
+    exploded = part.assign(term_name=[names(n) or [""] for n in part["term_name"]]).explode("term_name")
     exploded = exploded.assign(area_px=[g.area for g in exploded.geometry])
     groups = exploded.groupby(["term_name", "user_name"])["area_px"]
     table = groups.agg(count="count", area_px="sum")

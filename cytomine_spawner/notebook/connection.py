@@ -48,7 +48,8 @@ def connect(
     that expect them. An owner's administrator session is opened, and opened again when it has run out.
 
     Args:
-        stack: the stack's name; without it the one beside this notebook, else the only one that one may use.
+        stack: the stack's name; without it the one beside this notebook, else the only one of one's own. One to which
+            somebody invited you must be named: what you do there is theirs to see.
         timeout: seconds to wait for a stack that is starting; 0 not to wait.
         progress: whether to show a bar that names what the stack waits for.
         resume: whether to start a hibernated stack.
@@ -57,7 +58,7 @@ def connect(
         The official client, connected; it is what ``Cytomine.get_instance()`` gives from now on.
 
     Raises:
-        NoStack: there is no such stack that one may use.
+        NoStack: there is no such stack that one may use, or it must be said which.
         StackHibernated: it sleeps, and ``resume`` was not given or is not one's right.
         StackFailed: it could not start.
         StackNotReady: it did not start in time.
@@ -75,6 +76,7 @@ def connect(
         use_cache=False,
         configure_logging=False,
     )
+    client.stack = keys.stack
     if not client.current_user:
         raise KeysRefused(f"Cytomine at {keys.host} does not tell who you are; connect() again.")
     _export(keys)
@@ -113,7 +115,7 @@ def token(stack: str | None = None) -> str:
         stack: the stack's name; without it as :func:`connect` finds it.
 
     Raises:
-        NoStack: there is no such stack that one may use.
+        NoStack: there is no such stack that one may use, or it must be said which.
         StackNotReady: it does not serve now.
         ServiceUnreachable: the service of the stacks does not answer.
     """
@@ -221,11 +223,13 @@ def _choose(service: Service) -> str:
             "There is no Cytomine that you may use. Tick Cytomine in the options when you start your server, or ask a "
             "colleague to invite you to theirs."
         )
-    for candidates in (own, found):
-        if len(candidates) == 1:
-            return candidates[0].name
-    names = ", ".join(f"connect({s.name!r}) ({s.title} of {s.owner})" for s in found)
-    raise NoStack(f"There is more than one Cytomine that you may use; say which: {names}.")
+    # Whoever invites somebody must not become the one that all of their notebooks write to.
+    if len(own) == 1:
+        return own[0].name
+    names = ", ".join(f"connect({s.name!r}) ({s.title} of {s.owner})" for s in own or found)
+    why = "There is more than one Cytomine of yours" if own else "You have no Cytomine of your own"
+    theirs = "" if own else " colleagues let you use theirs;"
+    raise NoStack(f"{why};{theirs} say which you mean: {names}.")
 
 
 def _export(keys: Keys) -> dict[str, str]:
@@ -299,7 +303,13 @@ def _open_session(keys: Keys) -> bool:
 
 
 class _Client(Cytomine):  # type: ignore[misc]
-    """The official client, but for its start: it waits for nobody, and no request waits for ever."""
+    """The official client, but for its start: it waits for nobody, and no request waits for ever.
+
+    Attributes:
+        stack: the name of the stack that it is connected to.
+    """
+
+    stack = ""
 
     def wait_to_accept_connection(self, *args: Any, **kwargs: Any) -> bool:
         """Begin with what was proven a moment ago; when called later, wait as the official client does."""

@@ -17,7 +17,10 @@ SERVICE_PATH = "services/cytomine/"
 
 
 def public_address() -> str:
-    """The service as browsers know it, with a slash at the end; empty where the hub's public address is not known."""
+    """The service as browsers know it, with a slash at the end; empty where that is not known."""
+    if page := os.environ.get("CYTOMINE_SERVICE_PAGE", ""):
+        return f"{page.rstrip('/')}/"
+    # A notebook from before the hub told.
     hub = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL", "")
     return f"{hub.rstrip('/').removesuffix('/hub')}/{SERVICE_PATH}" if hub else ""
 

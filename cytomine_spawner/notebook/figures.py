@@ -11,13 +11,13 @@ import shapely
 from cytomine.models import ImageInstance
 from shapely.geometry.base import BaseGeometry
 
-from .annotations import origin_of, to_image
+from .annotations import PALETTE
 from .images import image_of, micron
+from .origins import Origin, origin_of, to_image
 from .regions import Reader, levels
 from .safe import terms
+from .values import names, whole
 
-# Okabe and Ito's colours, which colour-blind people tell apart; for terms without a colour of their own.
-PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000")
 NO_TERM = "no term"
 
 
@@ -49,6 +49,7 @@ def figure(
     legend: bool = True,
     scale_bar: bool = True,
     title: str | None = None,
+    origin: Origin | None = None,
 ) -> Any:
     """Draw an image, or a part of it, with annotations coloured by their first term.
 
@@ -63,21 +64,26 @@ def figure(
         legend: list the terms with their counts.
         scale_bar: a bar in µm, or in px where the pixel size is not known.
         title: the title; the image's name if not given, none for "".
+        origin: where the annotations' coordinates have their origin; if not given, what the frame says.
 
     Returns:
         The axes. Their coordinates are full-size px, origin top left.
+
+    Raises:
+        ValueError: it is not known where the annotations have their origin, or area is not of whole numbers.
     """
     import matplotlib.pyplot as plt
 
     one = image_of(image)
-    x, y, w, h = area or (0, 0, int(one.width), int(one.height))
+    x, y, w, h = (whole(n, "area") for n in (area if area is not None else (0, 0, one.width, one.height)))
+    shown_at = origin_of(annotations, origin) if annotations is not None else "top-left"
     pixels, extent = _picture(one, x, y, w, h, max_size)
     if ax is None:
         wide = 8.0 if w >= h else max(3.0, 8.0 * w / h)
         _, ax = plt.subplots(figsize=(wide, max(2.0, wide * h / w)), layout="constrained")
     ax.imshow(pixels, extent=extent, interpolation="nearest" if max(w, h) < 256 else "auto")
     if annotations is not None and len(annotations):
-        _draw(ax, one, annotations, (x, y, w, h), fill, colours, legend)
+        _draw(ax, one, annotations, (x, y, w, h), fill, colours, legend, shown_at)
     ax.set_xlim(x, x + w)
     ax.set_ylim(y + h, y)
     ax.set_aspect("equal")
@@ -86,7 +92,8 @@ def figure(
     if scale_bar:
         _bar(ax, micron(one), x, y, w, h)
     name = getattr(one, "instanceFilename", None) or f"image {one.id}"
-    ax.set_title(name if title is None else title)
+    # A name is no formula, whatever is in it.
+    ax.set_title(name if title is None else title, parse_math=False)
     return ax
 
 
@@ -110,6 +117,7 @@ def _draw(
     fill: float,
     colours: Mapping[str, str] | None,
     legend: bool,
+    origin: Origin,
 ) -> None:
     from matplotlib.collections import LineCollection, PathCollection
     from matplotlib.lines import Line2D
@@ -118,14 +126,16 @@ def _draw(
 
     if "image" in data:
         data = data[data["image"] == one.id]
+    # A row without a shape has nothing to draw.
+    data = data[data.geometry.notna()]
     shapes = list(data.geometry)
-    if origin_of(data, None) == "bottom-left":
+    if origin == "bottom-left":
         shapes = [to_image(g, float(one.height)) for g in shapes]
     frame = shapely.box(area[0], area[1], area[0] + area[2], area[1] + area[3])
-    names = [_first(v) for v in data["term_name"]] if "term_name" in data else [NO_TERM] * len(data)
-    shown = [(g, n) for g, n in zip(shapes, names, strict=True) if g.intersects(frame)]
+    called = [first_term(v) for v in data["term_name"]] if "term_name" in data else [NO_TERM] * len(data)
+    shown = [(g, n) for g, n in zip(shapes, called, strict=True) if g.intersects(frame)]
     have = colours if colours is not None else term_colours(int(one.project))
-    handles = []
+    handles, labels = [], []
     for number, name in enumerate(sorted({n for _, n in shown})):
         colour = have.get(name) or ("#000000" if name == NO_TERM else PALETTE[number % len(PALETTE)])
         mine = [g for g, n in shown if n == name]
@@ -142,14 +152,21 @@ def _draw(
         )
         points = np.array([o[0] for o in lines if len(o) == 1]).reshape(-1, 2)
         ax.scatter(points[:, 0], points[:, 1], s=18, c=colour, edgecolors="white", linewidths=0.6, zorder=3)
-        handles.append(Line2D([], [], color=colour, linewidth=3, label=f"{name} ({len(mine)})"))
+        handles.append(Line2D([], [], color=colour, linewidth=3))
+        labels.append(f"{name} ({len(mine)})")
     if legend and handles:
-        # Beside the picture: on it, it would hide tissue.
-        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False)
+        # Beside the picture: on it, it would hide tissue. The names come last: matplotlib would leave out those that begin
+        # with _ and read formulas in those with $.
+        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, "frameon": False}
+        made = ax.legend(handles, ["?"] * len(handles), **place)
+        for text, label in zip(made.get_texts(), labels, strict=True):
+            text.set_parse_math(False)
+            text.set_text(label)
 
 
-def _first(names: Any) -> str:
-    return str(names[0]) if isinstance(names, (list, tuple)) and names else NO_TERM
+def first_term(value: Any) -> str:
+    """The name that an annotation is drawn under: its first term's, or `NO_TERM`."""
+    return next(iter(names(value)), NO_TERM)
 
 
 def bar_length(width: float) -> float:

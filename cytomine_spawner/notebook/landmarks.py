@@ -27,6 +27,9 @@ FAR, NEAR = 300, 150
 COARSE, FINE = 2, 10
 # Which places take part in the mean: those nearly as probable as the best.
 GOOD = 0.8
+# Places that are described at a time, and that are tried for one landmark at most.
+BATCH, PLACES = 16_384, 4_000_000
+LEVELS, WINDOW = 24, 512
 
 
 def planes(picture: NDArray[Any], levels: int) -> list[Floats]:
@@ -161,11 +164,50 @@ def probability(model: dict[str, Any], levels: Sequence[Floats], number: int, pl
 
     Returns:
         0 to 1, shape (…).
+
+    Raises:
+        UnsafeModel: it is no such model.
     """
+    check(model)
     flat = places.reshape(-1, 2)
-    forest = model["forests"][number]
-    found = forest.predict_proba(describe(levels, flat, model["window"]))
-    return np.asarray(found[:, list(forest.classes_).index(True)]).reshape(places.shape[:-1])
+    forest, column = model["forests"][number], list(model["forests"][number].classes_).index(True)
+    parts = [flat[start : start + BATCH] for start in range(0, max(1, len(flat)), BATCH)]
+    found = [forest.predict_proba(describe(levels, part, model["window"]))[:, column] for part in parts]
+    return np.concatenate(found).reshape(places.shape[:-1])
+
+
+def check(model: Any) -> None:
+    """Whether a model from a file is one for `predict`, and its numbers fit each other.
+
+    Raises:
+        UnsafeModel: saying what does not.
+    """
+    from .models import UnsafeModel
+
+    def need(good: Any, what: str) -> None:
+        if not good:
+            raise UnsafeModel(f"This is no model of landmarks: {what}. Ask who stored it, or train anew.")
+
+    keys = ("levels", "window", "near", "names", "mean", "reach", "forests")
+    need(isinstance(model, dict) and all(key in model for key in keys), f"it needs {', '.join(keys)}")
+    for key, most in (("levels", LEVELS), ("window", WINDOW)):
+        value = model[key]
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        need(whole and 1 <= value <= most, f"{key} must be a whole number of 1 to {most}")
+    names, forests = model["names"], model["forests"]
+    listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    need(listed and isinstance(forests, list) and len(forests) == len(names), "each name needs its trees")
+    for key in ("mean", "reach"):
+        value = model[key]
+        good = isinstance(value, np.ndarray) and value.shape == (len(names), 2) and value.dtype.kind == "f"
+        need(good and np.isfinite(value).all(), f"{key} must be two numbers for each name")
+    tried = (np.ceil(2 * model["reach"] / COARSE) + 1).prod(axis=1)
+    need((model["reach"] >= 1).all() and (tried <= PLACES).all(), f"reach must give 1 to {PLACES:,} places")
+    features = model["levels"] * model["window"] ** 2
+    for forest in forests:
+        fits = hasattr(forest, "predict_proba") and getattr(forest, "n_features_in_", None) == features
+        need(fits and getattr(forest, "n_outputs_", 1) == 1, f"its trees must look at {features} values")
+        need(True in list(forest.classes_), "its trees must tell True from False")
 
 
 def predict(model: dict[str, Any], picture: NDArray[Any]) -> Places:
@@ -177,7 +219,12 @@ def predict(model: dict[str, Any], picture: NDArray[Any]) -> Places:
 
     Returns:
         Shape (landmarks, 2), in the order of ``model["names"]``; inside the picture.
+
+    Raises:
+        UnsafeModel: it is no such model.
+        ValueError: the picture is too small for the model's levels.
     """
+    check(model)
     levels = planes(picture, model["levels"])
     height, width = levels[0].shape
     found = []

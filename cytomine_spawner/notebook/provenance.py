@@ -8,19 +8,13 @@ your role allows it; a few annotations are tagged, too. Cytomine's own jobs are 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
-import platform
-import subprocess
-import sys
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +27,22 @@ from tqdm.auto import tqdm
 from . import safe
 from .errors import CytomineError
 from .images import user_id
+from .plain import dumps, plain
 from .reviews import review as review_one
-from .transport import RequestFailed, current
+from .run_code import code_version
+from .run_logs import logged, within
+from .run_records import LIMIT, PREFIX, SUFFIX, BadRecord, bad, is_record, parse
+from .transport import RequestFailed, current, get_json
 from .uploads import UploadIncomplete
 from .uploads import upload as upload_all
 
 LOG = logging.getLogger(__name__)
 ANNOTATION_CLASS = "be.cytomine.domain.ontology.UserAnnotation"
-PREFIX, SUFFIX = "run-", ".json"
 # A tag costs two requests for every annotation.
 TAG_UP_TO = 50
-PACKAGES = ("cytomine-python-client", "numpy", "scipy", "scikit-image", "scikit-learn", "shapely", "torch")
-LOG_LIMIT = 1_000_000
+# Of what a record names and its project does not have, so many are looked up to say whose they are.
+LOOKED_UP = 20
+OWN = ("id", "name", "status", "user", "start", "seconds", "annotations", "commit")
 
 
 @dataclass
@@ -114,36 +112,46 @@ class Run:
 
     def note(self, **values: Any) -> None:
         """Keep small results, such as a count or a score."""
-        self.values.update(_plain(values))
+        self.values.update(plain(values))
 
     def read(self, name: str) -> bytes:
-        """The content of a file that the run attached."""
-        number = next((i for i, n in self.files.items() if n == name), None)
-        if number is None:
-            have = ", ".join(self.files.values()) or "none"
+        """The content of a file that the run attached; of several of one name the newest."""
+        numbers = [int(i) for i, n in self.files.items() if n == name]
+        if not numbers:
+            have = ", ".join(dict.fromkeys(self.files.values())) or "none"
             raise CytomineError(f"The run attached no file {name!r}; it has: {have}.")
-        return safe.read_attached(int(number))
+        # A record names any file; only those of its own project are meant.
+        there = {int(f.id) for f in safe.attached(_project(self.project)) if f.filename == name}
+        if max(numbers) not in there:
+            raise CytomineError(f"The file {name!r} of the run is not attached to its project (any more).")
+        return safe.read_attached(max(numbers))
 
     def review(self, accept: bool = True, *, workers: int = 4, progress: bool = True) -> None:
-        """Accept all annotations of the run, or take the acceptance back; see `reviews.review`."""
-        self._each(lambda i: review_one(i, accept), "review", self.annotations, progress, workers)
+        """Accept all annotations of the run, or take the acceptance back; see `reviews.review`.
+
+        Annotations of another project or user, which a record that somebody wrote may name, are left as they are.
+        """
+        self._each(lambda i: review_one(i, accept), "review", self._own(), progress, workers)
 
     def remove(self, *, progress: bool = True) -> None:
         """Delete all that the run stored, its copies that you accepted, and the run itself.
 
-        What is gone already is no failure. Annotations go one after the other: Cytomine refuses most that are deleted at
-        the same time in one project.
+        What is gone already is no failure. Annotations of another project or user, which a record that somebody wrote may
+        name, stay. Annotations go one after the other: Cytomine refuses most that are deleted at the same time in one
+        project.
         """
         project = _project(self.project)
-        params = {"project": self.project, "reviewed": "true", "showBasic": "true", "showMeta": "true"}
         mine, me = set(self.annotations), user_id()
-        copies = [a for a in safe.pages("annotation.json", params) if a["parentIdent"] in mine]
+        own = self._own()
+        copies = [a for a in self._listed(reviewed="true") if a["parentIdent"] in mine]
         # An accepted copy outlives its annotation, and would be left over.
         accepted = [int(a["parentIdent"]) for a in copies if a["reviewUser"] == me]
         self._each(lambda i: review_one(i, accept=False), "take back", accepted, progress)
-        self._each(safe.delete_annotation, "remove", self.annotations, progress)
+        self._each(safe.delete_annotation, "remove", own, progress)
         for file in safe.attached(project):
-            if str(file.id) in self.files or file.filename == self.file:
+            # The record of another run is no result of this one, whatever is written here.
+            result = self.files.get(str(file.id)) == file.filename and not is_record(file.filename)
+            if result or file.filename == self.file:
                 _quietly(file.delete)
         with contextlib.suppress(RequestFailed):
             for item in safe.fetch_all(PropertyCollection(project)):
@@ -151,31 +159,45 @@ class Run:
                     item.delete()
         self.annotations, self.files = [], {}
 
+    def _listed(self, **more: str) -> Iterator[dict[str, Any]]:
+        """The annotations of the run's user in its project, as Cytomine has them."""
+        params = {
+            "project": self.project,
+            "showBasic": "true",
+            "showMeta": "true",
+            "showUser": "true",
+            **more,
+        }
+        for one in safe.pages("annotation.json", params, 2000):
+            if int(one["project"]) == self.project and one.get("creator") == self.user:
+                yield one
+
+    def _own(self) -> list[int]:
+        """Of its annotations those that are there, of its project and its user; says where it names others."""
+        there = {int(one["id"]) for one in self._listed()} if self.annotations else set()
+        others = [i for i in self.annotations if i not in there]
+        strange = 0
+        for number in others[:LOOKED_UP]:
+            with contextlib.suppress(RequestFailed):  # gone, or not to be seen
+                get_json(f"annotation/{number}.json")
+                strange += 1
+        if strange:
+            LOG.warning(
+                "The record of run %s names annotations of another project or user (%s%d of %d): they are left as they are.",
+                self.id,
+                "at least " if len(others) > LOOKED_UP else "",
+                strange,
+                len(self.annotations),
+            )
+        return [i for i in self.annotations if i in there]
+
     def _each(self, action: Any, what: str, ids: list[int], progress: bool, workers: int = 1) -> None:
         with (
             ThreadPoolExecutor(workers) as pool,
             tqdm(total=len(ids), unit="annotation", desc=what, disable=not (progress and ids)) as bar,
         ):
-            for _ in pool.map(action, ids):
+            for _ in pool.map(within(action), ids):
                 bar.update()
-
-
-class _Log(logging.Handler):
-    """Keeps what was logged; the first million characters."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        self.lines: list[str] = []
-        self.size = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # Each request of the client is a line; they would drown the rest.
-        if record.name.startswith(("cytomine.client", "urllib3")) or self.size > LOG_LIMIT:
-            return
-        line = self.format(record)
-        self.size += len(line)
-        self.lines.append(line)
 
 
 @contextlib.contextmanager
@@ -206,24 +228,21 @@ def run(
         the exception goes on.
     """
     this = Run(
-        name, int(project.id if isinstance(project, Project) else project), _plain(dict(parameters or {}))
+        name, int(project.id if isinstance(project, Project) else project), plain(dict(parameters or {}))
     )
     this.start, this.user, this.code = _now(), _user(), code_version()
-    handler = _Log()
-    root = logging.getLogger()
     stored = _store(this, None)
-    root.addHandler(handler)
-    try:
-        yield this
-        this.status = "done"
-    except BaseException as error:
-        this.status, this.error = "failed", "".join(traceback.format_exception_only(error)).strip()[:2000]
-        handler.lines.append(traceback.format_exc())
-        raise
-    finally:
-        root.removeHandler(handler)
-        this.end, this.log = _now(), "\n".join(handler.lines)
-        _finish(this, stored, tag_up_to)
+    with logged() as log:
+        try:
+            yield this
+            this.status = "done"
+        except BaseException as error:
+            this.status, this.error = "failed", "".join(traceback.format_exception_only(error)).strip()[:2000]
+            log.add(traceback.format_exc())
+            raise
+        finally:
+            this.end, this.log = _now(), log.text()
+            _finish(this, stored, tag_up_to)
 
 
 def _finish(this: Run, stored: int | None, tag_up_to: int) -> None:
@@ -232,7 +251,7 @@ def _finish(this: Run, stored: int | None, tag_up_to: int) -> None:
         _store(this, stored)
     except (CytomineError, RequestException) as error:
         place = Path(this.file).resolve()
-        place.write_text(json.dumps(asdict(this), indent=1), encoding="utf-8")
+        place.write_text(dumps(asdict(this), indent=1), encoding="utf-8")
         LOG.warning(
             "The record of run %s could not be stored in Cytomine (%s); it is in %s.", this.id, error, place
         )
@@ -242,7 +261,12 @@ def _finish(this: Run, stored: int | None, tag_up_to: int) -> None:
 
 def _store(this: Run, earlier: int | None) -> int:
     project = _project(this.project)
-    made = safe.attach(project, this.file, json.dumps(asdict(this), indent=1))
+    content = dumps(asdict(this), indent=1)
+    if len(content) > LIMIT:
+        raise CytomineError(
+            f"it takes {len(content):,} bytes of at most {LIMIT:,}: attach large results as files"
+        )
+    made = safe.attach(project, this.file, content)
     if earlier is not None:
         # Only now: at every moment one of the two is there.
         AttachedFile(project).populate({"id": earlier}).delete()
@@ -268,72 +292,74 @@ def runs(project: Project | int, name: str | None = None) -> list[Run]:
     Args:
         project: the project or its id.
         name: only runs of this name.
+
+    What is no record of a run of this project, though its file is named like one, is left out and told by a line of the
+    log.
+
+    Raises:
+        RequestFailed: Cytomine does not answer.
     """
-    files = [f for f in safe.attached(_project(project)) if f.filename.startswith(PREFIX)]
-    files = [f for f in files if f.filename.endswith(SUFFIX)]
+    place = _project(project)
+    files = sorted((f for f in safe.attached(place) if is_record(f.filename)), key=lambda f: int(f.id))
     with ThreadPoolExecutor(4) as pool:
-        contents = list(pool.map(safe.read_attached, [f.id for f in files]))
+        contents = list(pool.map(within(_content), files))
     found: dict[str, Run] = {}
-    known = set(Run.__dataclass_fields__)
     # The oldest first: where a run's end was stored but its start could not be removed, the end counts.
-    for _, content in sorted(zip([f.id for f in files], contents, strict=True)):
+    for file, content in zip(files, contents, strict=True):
         try:
-            data = json.loads(content)
-            one = Run(**{k: v for k, v in data.items() if k in known})
-        except (ValueError, TypeError):
-            continue  # a file of the user's own that is named like ours
+            if isinstance(content, CytomineError):
+                raise bad(file.filename, str(content))
+            if content is None:
+                continue
+            one = Run(**parse(file.filename, content, int(place.id)))
+            before = found.setdefault(one.id, one)
+            if (before.name, before.user, before.start) != (one.name, one.user, one.start):
+                raise bad(file.filename, "another run has this id already")
+        except BadRecord as why:
+            LOG.warning("%s", why)
+            continue
         found[one.id] = one
     chosen = [r for r in found.values() if name is None or r.name == name]
     return sorted(chosen, key=lambda r: r.start, reverse=True)
 
 
+def _content(file: AttachedFile) -> bytes | CytomineError | None:
+    """The content of an attached file; None where it is gone since it was listed, else why it cannot be read."""
+    try:
+        return safe.read_attached(file, limit=LIMIT)
+    except safe.TooLarge as why:
+        return why
+    except RequestFailed as failure:
+        if failure.status is None:
+            raise
+        return None if failure.status == 404 else failure
+
+
 def table(found: list[Run]) -> pandas.DataFrame:
-    """Runs as a table: name, status, user, start, seconds, number of annotations, parameters and values."""
+    """Runs as a table: id, name, status, user, start, seconds, number of annotations, commit, parameters and values.
+
+    A parameter that is called like one of the run's own columns has the column ``parameters.NAME``, a value that is called
+    like one of them or like a parameter ``values.NAME``.
+    """
+    taken = set(OWN)
+    names: dict[str, dict[str, str]] = {"parameters": {}, "values": {}}
+    for kind, of in names.items():
+        for name in dict.fromkeys(name for one in found for name in getattr(one, kind)):
+            column = name
+            while column in taken:
+                column = f"{kind}.{column}"
+            of[name] = column
+            taken.add(column)
     rows = []
     for one in found:
         start, end = pandas.Timestamp(one.start), pandas.Timestamp(one.end) if one.end else pandas.NaT
         row = {"id": one.id, "name": one.name, "status": one.status, "user": one.user, "start": start}
         row |= {"seconds": (end - start).total_seconds(), "annotations": len(one.annotations)}
-        rows.append({**row, "commit": one.code.get("commit", ""), **one.parameters, **one.values})
-    return pandas.DataFrame(rows)
-
-
-def code_version() -> dict[str, Any]:
-    """What code runs here: the notebook, its git commit if there is one, Python and the packages that matter."""
-    versions = {}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    found: dict[str, Any] = {"python": platform.python_version(), "packages": versions}
-    if notebook := os.environ.get("JPY_SESSION_NAME") or os.environ.get("PAPERMILL_INPUT_PATH"):
-        found["notebook"] = Path(notebook).name
-    elif sys.argv and sys.argv[0].endswith(".py"):
-        found["notebook"] = Path(sys.argv[0]).name
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        found["commit"], found["changed"] = commit, bool(_git("status", "--porcelain"))
-        found["origin"] = _without_secret(_git("remote", "get-url", "origin"))
-    return found
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
-            ["git", *arguments],  # noqa: S607 - wherever it is
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _without_secret(url: str) -> str:
-    """A remote's address may hold a token."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else url
+        row["commit"] = one.code.get("commit", "")
+        for kind, of in names.items():
+            row |= {of[name]: value for name, value in getattr(one, kind).items()}
+        rows.append(row)
+    return pandas.DataFrame(rows, columns=None if rows else list(OWN))
 
 
 def _project(project: Project | int) -> Project:
@@ -360,16 +386,3 @@ def _user() -> str:
 def _quietly(action: Any) -> None:
     with contextlib.suppress(CytomineError, RequestException):
         action()
-
-
-def _plain(value: Any) -> Any:
-    """As JSON can hold it."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(v) for v in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return str(value)

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from .images import Pixels, decode, image_id, image_of, lossy, reference, slices
 from .masks import rasterize
 from .transport import current, get_bytes, get_json
+from .values import whole
 
 TILE = 256
 # The image server refuses pictures with a longer side.
@@ -99,7 +100,8 @@ class Reader:
         if format not in ("png", "jpg", None):
             raise ValueError(f"format must be png or jpg, not {format!r}.")
         self.client = current()  # a later connect() elsewhere must not redirect what is read lazily
-        self.image, self._plane, self._format = image_of(image), plane, format
+        self.image, self._format = image_of(image), format
+        self._plane = None if plane is None else whole(plane, "plane")
         self.levels = levels(self.image)
 
     @property
@@ -117,7 +119,7 @@ class Reader:
         return self._format
 
     def check(self, x: int, y: int, w: int, h: int, level: int) -> Level:
-        """The level, if the rectangle is inside it.
+        """The level, if the rectangle is inside it; all are whole numbers of Python's, see `box`.
 
         Raises:
             ValueError: naming what is wrong.
@@ -175,6 +177,7 @@ class Reader:
         self, x: int, y: int, w: int, h: int, level: int = 0, pool: ThreadPoolExecutor | None = None
     ) -> Pixels:
         """A rectangle of a level; see `region` of this module."""
+        x, y, w, h, level = *box(x, y, w, h), whole(level, "level")
         self.check(x, y, w, h, level)
         out = np.empty((h, w, 3), np.uint8)
         places = self.requests(x, y, w, h, level)
@@ -188,6 +191,20 @@ class Reader:
         for _ in map(put, places) if pool is None else pool.map(put, places):
             pass
         return out
+
+
+def box(x: Any, y: Any, w: Any, h: Any) -> tuple[int, int, int, int]:
+    """A rectangle of whole pixels, as Python's integers: small ones of NumPy overflow.
+
+    Raises:
+        ValueError: a side lies within a pixel, so that somebody has to choose.
+    """
+    try:
+        return whole(x, "x"), whole(y, "y"), whole(w, "w"), whole(h, "h")
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Pixels are whole: round left and top down, right and bottom up, and take w and h from those."
+        ) from error
 
 
 def _sized(pixels: Pixels, w: int, h: int) -> Pixels:
@@ -234,11 +251,12 @@ def region(
         uint8, shape (h, w, 3): h * w * 3 bytes of memory.
 
     Raises:
-        ValueError: the rectangle is not inside the image.
+        ValueError: the rectangle is not inside the image, or not of whole pixels.
         RequestFailed: Cytomine refused, or was cut off several times.
     """
     reader = Reader(image, plane, format)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    x, y, w, h, level = *box(x, y, w, h), whole(level, "level")
+    with ThreadPoolExecutor(max(1, whole(workers, "workers"))) as pool:
         if not progress:
             return reader.region(x, y, w, h, level, pool)
         reader.check(x, y, w, h, level)
@@ -275,13 +293,13 @@ def crop(annotation: Any, max_size: int | None = None, *, mask: bool = False) ->
         ValueError: it is a point or a line, or outside the image.
         RequestFailed: Cytomine refused, or there is no such annotation.
     """
-    number = int(getattr(annotation, "id", annotation))
+    number = whole(getattr(annotation, "id", annotation), "annotation")
     one = get_json(f"annotation/{number}.json")
     image, shape = image_of(int(one["image"])), shapely.from_wkt(one["location"])
     left, top, right, bottom = _box(number, shape, image)
     w, h = right - left, bottom - top
     # As Cytomine rounds it.
-    scale = 1.0 if max_size is None else min(1.0, max(1, int(max_size)) / max(w, h))
+    scale = 1.0 if max_size is None else min(1.0, max(1, whole(max_size, "max_size")) / max(w, h))
     size = max(1, round(w * scale)), max(1, round(h * scale))
     if mask:
         fx, fy = size[0] / w, size[1] / h
@@ -337,7 +355,8 @@ def channels(
     """
     one = image_of(image)
     planes = [p for p in slices(one) if not p["zStack"] and not p["time"]]
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    x, y, w, h = box(x, y, w, h)
+    with ThreadPoolExecutor(max(1, whole(workers, "workers"))) as pool:
         read = [pool.submit(Reader(one, p["id"]).region, x, y, w, h) for p in planes]
         stack = np.stack([r.result().max(axis=2) for r in read])
     return stack, [p.get("channelName") or str(p["channel"]) for p in planes]

@@ -6,6 +6,8 @@ gives ``False``.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -235,9 +237,33 @@ def attached(thing: Any) -> list[AttachedFile]:
     return list(fetch_all(AttachedFileCollection(thing)))
 
 
-def read_attached(file: AttachedFile | int) -> bytes:
-    """The content of an attached file."""
-    return get_bytes(f"attachedfile/{_id(file)}/download")
+class TooLarge(CytomineError):
+    """An attached file is larger than what was asked for."""
+
+
+def read_attached(file: AttachedFile | int, limit: int | None = None) -> bytes:
+    """The content of an attached file.
+
+    Args:
+        file: the file or its id.
+        limit: bytes that it may have; others may attach what fills the memory.
+
+    Raises:
+        TooLarge: it has more.
+        RequestFailed: Cytomine refused, or the file did not come whole after several attempts.
+    """
+    uri = f"attachedfile/{_id(file)}/download"
+    if limit is None:
+        return get_bytes(uri)
+    for _ in range(RETRIES):
+        with contextlib.suppress(requests.RequestException), call("GET", uri, stream=True) as answer:
+            content = bytearray()
+            for chunk in answer.iter_content(1 << 20):
+                content += chunk
+                if len(content) > limit:
+                    raise TooLarge(f"it has more than {limit:,} bytes")
+            return bytes(content)
+    raise RequestFailed(f"The attached file {_id(file)} was cut off {RETRIES} times: try again later.")
 
 
 def download(image: Any, path: str | Path, token: Token | None = None, *, progress: bool = True) -> Path:
@@ -248,7 +274,8 @@ def download(image: Any, path: str | Path, token: Token | None = None, *, progre
     Args:
         image: the image or its id.
         path: where to write; an existing file is replaced when the new one is whole.
-        token: the token, or a function that gives a fresh one; the hub's service of the stacks is asked if not given.
+        token: the token, or a function that gives a fresh one; if not given, the hub's service is asked for one of the
+            stack that is connected.
         progress: show a progress bar (bytes).
 
     Returns:
@@ -260,7 +287,8 @@ def download(image: Any, path: str | Path, token: Token | None = None, *, progre
     if token is None:
         from .connection import token as from_service
 
-        token = from_service
+        # Of no other stack: a token of one's own would be shown to whose stack this is.
+        token = functools.partial(from_service, getattr(current(), "stack", "") or None)
     place = Path(path)
     partial = place.with_name(place.name + ".part")
     uri = f"imageinstance/{image_id(image)}/download"

@@ -1,4 +1,7 @@
-"""How well one set of shapes agrees with another: areas (Dice, IoU) and objects (F1, average precision)."""
+"""How well one set of shapes agrees with another: areas (Dice, IoU) and objects (F1, average precision).
+
+An outline that crosses itself, and others that are invalid, count as the area that they go around (`repair.repaired`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
+
+from .repair import repaired
 
 # The thresholds of IoU over which the average is taken, as in the Data Science Bowl 2018 and StarDist.
 THRESHOLDS = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))
@@ -69,7 +75,7 @@ class Matching:
 
 def agreement(found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry]) -> Agreement:
     """Compare the areas that two sets of polygons cover; what overlaps counts once."""
-    a, b = (shapely.union_all(list(shapes)) for shapes in (found, truth))
+    a, b = (shapely.union_all(_valid(shapes)) for shapes in (found, truth))
     both, either = a.intersection(b).area, a.union(b).area
     total = a.area + b.area
     return Agreement(
@@ -77,11 +83,19 @@ def agreement(found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry]) -> A
     )
 
 
+def _valid(shapes: Sequence[BaseGeometry]) -> NDArray[np.object_]:
+    """The shapes, those made valid that are not: nothing can be intersected with an invalid one."""
+    array = np.array(list(shapes), object)
+    for n in np.flatnonzero(~(shapely.is_valid(array) | shapely.is_missing(array))):
+        array[n] = repaired(shapely.force_2d(array[n]))
+    return array
+
+
 def overlaps(found: Sequence[BaseGeometry], truth: Sequence[BaseGeometry]) -> list[tuple[int, int, float]]:
     """The pairs (number in found, number in truth, IoU) that share area, the best first."""
     if not len(found) or not len(truth):
         return []
-    a, b = np.asarray(found, object), np.asarray(truth, object)
+    a, b = _valid(found), _valid(truth)
     i, j = shapely.STRtree(b).query(a, predicate="intersects")
     both = shapely.area(shapely.intersection(a[i], b[j]))
     either = shapely.area(a[i]) + shapely.area(b[j]) - both

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,15 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 from shapely.validation import explain_validity
 
-from .annotations import Origin, to_cytomine
 from .errors import CytomineError
+from .origins import Origin, to_cytomine
+from .repair import KINDS, of_dimension, repaired
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Digits after the point that are sent, in px; two of them must be the same to recognise a geometry.
 DIGITS, SAME = 3, 2
-KINDS = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
 
 
 class InvalidGeometry(CytomineError, ValueError):
@@ -28,15 +28,23 @@ class InvalidGeometry(CytomineError, ValueError):
 
     Attributes:
         reasons: what is wrong, by row number (from 0).
+        repairable: the rows that ``repair=True`` would make valid; none where it was passed.
     """
 
-    def __init__(self, reasons: dict[int, str]) -> None:
-        self.reasons = reasons
+    def __init__(self, reasons: dict[int, str], repairable: Collection[int] = ()) -> None:
+        self.reasons, self.repairable = reasons, tuple(repairable)
         shown = "; ".join(f"row {n}: {text}" for n, text in list(reasons.items())[:3])
         more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        super().__init__(
-            f"{len(reasons)} geometries cannot be stored ({shown}{more}). Drop or repair them, or pass repair=True."
-        )
+        cure = "Drop or redraw them."
+        if len(self.repairable) == len(reasons):
+            cure = "Drop or redraw them, or pass repair=True."
+        elif self.repairable:
+            cure = f"Drop or redraw them, or pass repair=True for {len(self.repairable)} of them and drop the others."
+        super().__init__(f"{len(reasons)} geometries cannot be stored ({shown}{more}). {cure}")
+
+
+class _Repairable(ValueError):
+    """An invalid geometry, of which something is left when it is repaired."""
 
 
 @dataclass
@@ -73,12 +81,12 @@ def prepare(
         shapes: px.
         sizes: width and height of each geometry's image.
         origin: that of ``shapes``.
-        repair: make invalid ones valid (`shapely.make_valid`) instead of refusing them.
+        repair: make invalid ones valid (`repair.repaired`) instead of refusing them.
 
     Raises:
         InvalidGeometry: naming the rows and reasons.
     """
-    done, reasons = _plain(shapes, sizes, origin), {}
+    done, reasons, repairable = _plain(shapes, sizes, origin), {}, []
     for n, (shape, (width, height)) in enumerate(zip(shapes, sizes, strict=True)):
         if done[n] is not None:
             continue
@@ -86,8 +94,10 @@ def prepare(
             done[n] = _one(shape, width, height, origin, repair)
         except (ValueError, shapely.errors.GEOSException) as error:
             reasons[n] = str(error)
+            if isinstance(error, _Repairable):
+                repairable.append(n)
     if reasons:
-        raise InvalidGeometry(reasons)
+        raise InvalidGeometry(reasons, repairable)
     return [shape for shape in done if shape is not None]
 
 
@@ -123,51 +133,44 @@ def _one(shape: Any, width: int, height: int, origin: Origin, repair: bool) -> B
     if not np.isfinite(shapely.get_coordinates(shape)).all():
         raise ValueError("a coordinate is not a number")
     shape = shapely.force_2d(shape)
-    shape = _valid(to_cytomine(shape, height) if origin == "top-left" else shape, repair)
+    # Before it is turned over, so that a place that is named is where the caller has it.
+    shape = _valid(shape, repair)
+    shape = to_cytomine(shape, height) if origin == "top-left" else shape
     frame = shapely.box(0, 0, width, height)
     if not frame.covers(shape):
-        shape = _of_dimension(shape.intersection(frame), shapely.get_dimensions(shape))
+        shape = of_dimension(shape.intersection(frame), shapely.get_dimensions(shape))
         if shape.is_empty:
             raise ValueError(f"it is outside the image, which has {width} x {height} px")
-    # Rounding may fold a sliver over itself.
-    rounded = shapely.transform(shape, lambda c: np.round(c, DIGITS))
-    return rounded if rounded.is_valid else _valid(rounded, True)
+    rounded = _rounded(shape)
+    if not rounded.is_valid:
+        # Rounding may fold a sliver over itself. GEOS multiplies where NumPy divides: the last bit would be another than that
+        # of the text that is sent, and the annotation not recognised.
+        precise = shapely.set_precision(shape, 10.0**-DIGITS)
+        rounded = _rounded(of_dimension(precise, shapely.get_dimensions(shape)))
+        if rounded.is_empty:
+            raise ValueError(f"nothing is left of it where coordinates have {DIGITS} digits after the point")
+    return rounded
+
+
+def _rounded(shape: BaseGeometry) -> BaseGeometry:
+    return shapely.transform(shape, lambda c: np.round(c, DIGITS))
 
 
 def _valid(shape: BaseGeometry, repair: bool) -> BaseGeometry:
-    if shape.is_valid and shape.geom_type in KINDS:
+    if shape.geom_type in KINDS and shape.is_valid:
         return shape
-    if not repair:
-        raise ValueError(
-            explain_validity(shape).lower()
-            if not shape.is_valid
-            else f"{shape.geom_type} cannot be an annotation"
-        )
-    made = _of_dimension(shapely.make_valid(shape), shapely.get_dimensions(shape))
+    dimensions = {shapely.get_dimensions(p) for p in shapely.get_parts(shape)}
+    if len(dimensions) > 1:
+        raise ValueError("it has areas, lines or points in one: make a row of each, by the table's explode()")
+    wrong = explain_validity(shape).lower()
+    if shape.geom_type not in KINDS:
+        wrong = f"{shape.geom_type} cannot be an annotation"
+    made = repaired(shape)
     if made.is_empty:
-        raise ValueError("nothing is left of it after the repair")
+        raise ValueError(f"{wrong}, and nothing is left of it when it is repaired")
+    if not repair:
+        raise _Repairable(wrong)
     return made
-
-
-def _of_dimension(shape: BaseGeometry, dimension: int) -> BaseGeometry:
-    """Without the points and lines that cutting and repairing leave beside polygons."""
-    if shape.geom_type in KINDS and shapely.get_dimensions(shape) == dimension:
-        return shape
-    parts = [p for p in shapely.get_parts(shape) if shapely.get_dimensions(p) == dimension and not p.is_empty]
-    parts = [q for p in parts for q in shapely.get_parts(p)]
-    if not parts:
-        return shapely.Point()
-    return (
-        parts[0]
-        if len(parts) == 1
-        else shapely.union_all(parts)
-        if dimension == 2
-        else _multi(parts, dimension)
-    )
-
-
-def _multi(parts: list[Any], dimension: int) -> BaseGeometry:
-    return shapely.multipoints(parts) if dimension == 0 else shapely.multilinestrings(parts)
 
 
 def keys(shapes: Iterable[BaseGeometry]) -> list[bytes]:

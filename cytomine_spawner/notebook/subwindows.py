@@ -120,7 +120,7 @@ def predict(
         float32, shape (height, width, classes); the classes of a pixel sum to 1.
 
     Raises:
-        ValueError: sizes do not fit.
+        ValueError: sizes do not fit, or the model answers for others.
     """
     if not 1 <= step <= answer:
         raise ValueError(f"step must be 1 to {answer}, the side of the answer, not {step}.")
@@ -145,9 +145,14 @@ def _answers(model: Any, seen: Pixels, answer: int, classes: int) -> NDArray[np.
     """Shape (n, answer², classes)."""
     found = model.predict_proba(seen)
     outputs, known = (found, model.classes_) if answer > 1 else ([found], [model.classes_])
+    names = np.concatenate([np.asarray(one).ravel() for one in known])
+    if len(outputs) != answer * answer or not np.isin(names, np.arange(classes)).all():
+        raise ValueError(
+            f"The model does not answer for {answer} x {answer} px of {classes} classes: was it trained with other values?"
+        )
     told = np.zeros((len(seen), answer * answer, classes), np.float32)
-    for number, (output, names) in enumerate(zip(outputs, known, strict=True)):
-        told[:, number, np.asarray(names, int)] = output
+    for number, (output, of) in enumerate(zip(outputs, known, strict=True)):
+        told[:, number, np.asarray(of, int)] = output
     return told
 
 

@@ -16,7 +16,8 @@ from cytomine.models import ImageInstance
 from tqdm.auto import tqdm
 
 from .images import Pixels, image_id
-from .regions import PIECE, SIDE_LIMIT, TILE, WORKERS, Reader
+from .regions import PIECE, SIDE_LIMIT, TILE, WORKERS, Reader, box
+from .values import whole
 
 # Bytes of pixels that are read before they are asked for, at most; a single tile may be larger. While a picture is
 # decoded it takes four times as much.
@@ -76,11 +77,13 @@ def tiles(
         ValueError: size, overlap or area do not fit.
         RequestFailed: Cytomine refused, or was cut off several times.
     """
+    size, overlap, level = whole(size, "size"), whole(overlap, "overlap"), whole(level, "level")
     if size < 1 or overlap < 0 or size + 2 * overlap > SIDE_LIMIT:
         raise ValueError(f"size must be at least 1 and size + 2 * overlap at most {SIDE_LIMIT} px.")
     reader = Reader(image, plane, format)
     at = reader.levels[level] if 0 <= level < len(reader.levels) else reader.check(0, 0, 1, 1, level)
-    ax, ay, aw, ah = area or (0, 0, at.width, at.height)
+    # An array, as of bounds, is neither true nor false.
+    ax, ay, aw, ah = box(*area) if area is not None else (0, 0, at.width, at.height)
     reader.check(ax, ay, aw, ah, level)
     _ = reader.format  # asked for here, where it is only one who asks
     strips = _strips((ax, ay, aw, ah), size, overlap)
@@ -98,7 +101,7 @@ def tiles(
             found.append(Tile(x0, y0, pixels[y0 - y : y1 - y, x0 - x : x1 - x].copy(), core))
         return found
 
-    return _ahead(read, strips, max(1, workers), progress)
+    return _ahead(read, strips, max(1, whole(workers, "workers")), progress)
 
 
 def _strips(area: Box, size: int, overlap: int) -> list[list[Box]]:
@@ -196,6 +199,9 @@ def lazy(
     import dask.array
 
     reader = Reader(image, plane, format)
+    level, chunk = whole(level, "level"), whole(chunk, "chunk")
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1 px, not {chunk}.")
     at = reader.check(0, 0, 1, 1, level)
     if level:
         chunk = max(TILE, chunk // TILE * TILE)

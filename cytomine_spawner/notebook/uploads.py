@@ -20,12 +20,14 @@ import geopandas
 from cytomine.models import ImageInstance
 from tqdm.auto import tqdm
 
-from .annotations import Origin, origin_of
 from .errors import CytomineError, CytomineUnreachable
 from .images import image_of, user_id
+from .origins import Origin, origin_of
+from .run_logs import within
 from .safe import delete_annotation, pages, term_ids
 from .shapes import Item, Stored, prepare
 from .transport import RequestFailed, call, current
+from .values import marks, whole
 
 LOG = logging.getLogger(__name__)
 CHUNK = 50
@@ -56,7 +58,7 @@ def upload(
     data: geopandas.GeoDataFrame,
     image: ImageInstance | int | None = None,
     *,
-    terms: Sequence[int | str] | None = None,
+    terms: Sequence[int | str] | int | str | None = None,
     origin: Origin | None = None,
     existing: Literal["reuse", "add"] = "reuse",
     repair: bool = False,
@@ -70,14 +72,16 @@ def upload(
     All geometries and terms are checked before anything is sent. What reaches over the image's border is cut there.
 
     Args:
-        data: rows with ``geometry`` (px), and optionally ``term_name`` (list of names) or, without that column, ``term``
-            (list of ids), and ``image`` (id) where ``image`` is not given.
+        data: rows with a geometry (px), and optionally ``term_name`` (names) or, without that column, ``term`` (ids), and
+            ``image`` (id) where ``image`` is not given. A row's terms are one, several in a list or array, or none.
         image: the image or its id, for all rows.
         terms: terms (ids or names) for all rows, in the place of the columns.
-        origin: ``top-left`` or ``bottom-left``; if not given, what the frame remembers, else ``top-left``.
+        origin: ``top-left`` or ``bottom-left``; if not given, what the frame says (`read_annotations`, `from_geojson` and
+            `frame` make frames that do). It is never guessed.
         existing: ``reuse`` gives the id of an annotation of yours with the same geometry and terms where there is one
             already; ``add`` stores all rows anew.
-        repair: make invalid polygons valid instead of refusing them.
+        repair: make invalid polygons valid instead of refusing them: parts are united, what an outline goes around twice
+            is inside, and holes are taken out once.
         chunk: annotations per request at most. Cytomine takes about 0.1 s for each.
         workers: requests at the same time.
         patience: seconds without any success after which it gives up.
@@ -88,7 +92,7 @@ def upload(
 
     Raises:
         InvalidGeometry: naming the rows; nothing was sent.
-        ValueError: there is no image or no such term; nothing was sent.
+        ValueError: there is no image or no such term, or nobody says where the origin is; nothing was sent.
         UploadIncomplete: something could not be stored; its ``ids`` say what was.
     """
     if existing not in ("reuse", "add"):
@@ -106,7 +110,7 @@ def upload(
 def _items(
     data: geopandas.GeoDataFrame,
     image: ImageInstance | int | None,
-    terms: Sequence[int | str] | None,
+    terms: Any,
     origin: Origin,
     repair: bool,
 ) -> list[Item]:
@@ -114,7 +118,11 @@ def _items(
         return []
     if image is None and "image" not in data:
         raise ValueError("The image is missing: pass image=…, or a frame with the column image.")
-    where = [image] * len(data) if image is not None else [int(i) for i in data["image"]]
+    where = (
+        [image] * len(data)
+        if image is not None
+        else [whole(i, f"image in row {n}") for n, i in enumerate(data["image"])]
+    )
     known = {key: image_of(key) for key in dict.fromkeys(where)}
     images = [known[key] for key in where]
     names: dict[int, dict[str, int]] = {}
@@ -124,28 +132,33 @@ def _items(
     shapes = prepare(list(data.geometry), [(int(i.width), int(i.height)) for i in images], origin, repair)
     wanted = _wanted(data, terms)
     return [
-        Item(n, int(one.id), shape, _ids(marks, names.get(int(one.project), {})))
-        for n, (one, shape, marks) in enumerate(zip(images, shapes, wanted, strict=True))
+        Item(n, int(one.id), shape, _ids(mine, names.get(int(one.project), {})))
+        for n, (one, shape, mine) in enumerate(zip(images, shapes, wanted, strict=True))
     ]
 
 
-def _wanted(data: geopandas.GeoDataFrame, terms: Sequence[int | str] | None) -> list[list[int | str]]:
+def _wanted(data: geopandas.GeoDataFrame, terms: Any) -> list[list[int | str]]:
     if terms is not None:
-        return [list(terms)] * len(data)
-    for column in ("term_name", "term"):
-        if column in data:
-            # Nothing, a single term, or several.
-            return [
-                [] if v is None or v != v else [v] if isinstance(v, (int, str)) else list(v)
-                for v in data[column]
-            ]
-    return [[]] * len(data)
+        return [marks(terms)] * len(data)
+    column = next((c for c in ("term_name", "term") if c in data), None)
+    if column is None:
+        return [[]] * len(data)
+    return [_read(n, column, value) for n, value in enumerate(data[column])]
 
 
-def _ids(marks: Sequence[Any], known: dict[str, int]) -> tuple[int, ...]:
+def _read(row: int, column: str, value: Any) -> list[int | str]:
+    try:
+        return marks(value)
+    except ValueError as error:
+        raise ValueError(
+            f"Row {row} has no terms that can be read in the column {column}: {error}"
+        ) from error
+
+
+def _ids(wanted: Sequence[int | str], known: dict[str, int]) -> tuple[int, ...]:
     found = []
-    for mark in marks:
-        number = known.get(mark) if isinstance(mark, str) else int(mark)
+    for mark in wanted:
+        number = known.get(mark) if isinstance(mark, str) else mark
         # An unknown term among many annotations is a server error that says nothing.
         if number is None or number not in known.values():
             have = ", ".join(known) or "none"
@@ -209,7 +222,7 @@ class _Upload:
         chunk = math.ceil(len(todo) / (rounds * self.workers))
         parts = [p for i in self.images for p in _parts([t for t in todo if t.image == i], chunk)]
         with ThreadPoolExecutor(self.workers) as pool:
-            futures = {pool.submit(self._post, part): part for part in parts}
+            futures = {pool.submit(within(self._post), part): part for part in parts}
             try:
                 for future in as_completed(futures):
                     outcome = future.result()

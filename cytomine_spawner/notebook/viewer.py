@@ -26,11 +26,13 @@ from cytomine.models import ImageInstance
 from PIL import Image as Pillow
 from shapely.affinity import affine_transform
 
-from .annotations import origin_of, to_cytomine
+from .annotations import PALETTE
 from .errors import CytomineError
-from .figures import NO_TERM, PALETTE, term_colours
+from .figures import NO_TERM, first_term, term_colours
 from .images import Pixels, micron, preview
+from .origins import Origin, origin_of, to_image
 from .regions import WORKERS, Level, Reader
+from .values import marks, names
 
 # Pause after a movement before the kernel reads; a movement in it starts it anew.
 REST = 0.15
@@ -57,6 +59,7 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
         annotations: as from `annotations.read_annotations`; others' images are left out.
         colours: colours by term name; Cytomine's if not given.
         height: of the map, as CSS.
+        origin: where the annotations' coordinates have their origin; if not given, what the frame says.
 
     Attributes:
         map: the ipyleaflet map; its coordinates are Cytomine's, divided by ``unit``.
@@ -70,6 +73,7 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
         *,
         colours: Mapping[str, str] | None = None,
         height: str = "480px",
+        origin: Origin | None = None,
     ) -> None:
         self.reader = Reader(image, format="jpg")
         self.image = self.reader.image
@@ -102,7 +106,7 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
         self.status = ipywidgets.HTML(self._about())
         super().__init__([self.map, self.status])
         if annotations is not None:
-            self.show_annotations(annotations)
+            self.show_annotations(annotations, origin)
         self.map.observe(self._moved, names=["bounds", "zoom"])
 
     def _about(self) -> str:
@@ -202,13 +206,22 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
         self.map.substitute(self._detail, new)
         self._detail, self._shown = new, wanted
 
-    def show_annotations(self, annotations: geopandas.GeoDataFrame) -> None:
-        """Put annotations onto the map, in the place of those before."""
+    def show_annotations(self, annotations: geopandas.GeoDataFrame, origin: Origin | None = None) -> None:
+        """Put annotations onto the map, in the place of those before.
+
+        Args:
+            annotations: as from `annotations.read_annotations`; others' images are left out.
+            origin: where their coordinates have their origin; if not given, what the frame says.
+
+        Raises:
+            ValueError: nobody says where they have it.
+        """
         data = annotations
         if "image" in data:
             data = data[data["image"] == self.image.id]
-        if origin_of(annotations, None) == "bottom-left":
-            data = data.set_geometry([to_cytomine(g, float(self.image.height)) for g in data.geometry])
+        data = data[data.geometry.notna()]
+        if origin_of(annotations, origin) == "bottom-left":
+            data = data.set_geometry([to_image(g, float(self.image.height)) for g in data.geometry])
         self._data = data.reset_index(drop=True)
         self._draw()
 
@@ -224,7 +237,7 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
             self._colours = term_colours(int(self.image.project))
         groups: dict[str, list[dict[str, Any]]] = {}
         for _, row in shown.iterrows():
-            groups.setdefault(_name(row), []).append(self._feature(row))
+            groups.setdefault(first_term(row.get("term_name")), []).append(self._feature(row))
         new = [self._layer(name, groups[name], n) for n, name in enumerate(sorted(groups))]
         base = [layer for layer in self.map.layers if layer not in self._layers]
         self.map.layers = (*base, *new)
@@ -237,8 +250,8 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
         size = micron(self.image)
         area = row.geometry.area * (size * size if size else 1)
         told = {
-            "id": int(row["id"]) if "id" in row else None,
-            "terms": ", ".join(row["term_name"]) if "term_name" in row else "",
+            "id": _id(row.get("id")),
+            "terms": ", ".join(names(row.get("term_name"))),
             "user": row.get("user_name", ""),
             "area": f"{area:.0f} {'µm²' if size else 'px²'}" if area else "",
         }
@@ -254,7 +267,8 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
             style={"color": colour, "weight": 2, "fillOpacity": 0.15},
             hover_style={"weight": 4, "fillOpacity": 0.3},
             point_style={"radius": 5, "color": colour, "fillOpacity": 0.8, "weight": 1},
-            name=f"{name} ({len(features)})",
+            # Leaflet's list of layers takes names as HTML, and anybody in the project can name a term.
+            name=html.escape(f"{name} ({len(features)})"),
         )
         layer.on_click(self._clicked)
         return layer
@@ -267,9 +281,12 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
         self.status.value = html.escape(" · ".join(parts))
 
 
-def _name(row: Any) -> str:
-    names = row.get("term_name")
-    return str(names[0]) if names else NO_TERM
+def _id(value: Any) -> int | None:
+    """The id of an annotation in Cytomine; None of what has none there, whatever it is called elsewhere."""
+    try:
+        return next((mark for mark in marks(value) if isinstance(mark, int)), None)
+    except ValueError:
+        return None
 
 
 def view(

@@ -52,12 +52,12 @@ class Applier:
         self._turns = asyncio.Semaphore(TURNS)
 
     def plan(self, stack: Stack, importing: Import | None = None) -> list[Planned]:
-        """What should be there, with digests; remembered until the spec or what is imported changes.
+        """What should be there, with digests; remembered until the spec, what is imported or whether it serves changes.
 
         Raises:
             render.Invalid: the spec asks for what is not offered.
         """
-        key = (stack.uid, stack.spec, importing)
+        key = (stack.uid, stack.spec, importing, stack.serves)
         known = self._plans.get(stack.name)
         if known and known[0] == key:
             return known[1]

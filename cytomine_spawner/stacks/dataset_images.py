@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import tempfile
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from .dataset_files import DatasetError, ImageFiles, unreadable
+from .dataset_errors import DatasetError
+from .dataset_slides import ImageFiles, open_all, pack
 from .dataset_stack import Connection, Refused
 
 # An upload waits for the import: so long may nothing come back.
@@ -34,25 +34,44 @@ class Images:
     ) -> None:
         self._stack, self._user, self._say, self._pause = connection, user, say, pause
 
-    async def find(self, image: ImageFiles, project: int) -> dict[str, Any] | None:
-        """The image in a project, if it is there."""
-        # An import by reference, without an upload, names an image by its alias.
-        names = {image.name, image.alias}
-        found = await self._stack.listed(f"/api/project/{project}/imageinstance.json")
-        fitting = [i for i in found if {i.get("originalFilename"), i.get("instanceFilename")} & names]
-        return min(fitting, key=lambda i: int(i["id"]), default=None)
+    async def find(
+        self, image: ImageFiles, project: int, others: Sequence[ImageFiles] = ()
+    ) -> dict[str, Any] | None:
+        """The image in a project, if it is there.
 
-    async def put(self, image: ImageFiles, project: int) -> dict[str, Any]:
-        """The image in a project, uploaded unless it is there.
+        Args:
+            image: which.
+            project: where.
+            others: all images of its dataset, whose names are not taken for this one's.
+        """
+        found = await self._stack.listed(f"/api/project/{project}/imageinstance.json")
+        sent = {image.upload or image.name, image.sent}
+        if own := [i for i in found if i.get("originalFilename") in sent]:
+            return min(own, key=lambda i: int(i["id"]))
+        # An import by reference, without an upload, names an image by its alias, and earlier versions sent each under its
+        # file's name: if that can only be this image it is.
+        names = {image.alias, f"{image.alias}.zip", image.main.name}
+        for other in others:
+            if other.alias != image.alias:
+                names -= {other.alias, f"{other.alias}.zip", other.main.name, other.upload, other.sent}
+        old = [i for i in found if {i.get("originalFilename"), i.get("instanceFilename")} & names]
+        return min(old, key=lambda i: int(i["id"]), default=None)
+
+    async def put(self, image: ImageFiles, project: int, others: Sequence[ImageFiles] = ()) -> dict[str, Any]:
+        """The image in a project, uploaded unless it is there, under the name that people are to see.
 
         Raises:
             DatasetError: Cytomine did not take it, or a file cannot be read.
         """
-        if found := await self.find(image, project):
-            return found
+        found = await self.find(image, project, others)
+        if found is None:
+            found = await self._add(image, project, others)
+        return await self._rename(found, image)
+
+    async def _add(self, image: ImageFiles, project: int, others: Sequence[ImageFiles]) -> dict[str, Any]:
         storage = await self._storage()
-        await self._settle(image.name, project)
-        if found := await self.find(image, project):
+        await self._settle(image, project)
+        if found := await self.find(image, project, others):
             return found
         await asyncio.to_thread(open_all, image)
         try:
@@ -63,24 +82,35 @@ class Images:
             raise DatasetError(
                 f"Cytomine did not take {image.name} ({error.status}: {error}). Mend the file and try again."
             ) from error
-        if found := await self.find(image, project):
+        if found := await self.find(image, project, others):
             return found
         raise DatasetError(f"Cytomine took {image.name} but does not show it. Mend the file and try again.")
 
-    async def _settle(self, name: str, project: int) -> None:
+    async def _rename(self, instance: dict[str, Any], image: ImageFiles) -> dict[str, Any]:
+        """Give an image the name that people are to see, unless somebody gave it another."""
+        sent = {image.upload, image.sent}
+        if instance.get("instanceFilename") not in sent or instance["instanceFilename"] == image.name:
+            return instance
+        changed = {**instance, "instanceFilename": image.name}
+        await self._stack.call("PUT", f"/api/imageinstance/{instance['id']}.json", changed)
+        return changed
+
+    async def _settle(self, image: ImageFiles, project: int) -> None:
         """Wait for an upload that an earlier run had begun and Cytomine still works on."""
+        # What is unpacked is entered anew, without the project.
+        sent = {image.upload, image.sent}
         for _ in range(60):
             files = await self._stack.listed("/api/uploadedfile.json")
             busy = [
                 f
                 for f in files
-                if f.get("originalFilename") == name
-                and project in (f.get("projects") or [])
+                if f.get("originalFilename") in sent
+                and (project in (f.get("projects") or [project]))
                 and _is_busy(int(f.get("status") or 0))
             ]
             if not busy:
                 return
-            self._say(f"waiting for an earlier upload of {name}", 0.0)
+            self._say(f"waiting for an earlier upload of {image.name}", 0.0)
             await asyncio.sleep(self._pause)
 
     async def _storage(self) -> int:
@@ -97,13 +127,13 @@ class Images:
         with tempfile.TemporaryDirectory(prefix="dataset-") as folder:
             path = image.files[0]
             if image.is_packed:
-                path = Path(folder) / image.name
-                await asyncio.to_thread(_pack, image, path)
+                path = Path(folder) / "slide.zip"
+                await asyncio.to_thread(pack, image, path)
             size = path.stat().st_size
             with path.open("rb") as source:
                 form = aiohttp.MultipartWriter("form-data", boundary=secrets.token_hex(16))
-                part = form.append_payload(aiohttp.BufferedReaderPayload(source, filename=image.name))
-                part.set_content_disposition("form-data", name="files[]", filename=image.name)
+                part = form.append_payload(aiohttp.BufferedReaderPayload(source, filename=image.sent))
+                part.set_content_disposition("form-data", name="files[]", filename=image.sent)
                 watching = asyncio.create_task(self._watch(source, size, image.name))
                 try:
                     await self._stack.call(
@@ -133,22 +163,3 @@ class Images:
 def _is_busy(status: int) -> bool:
     # 0, 10, 20, …: under way; 11, 21, …: failed; from 100 on: done.
     return status < 100 and status % 10 == 0
-
-
-def _pack(image: ImageFiles, target: Path) -> None:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as content:
-        for path in image.files:
-            content.write(path, f"{image.alias}/{path.name}")
-
-
-def open_all(image: ImageFiles) -> None:
-    """Find out whether an image's files can be read, before any is sent.
-
-    Raises:
-        DatasetError: one cannot.
-    """
-    try:
-        for path in image.files:
-            path.open("rb").close()
-    except OSError as error:
-        raise unreadable(error, image.files[0]) from None

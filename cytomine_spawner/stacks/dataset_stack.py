@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from .dataset_files import DatasetError
+from .dataset_errors import DatasetError
 from .signing import signed
 
 log = logging.getLogger(__name__)

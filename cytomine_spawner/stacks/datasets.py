@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import logging
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,15 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from . import dataset_geojson
 from .dataset_annotations import Annotations
-from .dataset_files import Dataset, DatasetError, Interrupted, folders, read, shapes
+from .dataset_errors import DatasetError, Interrupted
+from .dataset_files import Dataset, folders, read
 from .dataset_images import Images
+from .dataset_shapes import Shape
+from .dataset_slides import ImageFiles
 from .dataset_stack import Connection, GaveWay, Refused, Unreachable, again
+from .sentences import LEFT_OUT, cut
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +39,8 @@ PROJECT = "be.cytomine.domain.project.Project"
 # How the program ends when a dataset has a fault, which no other try can change: the Job's manifest knows it.
 FAULT = 65
 PAUSES = (1.0, 3.0, 10.0, 30.0)
+# Of so many faults is said what they are.
+_TOLD = 3
 T = TypeVar("T")
 
 
@@ -55,12 +63,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import found or made: the project's id and counts."""
+    """What an import found or made.
+
+    Attributes:
+        dataset: its name.
+        project: the project's number.
+        images: how many.
+        annotations: how many were found or made now; those of files that were in before are not looked at again.
+        left_out: phrases on what was not imported, and why.
+    """
 
     dataset: str
     project: int
     images: int
     annotations: int
+    left_out: tuple[str, ...] = ()
 
 
 class Importer:
@@ -154,23 +171,42 @@ class Importer:
 
     async def _dataset(self, dataset: Dataset, images: Images, annotations: Annotations) -> Imported:
         self._say(f"preparing the project {dataset.name}")
-        wanted = {path: shapes(path) for image in dataset.images for path in image.annotations}
-        colours = {s.term: s.colour for part in wanted.values() for s in part if s.term}
         project = await self._try(self._project, dataset)
-        terms = await self._try(self._terms, int(project["ontology"]), colours)
+        number, ontology = int(project["id"]), int(project["ontology"])
+        terms = await self._try(self._known_terms, ontology)
         self._done += 1
-        count = 0
+        count, faults, left_out = 0, list(dataset.faults), list(dataset.notes)
         for image in dataset.images:
             self._say(f"uploading {image.name}")
-            instance = await self._try(images.put, image, int(project["id"]))
+            try:
+                instance = await self._try(images.put, image, number, dataset.images)
+            except Interrupted:
+                raise
+            except DatasetError as error:
+                faults.append(str(error))
+                self._done += 1 + len(image.annotations)
+                continue
             self._done += 1
-            for path in image.annotations:
-                count += len(wanted[path])
-                self._say(f"annotating {image.name} from {path.name}")
-                await self._try(annotations.put, path, wanted[path], instance, terms)
+            for path, name in _names(image).items():
+                self._say(f"annotating {image.name} from {name}")
+                try:
+                    found = await asyncio.to_thread(dataset_geojson.read, path, name)
+                    await self._try(self._add_terms, ontology, terms, found.shapes)
+                    stored = await self._try(annotations.put, path, name, found.shapes, instance, terms)
+                except Interrupted:
+                    raise
+                except DatasetError as error:
+                    faults.append(str(error))
+                else:
+                    count += stored.count
+                    if skipped := found.skipped + stored.skipped:
+                        total = len(found.shapes) + len(found.skipped)
+                        left_out.append(_left_out(name, skipped, total))
                 self._done += 1
+        if faults:
+            raise DatasetError(_several(list(dict.fromkeys(faults))))
         self._say(f"{dataset.name} is imported")
-        return Imported(dataset.name, int(project["id"]), len(dataset.images), count)
+        return Imported(dataset.name, number, len(dataset.images), count, tuple(left_out))
 
     async def _project(self, dataset: Dataset) -> dict[str, Any]:
         async def known() -> dict[str, Any] | None:
@@ -217,16 +253,53 @@ class Importer:
                 "POST", path, {"data": text, "domainIdent": project, "domainClassName": PROJECT}
             )
 
-    async def _terms(self, ontology: int, colours: dict[str, str]) -> dict[str, int]:
-        known = {
-            t["name"]: int(t["id"]) for t in await self._stack.listed(f"/api/ontology/{ontology}/term.json")
-        }
-        for name, colour in colours.items():
-            if name not in known:
-                body = {"name": name, "ontology": ontology, "color": colour}
-                made = await self._stack.call("POST", "/api/term.json", body)
-                known[name] = int((made.get("data") or made["term"])["id"])
-        return known
+    async def _known_terms(self, ontology: int) -> dict[str, int]:
+        found = await self._stack.listed(f"/api/ontology/{ontology}/term.json")
+        # Cytomine takes several terms of one name.
+        return {t["name"]: int(t["id"]) for t in sorted(found, key=lambda t: -int(t["id"]))}
+
+    async def _add_terms(self, ontology: int, known: dict[str, int], shapes: Sequence[Shape]) -> None:
+        """Make those terms of annotations that are missing; the first colour of a class counts."""
+        colours: dict[str, str] = {}
+        for shape in shapes:
+            colours.setdefault(shape.term, shape.colour)
+        if not colours.keys() - {""} - known.keys():
+            return
+        # An answer that got lost may have made one.
+        known |= await self._known_terms(ontology)
+        for name in [term for term in colours if term and term not in known]:
+            body = {"name": name, "ontology": ontology, "color": colours[name]}
+            made = await self._stack.call("POST", "/api/term.json", body)
+            known[name] = int((made.get("data") or made["term"])["id"])
+
+
+def _names(image: ImageFiles) -> dict[Path, str]:
+    """The names by which an image's files of annotations are attached to it; no two have the same."""
+    common = Counter(path.name for path in image.annotations)
+    texts = {
+        path: path.name if common[path.name] == 1 else f"{path.parent.name}-{path.name}"
+        for path in image.annotations
+    }
+    return {
+        path: text.encode(errors="surrogateescape").decode(errors="replace") for path, text in texts.items()
+    }
+
+
+def _left_out(name: str, skipped: Sequence[str], total: int) -> str:
+    """A phrase on the annotations of a file that were not imported."""
+    few = "; ".join(cut(text, 120) for text in skipped[:_TOLD])
+    more = "; ..." if len(skipped) > _TOLD else ""
+    return f"{len(skipped)} of {total} annotations of {name} ({few}{more})"
+
+
+def _several(faults: Sequence[str]) -> str:
+    """Sentences on the first of many faults, and how many more there are."""
+    rest = len(faults) - _TOLD
+    if rest <= 0:
+        return " ".join(faults)
+    return (
+        f"{rest} {'part has' if rest == 1 else 'parts have'} faults beside these: {' '.join(faults[:_TOLD])}"
+    )
 
 
 async def import_datasets(
@@ -313,6 +386,9 @@ def main(argv: list[str] | None = None) -> int:
     for item in done:
         counts = f"{item.images} images, {item.annotations} annotations"
         sys.stdout.write(f"{item.dataset}: project {item.project}, {counts}\n")
+    # The last line is what a person is told of an import that ended well.
+    if left := [phrase for item in done for phrase in item.left_out]:
+        sys.stdout.write(f"{LEFT_OUT}{'; '.join(left)}.\n")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import tornado.web
 from traitlets.config import Configurable
 
-from . import auth, web
+from . import auth, entrance, web
 from .activity import Activity
 from .identity import HubSilent, Identity
 from .keys import Connections
@@ -71,7 +71,7 @@ class Front:
         ready: Callable[[], str],
         changed: Callable[[str], None],
     ) -> None:
-        self._store, self._ready = store, ready
+        self._store, self._settings, self._ready = store, settings, ready
         self._limits = Limits.of(settings)
         self._hub_auth = auth.login(parent=parent, api_token=token)
         self._hub = Hub(self._hub_auth.api_url, lambda: token)
@@ -109,7 +109,10 @@ class Front:
             limits=self._limits,
             extra=self.identity.handlers(),
         )
-        return tornado.web.Application(site.handlers, **site.settings)
+        application = tornado.web.Application(site.handlers, **site.settings)
+        if self._settings.entrance:
+            entrance.stand_before(application, self._settings)
+        return application
 
     def _seen(self, stack: str, user: str) -> None:
         self.activity.seen(stack, user)

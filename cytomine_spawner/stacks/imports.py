@@ -20,10 +20,20 @@ from .children import Children
 from .diagnose import Patience, placed
 from .kube import Kube, KubeError
 from .lastwords import LastWords
-from .model import DATASETS_IMPORTED, Condition, Desired, FailedDataset, Import, Stack, StackStatus, State
+from .model import (
+    DATASETS_IMPORTED,
+    Condition,
+    DatasetNote,
+    Desired,
+    FailedDataset,
+    Import,
+    Stack,
+    StackStatus,
+    State,
+)
 from .observe import Child, Pod, pod
 from .render import DATASETS
-from .sentences import cut, last_line, listed, quota_gap
+from .sentences import LEFT_OUT, cut, last_line, listed, quota_gap
 from .settings import StackSettings
 
 # How often a running import is asked how far it is.
@@ -44,7 +54,7 @@ class _Verdict:
 
 def due(stack: Stack, settings: StackSettings) -> Import | None:
     """Whose Jobs are to be there now; none before the stack serves."""
-    if not _serves(stack):
+    if not stack.serves:
         return None
     names = (*(f.name for f in _failed(stack, settings)), *_waiting(stack, settings)[:1])
     return Import(names, _run(stack)) if names else None
@@ -55,10 +65,6 @@ def news(before: StackStatus, after: StackStatus) -> Condition | None:
     old, new = (status.condition(DATASETS_IMPORTED) for status in (before, after))
     ended = new is not None and new.reason in ("Imported", "Failed")
     return new if ended and new and (old is None or old.reason != new.reason) else None
-
-
-def _serves(stack: Stack) -> bool:
-    return stack.spec.desired_state is Desired.RUNNING and stack.status.ready_at is not None
 
 
 def _run(stack: Stack) -> str:
@@ -146,7 +152,7 @@ class Imports:
         jobs = self._jobs(stack, importing)
         if not stack.spec.datasets:
             others = tuple(c for c in stack.status.conditions if c.type != DATASETS_IMPORTED)
-            return stack.status.replace(conditions=others, failed_datasets=()), None
+            return stack.status.replace(conditions=others, failed_datasets=(), dataset_notes=()), None
         stack = stack.replace(status=await self._noted(stack, jobs))
         verdict = await self._verdict(stack, importing, jobs, now)
         others = tuple(c for c in stack.status.conditions if c.type != DATASETS_IMPORTED)
@@ -162,6 +168,8 @@ class Imports:
 
     async def _noted(self, stack: Stack, jobs: dict[str, str]) -> StackStatus:
         """The status with what the Jobs that ended made of their datasets."""
+        # Of datasets that were chosen and are no longer nothing is told.
+        notes = [n for n in stack.status.dataset_notes if n.name in stack.spec.datasets]
         status = stack.status
         children = self._children.family(stack.name).children
         failed = {f.name: f for f in _failed(stack, self._settings)}
@@ -169,20 +177,36 @@ class Imports:
             child = children.get(("Job", job))
             if child and child.ended == "Complete":
                 failed.pop(name, None)
+                if note := await self._left_out(stack, child):
+                    notes = [*(n for n in notes if n.name != name), DatasetNote(name=name, message=note)]
                 status = status.replace(imported_datasets=(*status.imported_datasets, name))
             elif child and child.ended and name not in failed:
                 message = f"{self._named([name])} could not be imported{await self._cause(stack, child)}"
                 failed[name] = FailedDataset(name=name, message=message, run=_run(stack))
-        return status.replace(failed_datasets=tuple(failed.values()))
+        return status.replace(failed_datasets=tuple(failed.values()), dataset_notes=tuple(notes))
+
+    async def _left_out(self, stack: Stack, job: Child) -> str:
+        """What an import that ended well left out, as its last line says; empty if nothing."""
+        pods = self._pods(stack, job.name)
+        if not pods:
+            return ""
+        line = ""
+        with contextlib.suppress(KubeError):
+            line = await self._kube.log(pods[0].name, lines=1)
+        if not line.startswith(LEFT_OUT):
+            return ""
+        redact = await self._words.of(stack, (line,))
+        return f"{last_line(redact(line), _WORDS)}."
 
     async def _verdict(
         self, stack: Stack, importing: Import | None, jobs: dict[str, str], now: datetime
     ) -> _Verdict:
         if not _missing(stack):
-            return _Verdict("Imported", self._say(stack.spec.datasets, "in Cytomine"))
+            told = [self._say(stack.spec.datasets, "in Cytomine"), *self._lacking(stack)]
+            return _Verdict("Imported", " ".join(told))
         failed, waiting = _failed(stack, self._settings), _waiting(stack, self._settings)
         notes = [*self._told(failed), *self._strange(stack)]
-        if not _serves(stack) and (waiting := _offered(stack, self._settings)):
+        if not stack.serves and (waiting := _offered(stack, self._settings)):
             when = "at the next start" if _sleeps(stack) else "as soon as the stack is ready"
             notes = [self._say(waiting, f"imported {when}"), *self._strange(stack)]
             return _Verdict("Waiting", " ".join(notes))
@@ -196,13 +220,23 @@ class Imports:
                 notes.insert(0, f"{self._named(rest)} {'follows' if len(rest) == 1 else 'follow'}.")
             return replace(turn, message=" ".join([turn.message, *notes]))
         if inside := [name for name in stack.spec.datasets if name in stack.status.imported_datasets]:
-            notes.append(self._say(inside, "in Cytomine"))
+            notes += [self._say(inside, "in Cytomine"), *self._lacking(stack)]
         return _Verdict("Failed" if failed else "NotOffered", " ".join(notes))
 
     def _told(self, failed: list[FailedDataset]) -> list[str]:
         told = [f.message for f in failed[:_TOLD]]
         if rest := [f.name for f in failed[_TOLD:]]:
             told.append(f"{self._named(rest)} could not be imported either.")
+        return told
+
+    def _lacking(self, stack: Stack) -> list[str]:
+        """What was left out of those that are in; of which, where there are several."""
+        notes = stack.status.dataset_notes
+        if len(stack.spec.datasets) == 1:
+            return [n.message for n in notes]
+        told = [f"Of {self._named([n.name])}: {n.message[:1].lower()}{n.message[1:]}" for n in notes[:_TOLD]]
+        if rest := [n.name for n in notes[_TOLD:]]:
+            told.append(f"Of {self._named(rest)} something was left out, too.")
         return told
 
     def _strange(self, stack: Stack) -> list[str]:

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes_asyncio import client, config
 
+from ..redact import by_looks
 from .model import API_VERSION, KIND, MANAGED_BY, PLURAL
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,13 @@ class KubeError(Exception):
     Attributes:
         status: the HTTP status; 0 when there was no answer.
         reason: Kubernetes' word for it, such as ``Forbidden``.
-        message: the API server's sentence.
+        message: the API server's sentence, without what looks like a credential: it repeats values that it refuses.
     """
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float = 0) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.message, self.retry_after = status, reason, message, retry_after
+        self.message = by_looks(message)
+        super().__init__(self.message)
+        self.status, self.reason, self.retry_after = status, reason, retry_after
 
 
 class Kube:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from kubernetes_asyncio.client import ApiException
 
+from ..redact import by_looks
 from .store import Conflict, Denied, Invalid, NotFound, StoreError, Unavailable
 
 MESSAGE_SECONDS = 10
@@ -35,7 +36,8 @@ async def errors(*, ends: bool = False) -> AsyncIterator[None]:
 
 
 def error_of(status: int, message: str) -> StoreError:
-    """The error of an answer that is none."""
+    """The error of an answer that is none. The API server repeats values that it refuses: credentials go."""
+    message = by_looks(message)
     if status == 404:
         return NotFound("There is no such stack any more.")
     if status == 409:
@@ -52,7 +54,9 @@ def error_of(status: int, message: str) -> StoreError:
 def log_error(status: int, message: str) -> StoreError:
     """The same for a log."""
     if status in (400, 404):
-        return NotFound(f"There is no log to read yet: {message or 'the container has not started'}.")
+        return NotFound(
+            f"There is no log to read yet: {by_looks(message) or 'the container has not started'}."
+        )
     return error_of(status, message)
 
 

@@ -247,6 +247,13 @@ class FailedDataset(_Model):
     run: str
 
 
+class DatasetNote(_Model):
+    """What was left out of a dataset that is in, as it is said to people."""
+
+    name: str
+    message: str
+
+
 class StackStatus(_Model):
     """What is true of a stack. Written by the operator alone; see the CRD for the meaning of each field."""
 
@@ -265,6 +272,7 @@ class StackStatus(_Model):
     conditions: tuple[Condition, ...] = ()
     imported_datasets: tuple[str, ...] = ()
     failed_datasets: tuple[FailedDataset, ...] = ()
+    dataset_notes: tuple[DatasetNote, ...] = ()
     started_at: datetime | None = None
     ready_at: datetime | None = None
     hibernated_at: datetime | None = None
@@ -346,6 +354,11 @@ class Stack(_Model):
     def owner_reference(self) -> dict[str, Any]:
         """What makes an object die with the stack."""
         return {"apiVersion": API_VERSION, "kind": KIND, "name": self.name, "uid": self.uid}
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is a Cytomine to open: the stack was ready since it was started or resumed."""
+        return self.spec.desired_state is Desired.RUNNING and self.status.ready_at is not None
 
     @property
     def activity(self) -> datetime | None:

@@ -168,7 +168,7 @@ def pod(obj: dict[str, Any]) -> Pod:
         deleting=bool(meta.get("deletionTimestamp")),
         ready_since=(parse_time(ready.get("lastTransitionTime")) or EPOCH) if is_ready else None,
         unready_since=None if is_ready else parse_time(ready.get("lastTransitionTime")),
-        unschedulable=str(scheduled.get("message", ""))[:_TEXT] if waits else "",
+        unschedulable=by_looks(str(scheduled.get("message", "")))[:_TEXT] if waits else "",
         unschedulable_since=parse_time(scheduled.get("lastTransitionTime")) if waits else None,
         sandbox=conditions.get("PodReadyToStartContainers", {}).get("status") == "True",
         containers=tuple(
@@ -206,7 +206,7 @@ def child(kind: str, obj: dict[str, Any]) -> Child:
     true = {c["type"]: c for c in status.get("conditions") or [] if c["status"] == "True"}
     ended = next((word for word in ("Complete", "Failed") if word in true), "") if kind == "Job" else ""
     trouble = true["Failed"].get("reason", "") if ended == "Failed" else ""
-    trouble = trouble or true.get("ReplicaFailure", {}).get("message", "")
+    trouble = trouble or by_looks(true.get("ReplicaFailure", {}).get("message", ""))
     annotations = meta.get("annotations") or {}
     return Child(
         kind=kind,

@@ -33,6 +33,11 @@ def service(stack: Stack, settings: StackSettings) -> dict[str, Any]:
     }
 
 
+def dns_ports(settings: StackSettings) -> list[dict[str, Any]]:
+    """The ports of the cluster's DNS, as in a NetworkPolicy."""
+    return [{"protocol": way, "port": port} for port in settings.dns_ports for way in ("UDP", "TCP")]
+
+
 def gateway_ingress(stack: Stack, settings: StackSettings) -> list[dict[str, Any]]:
     """Who may reach which port of the gateway.
 

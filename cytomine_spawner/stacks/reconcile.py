@@ -118,7 +118,7 @@ class Reconciler:
         except KubeError as error:
             if error.status in (0, 401, 429) or error.status >= 500:
                 raise
-            status, again = self._unapplied(stack, memory, error)
+            status, again = await self._unapplied(stack, memory, error)
         await self._write(stack, memory, status)
         return again
 
@@ -145,7 +145,11 @@ class Reconciler:
             diagnosis = self._diagnose(stack, names, status, memory, time, redact)
         diagnosis = await self._await_keys(stack, status, diagnosis)
         status = self._status(stack, status, diagnosis, time)
+        opens = running and status.ready_at is not None and not stack.serves
         stack = stack.model_copy(update={"status": status})
+        if opens and self._settings.entrance:
+            # Before anybody is told that it is ready, its address leads there.
+            importing, _ = await self._imports.apply(stack)
         status, next_import = await self._imports.judge(stack, importing, time)
         if diagnosis.phase is Phase.HIBERNATED:
             self._leave_place(stack.name)
@@ -338,10 +342,17 @@ class Reconciler:
             stack, stack.status, phase=Phase.FAILED, message=text, reason=reason, ready=None, slowest=None
         )
 
-    def _unapplied(self, stack: Stack, memory: _Memory, error: KubeError) -> tuple[StackStatus, datetime]:
+    async def _unapplied(
+        self, stack: Stack, memory: _Memory, error: KubeError
+    ) -> tuple[StackStatus, datetime]:
         full = "exceeded quota" in error.message
         reason = Reason.QUOTA if full else Reason.APPLY
-        text = f"The cluster refuses a part of the stack: {error.message.rstrip('.')}. An administrator must look at it."
+        try:
+            # It repeats what it refuses, which may be a password.
+            said = (await self._words.of(stack, error.message))(error.message).rstrip(".")
+        except KubeError:
+            said = f"{error.reason}; its words are not shown, for the stack's Secrets cannot be read to take them out"
+        text = f"The cluster refuses a part of the stack: {said}. An administrator must look at it."
         seconds = RETRY_SECONDS[min(memory.failures, len(RETRY_SECONDS) - 1)]
         memory.failures += 1
         return self._refused(stack, reason, text), self._now() + timedelta(seconds=seconds)

@@ -174,10 +174,16 @@ def _filled(
             continue
         own |= variables.gateway(stack, settings, names, login)
         objects = [*_load("gateway-config", {**common, **own}), *_load(name, {**common, **own})]
-        for layer in ("gateway-script", "gateway-lasting", *(["gateway-login"] if login else [])):
+        layers = (
+            "gateway-script",
+            "gateway-answers",
+            "gateway-lasting",
+            *(["gateway-login"] if login else []),
+        )
+        for layer in layers:
             for patch in _load(layer, {**common, **own}):
                 merge(next(obj for obj in objects if obj["kind"] == patch["kind"]), patch)
-        if settings.ingress_enabled:
+        if settings.ingress_enabled and (stack.serves or not settings.entrance):
             objects += _load("ingress", common)
         yield from ((name, obj) for obj in objects)
 
@@ -223,6 +229,10 @@ def check(settings: StackSettings) -> None:
     for size in settings.values.sizes:
         stack = model.new_stack(
             settings.namespace, model.StackSpec(owner="check", size=size, components=extras)
+        )
+        # One that serves: it has all the objects that overrides may name.
+        stack = stack.model_copy(
+            update={"status": model.StackStatus(ready_at=model.parse_time("1970-01-01T00:00:00Z"))}
         )
         importing = Import(tuple(settings.dataset_titles), "") if settings.datasets else None
         objects = render(stack, settings, importing)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+# How the last line of an import begins that left something out.
+LEFT_OUT = "Left out: "
+
 
 def listed(names: list[str]) -> str:
     """``a, b and c``."""

@@ -71,6 +71,15 @@ def offered(entries: Iterable[Mapping[str, Any]]) -> list[OfferedDataset]:
     return found
 
 
+_DNS_PEERS: list[dict[str, Any]] = [
+    {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    },
+    {"ipBlock": {"cidr": "169.254.20.10/32"}},
+]
+
+
 class StackSettings(LoggingConfigurable):
     """What the stacks consist of and where they run. Used by the stack service."""
 
@@ -150,6 +159,12 @@ class StackSettings(LoggingConfigurable):
     user_id = Integer(20000, min=1, help="User and group that all containers run as.").tag(config=True)
 
     ingress_enabled = Bool(True, help="Make an Ingress for each stack.").tag(config=True)
+    entrance = Bool(
+        False,
+        help="""Whether an Ingress for all stacks' hosts leads to this service, as the chart makes it. A stack's own
+        Ingress is then there only while the stack serves; before that and after that a browser that opens its address
+        is sent to a page that says how far the stack is, and goes on from there.""",
+    ).tag(config=True)
     ingress_class = Unicode("", help="Ingress class; the cluster's default if empty.").tag(config=True)
     ingress_annotations = Dict(
         {
@@ -173,8 +188,14 @@ class StackSettings(LoggingConfigurable):
     ).tag(config=True)
     dns_peers = List(
         Dict(),
-        [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}],
-        help="Where the cluster's DNS runs, as peers of a NetworkPolicy; add an ipBlock for a node-local cache.",
+        _DNS_PEERS,
+        minlen=1,
+        help="""Where the cluster's DNS runs, as peers of a NetworkPolicy: CoreDNS or kube-dns with their usual label, and the
+        usual address of the nodes' own cache (NodeLocal DNSCache). Nothing else can be asked at its ports: a name would
+        carry data out.""",
+    ).tag(config=True)
+    dns_ports = List(
+        Integer(min=1, max=65535), [53], minlen=1, help="Ports of the cluster's DNS pods (OpenShift: 5353)."
     ).tag(config=True)
     public_access = Enum(
         ["login", "closed", "open"],

@@ -67,6 +67,7 @@ def common(
         else None,
         "all_pods": policies.family(stack.name),
         "dns_peers": list(settings.dns_peers),
+        "dns_ports": policies.dns_ports(settings),
         "service_peers": [service],
         "service_port": settings.service_port,
         "gateway_ingress": policies.gateway_ingress(stack, settings),
@@ -91,6 +92,7 @@ def gateway(
     values: dict[str, Any] = {
         "netloc": url.netloc,
         "origin": f"{url.scheme}://{url.netloc}",
+        "origin_pattern": re.escape(f"{url.scheme}://{url.netloc}"),
         "websocket_origin": f"{'wss' if secure else 'ws'}://{url.netloc}",
         "issuer_origin": "{0.scheme}://{0.netloc}".format(urlsplit(settings.service_url)),
         "cards": f"{settings.service_url.rstrip('/')}/",
@@ -100,6 +102,8 @@ def gateway(
         "login_include": "include /etc/gateway/login.conf;" if login else "",
         "public_trust": "session" if login else "client",
         "public_check": "include /etc/gateway/session.conf;" if login else "auth_request /_check;",
+        # The prefix makes browsers refuse the cookie from any other host; they know it for https alone.
+        "cookie_name": "__Host-cytomine-session" if secure else "cytomine-session",
         "public_gate": _CLOSED if settings.public_access == "closed" else "",
         "lacks": " ".join(part for part in _OPTIONAL if part not in names),
     }
@@ -112,8 +116,6 @@ def gateway(
             "login_resources": resources(login),
             # Go frees memory in time only when told of the limit.
             "login_memory": str(to_bytes(login["memory"][1]) * 4 // 5),
-            # The prefix makes browsers refuse the cookie from any other host; they know it for https alone.
-            "cookie_name": "__Host-cytomine-session" if secure else "cytomine-session",
             "cookie_secure": str(secure).lower(),
             "cookie_refresh": f"{settings.session_refresh}s",
             "cookie_expire": f"{settings.session_expire}s",

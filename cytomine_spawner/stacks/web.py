@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import jinja2
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
-from . import api, memberapi, memberpages, pages
+from ..fetchmeta import Guard
+from . import api, entrance, memberapi, memberpages, pages
 from .auth import Handler, Site, cookie_secret, https, log_request, login, security_headers, summary
 from .keys import Connections
 from .lifecycle import NO_LIMITS, Limits
@@ -144,6 +146,7 @@ def mount(
         (r"", pages.Home),
         (r"updates", pages.Updates),
         (rf"stacks/{NAME}", pages.One),
+        (rf"open/{NAME}", entrance.Opening),
         (rf"stacks/{NAME}/(resume|hibernate|retry)", pages.Click),
         (rf"stacks/{NAME}/delete", pages.Delete),
         (rf"stacks/{NAME}/logs/{NAME}", pages.Logs),
@@ -168,11 +171,15 @@ def mount(
         (r"health", Health),
         (r"health/ready", Ready),
     ]
+    here = re.escape(prefix)
+    # The stacks' own addresses are asked by their pages and their gateways, and look after themselves.
+    guard = Guard((rf"{here}static/.*", rf"{here}health(/ready)?", rf"{here}cm-[a-z0-9-]+/.*"))
     shared = {"site": site}
     secure = {"secure": True} if https() else {}
     return Mounted(
         prefix=prefix,
         handlers=[
+            (here + r".*", guard),
             *((prefix + pattern, handler, shared) for pattern, handler in addresses),
             *((prefix + pattern, handler, keywords) for pattern, handler, keywords in extra),
             (prefix + r".*", pages.Missing, shared),

@@ -55,6 +55,10 @@ class Place:
         """The hub's address in the browser."""
         return f"http://{self.hub}.localhost:{port}"
 
+    def cards_url(self, port: int) -> str:
+        """The page of the stacks, which has a host of its own as each user has; without a slash at the end."""
+        return f"http://cytomine--service.{self.hub}.localhost:{port}/services/cytomine"
+
     def stack_url(self, port: int) -> str:
         """A stack's address in the browser; ``{stack}`` stands for its name."""
         return f"http://{{stack}}.{self.stacks}.localhost:{port}"
@@ -116,6 +120,11 @@ class Installed:
     issuer: str
     place: Place
     target: Target
+
+    @property
+    def cards(self) -> str:
+        """The address of the page of the stacks, without a slash at the end."""
+        return self.place.cards_url(self.target.port)
 
 
 def prepare(

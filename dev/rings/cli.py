@@ -20,15 +20,15 @@ from dev.rings.runs import REPORTS, RINGS, Count, Ran, Run, with_each_hub
 from dev.rings.times import Times
 from dev.standin.local import ensure_postgis
 
-# With fewer, rings that run side by side take as long, and what they wait for takes longer.
+# With fewer, rings that compute yield to those with pods beside them, so that nothing is waited for longer than alone.
 PROCESSORS = 4
 # Up to so many files, starting processes to share them takes longer than running them.
 FEW = 3
-# Processes of a ring with pods, by the lanes of its conftest.py. The cluster ring's lanes starve the API server where there
-# are two processors, so that it has pytest's own process alone.
+# Processes of a ring with pods: several would starve the API server where there are two processors. The browser ring's
+# second one needs no pods.
 LANES = {"cluster": 0, "browser": 2}
 USAGE = """\
-./test                     all rings; with four processors or more, two at a time
+./test                     all rings: those that compute beside those that wait for pods
 ./test unit api            some of them: lint, unit, api, cluster, browser
 ./test --since main        what the changes since a revision can break
 ./test -k entitlements     tests by name, or ./test tests/unit/test_x.py::test_y: with one JupyterHub, in seconds
@@ -129,7 +129,8 @@ def _wanted(console: Console, args: argparse.Namespace) -> Wanted:
 def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[str]) -> int:
     """Prepare all, then run the rings; 0 when all passed.
 
-    The rings without pods compute, those with pods wait for them: with processors for both they run side by side.
+    The rings without pods compute, those with pods wait for them: they run side by side, and where processors are few,
+    those that compute take what the others leave.
     """
     foreign = os.environ.get("KUBECONFIG", "")
     shutil.rmtree(REPORTS, ignore_errors=True)
@@ -137,7 +138,9 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
     times = Times(REPORTS)
     pods = [ring for ring in ("cluster", "browser") if ring in wanted.tests]
     rest = [ring for ring in ("lint", "unit", "api") if ring in wanted.tests]
-    beside = bool(pods and rest) and (os.cpu_count() or 1) >= PROCESSORS
+    processors = os.cpu_count() or 1
+    beside = bool(pods and rest)
+    yielding = beside and processors < PROCESSORS
     extra = [*(["-k", wanted.words] if wanted.words else []), *extra]
 
     def prepare_pods() -> install.Target:
@@ -152,15 +155,13 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
     with times.phase("preparation"):
         hubs = environments.HUBS if {"unit", "api"} & set(rest) and not wanted.named else [NEWEST]
         pythons = environments.pythons(console, hubs)
-    # Two builds at a time cost each other more than they save; one lane's cluster need not run beside the other lane.
-    early = prepare_pods() if beside else None
     ran = Ran(console, pythons, times, extra, alone=not beside)
 
     def few(ring: str) -> bool:
         return wanted.named and len(wanted.tests[ring]) <= FEW
 
     def with_pods() -> None:
-        target = early or prepare_pods()
+        target = prepare_pods()
         env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(args.port)}
         for ring in pods:
             ran.aloud(
@@ -175,8 +176,8 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
         for ring in ("unit", "api"):
             if ring in rest:
                 # One more than there are processors: each test waits now and then.
-                workers = 0 if few(ring) else (os.cpu_count() or 1) // (2 if beside else 1) + 1
-                runs = with_each_hub(ring, wanted.tests[ring], workers)
+                workers = 0 if few(ring) else processors // (2 if beside else 1) + 1
+                runs = with_each_hub(ring, wanted.tests[ring], workers, yielding)
                 if wanted.named:
                     ran.aloud(runs[0], local)
                 else:
@@ -185,7 +186,7 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
     lanes = [lane for lane, chosen in ((without_pods, rest), (with_pods, pods)) if chosen]
     with times.phase("preparation"), ThreadPoolExecutor(2) as pool:
         # Where nothing is built yet, what is compiled and what is downloaded share the processors.
-        built = pool.submit(install.build, console) if pods and not (early or foreign) else None
+        built = pool.submit(install.build, console) if pods and not foreign else None
         local = environments.programs(console, rest) if {"unit", "api"} & set(rest) else {}
         if built:
             built.result()

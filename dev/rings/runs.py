@@ -27,6 +27,8 @@ RINGS = ["lint", "unit", "api", "cluster", "browser"]
 # pytest's code where it had no test to run.
 NONE_CHOSEN = 5
 REPORTS = ROOT / ".test-output"
+# A tenth of the usual weight: tests that wait for pods do not notice, and those that yield never starve.
+NICE = "10"
 # Marks what has a contract with JupyterHub: it runs with the oldest one, too.
 CONTRACT = "hub_contract"
 
@@ -75,6 +77,7 @@ class Run:
         tests: files or folders.
         more: further arguments.
         workers: processes that share its tests, by file unless its conftest knows better; 0 for pytest's own alone.
+        yielding: whether it takes only what processors the runs beside it leave.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Run:
     tests: tuple[str, ...]
     more: tuple[str, ...] = ()
     workers: int = 0
+    yielding: bool = False
 
     @property
     def ring(self) -> str:
@@ -168,7 +172,8 @@ class Ran:
 
     def _command(self, run: Run, *more: str) -> list[str]:
         report = REPORTS / f"{run.name}.xml"
-        command = [str(self.environments[run.hub]), "-m", "pytest", *run.tests, "-q"]
+        command = ["nice", "-n", NICE] if run.yielding else []
+        command += [str(self.environments[run.hub]), "-m", "pytest", *run.tests, "-q"]
         command += ["-p", "tests.support.timing", f"--junitxml={report}", *run.more, *more]
         if run.workers:
             command += [f"--numprocesses={run.workers}", "--dist=loadfile"]
@@ -196,11 +201,11 @@ class Ran:
         self.console.say(f"\n== {run.name}: {duration(time.monotonic() - began)} ==\n{output.getvalue()}")
 
 
-def with_each_hub(ring: str, tests: Sequence[str], workers: int) -> list[Run]:
+def with_each_hub(ring: str, tests: Sequence[str], workers: int, yielding: bool) -> list[Run]:
     """The runs of a ring that meets JupyterHub: all of it with the newest, its contract with the oldest, too."""
     return [
-        Run(ring, NEWEST, tuple(tests), workers=workers),
-        Run(f"{ring}-{OLDEST}", OLDEST, tuple(tests), ("-m", CONTRACT)),
+        Run(ring, NEWEST, tuple(tests), workers=workers, yielding=yielding),
+        Run(f"{ring}-{OLDEST}", OLDEST, tuple(tests), ("-m", CONTRACT), yielding=yielding),
     ]
 
 

@@ -138,8 +138,24 @@ async def add(
         if not await one(conn, "SELECT 1 FROM term WHERE id = %s AND deleted IS NULL", term):
             raise rejected(404, "Term null not found")
         await add_term(conn, row["id"], term, user.id)
+    for key, text in _properties(data).items():
+        await conn.execute(
+            "INSERT INTO property (id, domain_class_name, domain_ident, key, value) VALUES (%s, %s, %s, %s, %s)",
+            (await next_id(conn), CLASS, row["id"], key, str(text)),
+        )
     await _index(request, row, place)
     return int(row["id"])
+
+
+def _properties(data: dict[str, Any]) -> dict[str, Any]:
+    """The properties in the body of a new annotation: an object; upstream fails at anything else."""
+    found = {}
+    for name in ("property", "properties"):
+        part = data.get(name)
+        if not isinstance(part, (dict, type(None))):
+            raise Broken(f"{name} is no object")
+        found |= part or {}
+    return found
 
 
 async def _index(request: web.Request, row: Row, place: Row) -> None:
@@ -219,7 +235,7 @@ async def update(request: web.Request) -> web.Response:
         raise refused(400, "Json not valid") from None
     async with transaction(request) as conn:
         row = await find(conn, user, ident(request), command_=True)
-        shape = await geometry.fit(conn, data.get("location"), row["image_id"])
+        shape = await geometry.fit(conn, data.get("location"), row["image_id"], new=False)
         if data.get("image") is None and data.get("slice") is None:
             raise Broken("the body lacks image and slice")
         await conn.execute(

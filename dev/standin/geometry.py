@@ -30,16 +30,23 @@ async def parse(conn: Connection, text: Any) -> str:
     return await _read(conn, "SELECT g::text AS hex, ST_IsValid(g) AS valid FROM read_wkt(%s) g", text)
 
 
-async def fit(conn: Connection, text: Any, image: int) -> str:
-    """The part of a WKT's geometry that is inside the image, as hexadecimal EWKB, or 400."""
+async def fit(conn: Connection, text: Any, image: int, *, new: bool = True) -> str:
+    """The part of a WKT's geometry that is inside the image, as hexadecimal EWKB, or 400.
+
+    Of a new annotation upstream takes width and height for whole numbers, and refuses none of either; of lines it does not
+    look at them, and of annotations that are changed neither.
+    """
     return await _read(
         conn,
-        f"""SELECT g.valid, upper(GeometryType(g.geom)) AS kind,
+        f"""SELECT valid, kind, outside, c.geom::text AS hex, upper(GeometryType(c.geom)) AS stored,
+              {str(new).lower()} AND NOT outside AND GeometryType(c.geom) <> 'LINESTRING' AND ST_NPoints(c.geom) > 1
+                AND (ST_XMax(c.geom) - ST_XMin(c.geom) < 1 OR ST_YMax(c.geom) - ST_YMin(c.geom) < 1) AS thin
+            FROM (SELECT g.valid, upper(GeometryType(g.geom)) AS kind,
               CASE WHEN g.valid THEN ST_IsEmpty(g.geom) OR NOT ST_Intersects(g.geom, b.box) END AS outside,
               CASE WHEN NOT g.valid OR ST_CoveredBy(g.geom, b.box) THEN g.geom
-                   ELSE ST_Intersection(g.geom, b.box) END::text AS hex
+                   ELSE ST_Intersection(g.geom, b.box) END AS geom
             FROM (SELECT geom, ST_IsValid(geom) AS valid FROM read_wkt(%s) geom) g,
-                 (SELECT ST_MakeEnvelope(0, 0, i.width, i.height) AS box FROM {WIDTHS} WHERE n.id = %s) b""",
+                 (SELECT ST_MakeEnvelope(0, 0, i.width, i.height) AS box FROM {WIDTHS} WHERE n.id = %s) b) c""",
         text,
         image,
     )
@@ -54,6 +61,11 @@ async def _read(conn: Connection, query: str, text: Any, *more: Any) -> str:
         raise rejected(400, "Annotation location is not valid")
     if row.get("outside"):
         raise rejected(400, f"Cannot extract boundaries for {row['kind']} EMPTY")
+    if row.get("thin"):
+        raise rejected(400, "Annotation dimension not valid")
+    if row.get("stored") in ("MULTILINESTRING", "GEOMETRYCOLLECTION"):
+        name = {"MULTILINESTRING": "MultiLineString"}.get(row["stored"], "GeometryCollection")
+        raise rejected(400, f"{name} is not a valid geometry type!")
     return str(row["hex"])
 
 

@@ -13,7 +13,7 @@ from .access import manage_project, membership, read_project
 from .auth import User, caller
 from .database import Connection, Row, epoch_text, every, next_id, one, transaction
 from .errors import Broken, answer, forbidden, refused, rejected, unparsable
-from .web import BODY_LIMIT, body, command, cut, ident, number
+from .web import BODY_LIMIT, body, command, cut, ident, number, required
 
 DOMAIN = "be.cytomine.domain."
 TABLES = {
@@ -178,6 +178,26 @@ async def property_delete(request: web.Request) -> web.Response:
         return await _property_done(conn, row, "Delete", "deleted for")
 
 
+async def positions(request: web.Request) -> web.Response:
+    """GET the centres of a user's annotations on an image that have a property, and its values."""
+    user, image, key = ident(request, "user"), ident(request, "image"), required(request, "key")
+    async with transaction(request) as conn:
+        row = await one(conn, "SELECT project_id FROM image_instance WHERE id = %s", image)
+        if row is None:
+            raise refused(404, f"ImageInstance {image} not found")
+        await read_project(conn, caller(request), row["project_id"])
+        rows = await every(
+            conn,
+            """SELECT DISTINCT a.id, ST_X(ST_Centroid(a.location)) AS x, ST_Y(ST_Centroid(a.location)) AS y, p.value
+               FROM user_annotation a JOIN property p ON p.domain_ident = a.id
+               WHERE p.key = %s AND a.image_id = %s AND a.user_id = %s ORDER BY a.id""",
+            *(key, image, user),
+        )
+    return cut(
+        request, [{"idAnnotation": r["id"], "x": r["x"], "y": r["y"], "value": r["value"]} for r in rows]
+    )
+
+
 async def property_keys(request: web.Request) -> web.Response:
     """GET the keys that occur in a project, on annotations or on images."""
     project = number(request, "idProject")
@@ -333,6 +353,7 @@ ROUTES = [
     ("DELETE", BASE + "/property/{property}.json", property_delete),
     ("GET", BASE + "/key/{key}/property.json", property_by_key),
     ("GET", "/api/{what:annotation|imageinstance}/property/key.json", property_keys),
+    ("GET", "/api/user/{user}/imageinstance/{image}/annotationposition.json", positions),
     *((m, BASE + "/description.json", description) for m in ("GET", "POST", "PUT", "DELETE")),
     ("POST", "/api/attachedfile.json", attached_create),
     ("GET", BASE + "/attachedfile.json", attached_list),

@@ -30,6 +30,10 @@ TO_MICRONS = {2: 25400.0, 3: 10000.0}
 Box = tuple[int, int, int, int]
 
 
+# What OpenSlide calls them, and upstream.
+SCANNERS = {"aperio": "SVS", "dicom": "WSIDICOM", "hamamatsu": "VMS", "mirax": "MRXS"}
+
+
 class Unreadable(Exception):
     """No image that the stand-in knows, or a part of it that does not exist."""
 
@@ -235,8 +239,8 @@ def tiled(path: Path) -> bool:
 def info(path: Path) -> Info:
     """Format, size and resolution, from the file's header."""
     vendor = openslide.OpenSlide.detect_format(path)
-    if vendor in ("aperio", "dicom"):
-        return _scanned(path, {"aperio": "SVS", "dicom": "WSIDICOM"}[vendor])
+    if vendor in SCANNERS:
+        return _scanned(path, SCANNERS[vendor])
     with _open(path) as image:
         kind, size, planes = image.format or "", (None, None), ()
         if isinstance(image, TiffImagePlugin.TiffImageFile):

@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from email.message import Message
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,34 @@ async def _uploader(request: web.Request) -> Core:
     return Core(request.app, keys["publicKey"], keys["privateKey"])
 
 
+def named(disposition: str) -> str:
+    """The name of an uploaded file as upstream's parser of forms reads it: what is escaped stays so."""
+    message = Message()
+    message["Content-Disposition"] = disposition
+    options = dict(message.get_params(header="Content-Disposition") or [])
+    found = options.get("filename", "")
+    # As a tuple where the form says the encoding.
+    text = found[-1] if isinstance(found, tuple) else found
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
+
+
+def on_disk(name: str) -> str:
+    """The name under which upstream keeps an upload: without what would disturb in a path or an address."""
+    return re.sub("[\x00-\x1f\x7f:*?\"<>|/\\\\ ()+@'$€£°`\\[\\]#]", "-", name) or "file"
+
+
 async def _store(request: web.Request, folder: Path) -> tuple[str, Path]:
     reader = await request.multipart()
     part = await reader.next()
     if not isinstance(part, BodyPartReader) or not part.filename:
         raise Rejected("no file in the form")
-    name = re.sub(r"[^\w.\-() ]", "_", Path(part.filename).name) or "file"
-    path = folder / name
+    disposition = part.headers.get("Content-Disposition", "")
+    # Bytes, as they came.
+    name = named(disposition.encode(errors="surrogateescape").decode("latin-1"))
+    path = folder / on_disk(name)
     try:
         await asyncio.to_thread(folder.mkdir, parents=True)
         with path.open("wb") as out:
@@ -155,7 +177,7 @@ async def _upload(request: web.Request) -> dict[str, Any]:
     uploaded = await core.save("uploadedfile", record)
     keys, values = (query.get(n, "").split(",") for n in ("keys", "values"))
     properties = {k: v for k, v in zip(keys, values, strict=False) if k}
-    head = {"status": 200, "name": name, "size": str(size)}
+    head = {"status": 200, "name": path.name, "size": str(size)}
     if query.get("sync", "").lower() == "true":
         images = await _import(core, core, path, uploaded, projects, properties)
         stored = await core.fetch("UploadedFile", uploaded["id"])
@@ -206,6 +228,7 @@ async def _import(
         inside = await asyncio.to_thread(archive.unpack, path)
         if inside != path:
             change["filename"] = inside.relative_to(path.parent.parent).as_posix()
+            change["originalFilename"] = archive.name(str(uploaded["originalFilename"]), path, inside)
         found = await asyncio.to_thread(slide.info, inside)
     except slide.Unreadable:
         await core.save("uploadedfile", {**change, "status": FAILED_FORMAT}, uploaded["id"])
@@ -215,7 +238,7 @@ async def _import(
         "abstractimage",
         {
             "uploadedFile": uploaded["id"],
-            "originalFilename": path.name,
+            "originalFilename": change["originalFilename"],
             "width": found.width,
             "height": found.height,
             "bitPerSample": found.bits,

@@ -16,7 +16,10 @@ def configure(c: Any, values: Values) -> None:
         c.Authenticator.admin_users = {str(name) for name in admins}
     if kind == "lslogin":
         _lslogin(c, values)
-    elif kind != "custom":
+    elif kind == "custom":
+        # Logins by LTI and SAML come as forms of other sites.
+        c.GuardedHub.foreign_forms = True
+    else:
         raise Problem(f"the value authentication.type is {kind!r}; it must be lslogin or custom.")
 
 

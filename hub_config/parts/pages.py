@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
+from parts import hub
 from parts.values import Values
 
 
@@ -15,6 +16,7 @@ def configure(c: Any, values: Values) -> None:
     if own.is_dir():
         paths.insert(0, str(own))
     c.JupyterHub.template_paths = paths
-    announcement = values.get("hub.announcement", str, "")
-    if announcement:
-        c.JupyterHub.template_vars = {"announcement": announcement}
+    variables = {"announcement": values.get("hub.announcement", str, "")}
+    if not hub.per_user_hosts(values):
+        variables["warning_for_administrators"] = hub.ONE_HOST
+    c.JupyterHub.template_vars = {name: text for name, text in variables.items() if text}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
+from parts import hub
 from parts.values import Problem, Values
 
 SERVICE = "cytomine"
@@ -55,9 +57,20 @@ def configure(c: Any, values: Values) -> None:
     spawner.cytomine_groups = values.get("stacks.groups", list, [])
     spawner.cytomine_wait = values.get("stacks.wait", bool, False)
     spawner.cytomine_wait_timeout = values.get("stacks.waitTimeout", int, 240)
-    # The notebook asks the service for its connection to a stack.
-    address = settings.get("StackSettings", {}).get("service_internal_url", "")
-    c.Spawner.environment = {**c.Spawner.environment, "CYTOMINE_SERVICE_URL": address}
+    # The notebook asks the service for its connection to a stack, and shows people where its page is.
+    told = settings.get("StackSettings", {})
+    address, page = told.get("service_internal_url", ""), told.get("service_url", "")
+    c.Spawner.environment = {
+        **c.Spawner.environment,
+        "CYTOMINE_SERVICE_URL": address,
+        "CYTOMINE_SERVICE_PAGE": page,
+    }
+    if page:
+        spawner.cytomine_page_url = page
+    if hub.per_user_hosts(values) and page:
+        at = urlsplit(page)
+        # Where it was while all was on one host: people have that in their bookmarks.
+        c.GuardedHub.moved_paths = {f"{at.path.rstrip('/')}/": f"{at.scheme}://{at.netloc}"}
     c.Spawner.server_token_scopes = ["users:activity!user", "access:servers!server", ACCESS]
 
 

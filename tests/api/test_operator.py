@@ -6,7 +6,7 @@ import signal
 import time
 from datetime import datetime, timedelta, timezone
 
-from cytomine_spawner.stacks import model, operator, render
+from cytomine_spawner.stacks import app, model, operator, render
 from cytomine_spawner.stacks.settings import StackSettings
 from tests.support.stackservice import until
 
@@ -180,7 +180,8 @@ def test_told_to_end_it_ends_at_once_and_in_order(service):
     running.objects.wait_phase(running.objects.new_stack(), "Ready")
     began = time.monotonic()
     running.end()
-    assert time.monotonic() - began < 3
+    # Not because its patience with itself, twice as long, was at an end.
+    assert time.monotonic() - began < app.SHUTDOWN_SECONDS / 2
     assert running.process.returncode == 0
     assert "Traceback" not in running.text()
 
@@ -192,7 +193,8 @@ def test_it_ends_at_once_also_when_it_has_run_for_long(service):
     until(lambda: running.metric("cytomine_stack_api_calls") > calls, 10, "it to look for orphans")
     began = time.monotonic()
     running.end()
-    assert time.monotonic() - began < 3
+    # It took five seconds more once, for a sweep that nobody cut short.
+    assert time.monotonic() - began < 4.5
     assert running.process.returncode == 0
 
 
@@ -301,3 +303,23 @@ def test_limits_hold_and_the_next_one_starts_when_there_is_room(service):
         90,
         "one that waited to start",
     )
+
+
+def test_a_stacks_address_leads_to_it_before_it_is_called_ready_and_only_while_it_serves(service):
+    objects = service(entrance=True).objects
+    name = objects.new_stack()
+    address = ("Ingress", f"{name}-gateway")
+    objects.wait_phase(name, "Ready")
+    made = objects.family(name)[address]["metadata"]["creationTimestamp"]
+    stack = objects.stack(name)
+    assert made >= stack.status.started_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    objects.change(name, desiredState="Hibernated")
+    objects.wait_phase(name, "Hibernated")
+    assert address not in objects.family(name)
+    # Of one that never becomes ready there is none either.
+    objects.change(name, components=["app-engine"], desiredState="Running")
+    objects.wait_phase(name, "Failed")
+    assert address not in objects.family(name)
+    objects.change(name, components=[])
+    objects.wait_phase(name, "Ready")
+    assert address in objects.family(name)

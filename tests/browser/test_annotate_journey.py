@@ -64,7 +64,7 @@ def test_slides_are_annotated_in_cytomine_and_by_a_notebook_and_each_sees_the_ot
     expect(page).to_have_url(re.compile(r"/user/.+/lab"), timeout=90_000)
     lab = page.url.split("?")[0]
 
-    page.goto(f"{hub.url}/services/cytomine/")
+    page.goto(f"{hub.cards}/")
     card = page.locator("article.card")
     datasets = card.locator("[data-part=datasets]")
     expect(datasets).to_contain_text("Mock skin is", timeout=60_000)

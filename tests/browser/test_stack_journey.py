@@ -50,7 +50,7 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     moves = page.evaluate("JSON.parse(sessionStorage.getItem('moves') || '[]')")
     assert any("Cytomine" in move for move in moves), moves
 
-    page.goto(f"{hub.url}/services/cytomine/")
+    page.goto(f"{hub.cards}/")
     on_page = page.locator("article.card")
     expect(on_page).to_have_count(1)
     picture("21-card-starting")
@@ -77,7 +77,7 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     other.screenshot(path=str(OUTPUT / "24-stranger.png"))
 
     ivan = Person(hub, "ivan")
-    page.goto(f"{hub.url}/services/cytomine/stacks/{stack_name(hub, petra)}/members")
+    page.goto(f"{hub.cards}/stacks/{stack_name(hub, petra)}/members")
     page.locator("#member").fill(ivan.name)
     page.get_by_role("button", name="Invite").click()
     expect(page.get_by_role("list", name="Who may use it")).to_contain_text(ivan.name)
@@ -106,7 +106,7 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     picture("27-lab")
 
     # The owner removes the colleague by the card's buttons; the page that the colleague has open is out, and no other opens.
-    page.goto(f"{hub.url}/services/cytomine/")
+    page.goto(f"{hub.cards}/")
     on_page.get_by_role("link", name=re.compile("^Members")).click()
     page.get_by_role("button", name=re.compile(f"^Remove .*{re.escape(ivan.name)}")).click()
     expect(page.get_by_role("list", name="Who may use it")).not_to_contain_text(ivan.name)

@@ -268,3 +268,20 @@ def test_all_text_has_enough_contrast(browser: Browser, service: Service, scheme
         window.page.goto(service.url + PREFIX + path)
         assert window.page.evaluate(CONTRAST) == [], path
     window.context.close()
+
+
+def test_a_bookmark_of_a_sleeping_stack_goes_on_to_the_very_place_once_it_was_resumed(
+    window: Window, service: Service
+) -> None:
+    page = window.page
+    service.put(a_stack("ada", phase=Phase.HIBERNATED, desired_state="Hibernated"))
+    page.route("https://cm-ada.stacks.example.org/**", lambda route: route.fulfill(body="Cytomine"))
+    page.goto(f"{service.url}{PREFIX}open/{ADA}?place=/project%3Ftab%3D2#/project/12")
+    expect(page.locator("#opening")).to_contain_text("It is asleep: press Resume, its data is kept.")
+    page.locator(f"#{ADA}-resume").click()
+    expect(page.locator("#notice")).to_contain_text("asked to resume")
+    service.put(starting(generation=3))
+    expect(page.locator(f"#{ADA}")).to_contain_text("Core is late.")
+    assert page.url.startswith(service.url), "it waits until the stack serves"
+    service.put(a_stack("ada", generation=4))
+    expect(page).to_have_url("https://cm-ada.stacks.example.org/project?tab=2#/project/12")

@@ -19,7 +19,7 @@ def test_a_notebook_outlives_a_restart_of_the_hub_which_finds_it_again(restarted
     wait(lab.person.ready, "the hub to find the notebook")
     assert len(restarted.pods) == 1
     assert uids(lab.person.pods()) == restarted.pods
-    assert lab.person.client.get(f"{lab.hub.url}/user/{lab.person.name}/api").status_code == 200
+    assert lab.person.client.get(f"{lab.person.notebook}/api").status_code == 200
 
 
 def test_restarts_of_hub_service_and_gateway_log_nobody_out(restarted: Restarted) -> None:

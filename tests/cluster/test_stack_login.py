@@ -114,7 +114,7 @@ def test_another_sites_page_can_neither_change_nor_open_a_socket(owner: Lab, url
     body = {"name": "stolen", "ontology": None}
     assert client.post(f"{url}/api/project.json", json=body, headers=evil).status_code == 403
     for path in ("resume", "hibernate", "retry", "delete", "members", "leave"):
-        hub = f"{owner.hub.url}/services/cytomine/stacks/{owner.name}/{path}"
+        hub = f"{owner.hub.cards}/stacks/{owner.name}/{path}"
         answer = client.post(hub, data={"do": "add"}, headers=evil, follow_redirects=False)
         assert answer.status_code == 403, (path, answer.status_code)
         assert client.post(hub, data={"do": "add"}, follow_redirects=False).status_code == 403, (

@@ -8,6 +8,7 @@ import pytest
 
 from dev.demo import install
 from tests.support.annotating import annotate, counted
+from tests.support.browserless import browserless
 from tests.support.lab import KINDS, Lab
 from tests.support.person import Person, wait
 
@@ -55,6 +56,15 @@ def test_the_work_survives_a_killed_database(lab: Lab) -> None:
     counted(lab)
 
 
+def opening(lab: Lab) -> str:
+    """Where a browser is sent that opens the stack's address, if the service answers there."""
+    headers = {"Sec-Fetch-Mode": "navigate", "Accept": "text/html"}
+    with browserless() as client:
+        answer = client.get(f"{lab.stack_url()}/project?id=1", headers=headers, follow_redirects=False)
+    location = answer.headers.get("location", "")
+    return location if "/services/cytomine/open/" in location else ""
+
+
 def test_the_work_survives_hibernation_and_the_next_start_resumes(lab: Lab) -> None:
     old = lab.kube.get("-n", lab.namespace, "secret", f"{lab.name}-connection")
     lab.person.stop()
@@ -62,8 +72,12 @@ def test_the_work_survives_hibernation_and_the_next_start_resumes(lab: Lab) -> N
     assert lab.status().get("expiresAt"), "its owner is told how long it is kept"
     pods = lab.kube.get("-n", lab.namespace, "pods", "-l", f"app.kubernetes.io/instance={lab.name}")
     assert not (pods or {"items": []})["items"]
+    bookmark = opening(lab)
+    assert bookmark, "its address leads to a page that says that it sleeps"
+    assert f"/open/{lab.name}" in bookmark
     lab.start(cytomine=True)
     lab.wait_ready()
+    assert not opening(lab), "its address leads to itself again"
     counted(lab)
     new = lab.kube.get("-n", lab.namespace, "secret", f"{lab.name}-connection")
     assert old

@@ -33,7 +33,7 @@ project = next(p for p in ProjectCollection().fetch() if p.name == "mock-skin")
 image = next(i for i in ImageInstanceCollection({"project": project.id}).fetch() if i.instanceFilename == "skin.svs")
 boxes = [shapely.box(100 + 20 * n, 900, 110 + 20 * n, 930) for n in range(40)]
 table = geopandas.GeoDataFrame(geometry=boxes)
-ids = upload(table, image, terms=["Epidermis"], progress=False)
+ids = upload(table, image, terms=["Epidermis"], origin="top-left", progress=False)
 same = [int(numpy.abs(crop(i).astype(int) - region(image, 100 + 20 * n, 900, 10, 30, format='png').astype(int)).max()) for n, i in enumerate(ids[:5])]
 with ThreadPoolExecutor(8) as pool:
     list(pool.map(safe.delete_annotation, ids))

@@ -77,7 +77,7 @@ def traffic(page: Page, hub: Installed, analyst: Lab) -> Iterator[Traffic]:
     page.set_viewport_size({"width": 1600, "height": 900})
     log_in(page, hub, "Petra")
     page.wait_for_load_state()
-    login = f"{hub.url}/services/cytomine/{analyst.name}/iam/"
+    login = f"{hub.cards}/{analyst.name}/iam/"
     found = Traffic(page, analyst.stack_url(), login)
     yield found
     with Path(OUTPUT / "real-requests.txt").open("a") as file:

@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "cytomine-hub"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 # The least that can be installed with LS Login.
-BASE = {"lslogin": {"clientId": "client", "clientSecretName": "lslogin-client"}}
+BASE = {
+    "hub": {"publicUrl": "https://hub.example.org"},
+    "lslogin": {"clientId": "client", "clientSecretName": "lslogin-client"},
+}
 # Helm built from source believes in an old Kubernetes unless told.
 KUBERNETES = "1.34.0"
 # The same as yaml.SafeLoader, but in C where PyYAML has that.
@@ -163,12 +166,15 @@ class Network:
     def _is(self, peer: Object, name: str) -> bool:
         if "ipBlock" in peer:
             # Of pods only those outside count as addresses: network plugins differ on the cluster's own pods.
-            if name in self.pods:
+            if name in self.pods or name == "dns":
                 return False
             address, block = ipaddress.ip_address(name), peer["ipBlock"]
             inside = address in ipaddress.ip_network(block["cidr"])
             return inside and not any(address in ipaddress.ip_network(x) for x in block.get("except", []))
         if "namespaceSelector" in peer:
+            where = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+            if where == "kube-system":
+                return name == "dns" and peer["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
             return name == "controller"
         return name in self.pods and self._selects(peer["podSelector"], name)
 

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,7 +70,10 @@ class Neighbour(BaseHTTPRequestHandler):
         status, kind, data, more = reply
         self.send_response(status)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
+        if ("Transfer-Encoding", "chunked") in more:
+            data = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
+        else:
+            self.send_header("Content-Length", str(len(data)))
         for name, value in more:
             self.send_header(name, value)
         self.end_headers()
@@ -246,6 +249,7 @@ def running(
     public: int = 0,
     login: int = 0,
     components: Sequence[str] = (),
+    changes: Mapping[str, str] | None = None,
     script: bool = False,
     **settings: Any,
 ) -> Iterator[Door]:
@@ -259,6 +263,7 @@ def running(
         public: the port for browsers; any if 0.
         login: the port of a real login.
         components: what the stack has beside the usual.
+        changes: of the configuration's text, such as a shorter time.
         script: whether it is started by the pod's own script, with a master process and a worker.
         settings: of the stacks.
     """
@@ -281,6 +286,8 @@ def running(
             text = text.replace(INTERNAL, f"http://127.0.0.1:{ports[8081]}")
         for port, own in ports.items():
             text = text.replace(f"listen {port};", f"listen 127.0.0.1:{own};")
+        for before, after in (changes or {}).items():
+            text = text.replace(before, after)
         text = text.replace("/tmp/", f"{folder}/").replace("/etc/gateway/", f"{folder}/")
         (folder / name).write_text(text.replace("/usr/lib/nginx/modules", MODULES))
     folder.chmod(0o755)

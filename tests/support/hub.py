@@ -132,7 +132,7 @@ def _answers(url: str) -> bool:
 @contextmanager
 def running(folder: Path, db: str = MEMORY, **environment: str) -> Iterator[Hub]:
     """A hub with tests/support/hub_config.py, until the block ends."""
-    port, token = free_port(), secrets.token_hex(16)
+    port, token = int(environment.get("TEST_HUB_PORT") or free_port()), secrets.token_hex(16)
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import resources
+from pathlib import Path
 
 from jupyterhub.proxy import Proxy
 from kubernetes_asyncio.client import ApiException
@@ -17,6 +19,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 from traitlets import Dict
+
+from cytomine_spawner.hosts import subdomain
 
 QUOTA = (
     "pods is forbidden: exceeded quota: team, requested: memory=4Gi, used: memory=15Gi, limited: memory=16Gi"
@@ -40,7 +44,13 @@ class NoProxy(Proxy):
 
 
 class Answer(RequestHandler):
+    """What every notebook answers; a page of its user's own, if the test has one."""
+
     def get(self):
+        if self.request.path.endswith("/attack"):
+            self.set_header("Content-Type", "text/html; charset=utf-8")
+            self.write(Path(os.environ["TEST_HUB_PAGE"]).read_text())
+            return
         self.write("{}")
 
 
@@ -82,6 +92,7 @@ async def quiet(self):
 KubeSpawner._start, KubeSpawner.stop, KubeSpawner.poll, KubeSpawner.progress = start, stop, poll, quiet
 
 c = get_config()  # noqa: F821 - JupyterHub's
+c.JupyterHub.template_paths = [str(resources.files("cytomine_spawner").joinpath("templates"))]
 port = int(os.environ["TEST_HUB_PORT"])
 c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
 c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{port}"
@@ -93,7 +104,11 @@ c.Authenticator.admin_users = {"root"}
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.services = [{"name": "tester", "api_token": os.environ["TEST_HUB_TOKEN"]}]
 c.JupyterHub.load_roles = [
-    {"name": "tester", "services": ["tester"], "scopes": ["admin:users", "admin:servers", "access:servers"]}
+    {
+        "name": "tester",
+        "services": ["tester"],
+        "scopes": ["admin:users", "admin:servers", "access:servers", "tokens"],
+    }
 ]
 c.JupyterHub.load_groups = {"pathology": {"users": ["pat"]}}
 c.JupyterHub.spawner_class = "cytomine_spawner.CytomineSpawner"
@@ -110,6 +125,46 @@ c.CytomineSpawner.notebook_sizes = [
     {"name": "full", "display_name": "Full", "cpu_limit": 4, "mem_limit": "16G"},
     {"name": "huge", "display_name": "Huge", "mem_limit": "64G", "groups": ["pathology"]},
 ]
+if "TEST_HUB_DOMAIN" in os.environ:
+    # Browsers come by a proxy at another port, which this hub need not know more of.
+    c.JupyterHub.subdomain_host = os.environ["TEST_HUB_DOMAIN"]
+    c.JupyterHub.subdomain_hook = subdomain
+    c.JupyterHub.cookie_host_prefix_enabled = os.environ["TEST_HUB_DOMAIN"].startswith("https:")
+    c.JupyterHub.services.append({"name": "cards", "url": f"http://127.0.0.1:{port}", "api_token": "a" * 32})
+    c.JupyterHub.template_paths = [str(resources.files("cytomine_spawner") / "templates")]
+    c.GuardedHub.moved_paths = {"/services/cards/": "http://cards--service.hub.example.org"}
+# A proxy of the tests' own, and the real page of stacks.
+if "TEST_HUB_PROXY" in os.environ:
+    public = os.environ.get("TEST_HUB_DOMAIN", "")
+    c.JupyterHub.proxy_class = "jupyterhub.proxy.ConfigurableHTTPProxy"
+    c.ConfigurableHTTPProxy.should_start = False
+    c.ConfigurableHTTPProxy.api_url = os.environ["TEST_HUB_PROXY"]
+    c.ConfigurableHTTPProxy.auth_token = os.environ["TEST_HUB_PROXY_TOKEN"]
+    c.JupyterHub.services.append(
+        {
+            "name": "cytomine",
+            "url": os.environ["TEST_HUB_CARDS"],
+            "api_token": os.environ["TEST_HUB_CARDS_TOKEN"],
+            "oauth_no_confirm": True,
+            "display": True,
+        }
+    )
+    access = "access:services!service=cytomine"
+    scopes = [
+        "list:users",
+        "read:users:name",
+        "read:users:groups",
+        "read:groups:name",
+        "read:shares",
+        "read:users:shares",
+    ]
+    c.JupyterHub.load_roles += [
+        {"name": "user", "scopes": ["self", access]},
+        {"name": "cards", "scopes": scopes, "services": ["cytomine"]},
+    ]
+    if public:
+        own = subdomain("cytomine", public.partition("//")[2], "service")
+        c.GuardedHub.moved_paths = {"/services/cytomine/": f"http://{own}"}
 # Stacks, on a cluster that does not answer.
 c.CytomineSpawner.cytomine_enabled = "TEST_HUB_CYTOMINE" in os.environ
 c.CytomineSpawner.k8s_api_request_retry_timeout = 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _IMPORTED = [
-    "jupyterhub.app",
+    "cytomine_spawner.hubapp",
     "cytomine_spawner.spawner",
     "cytomine_spawner.lslogin",
     "tests.support.hubprocess",
@@ -17,7 +18,7 @@ _IMPORTED = [
 
 
 def start(folder: Path, arguments: list[str], env: dict[str, str], log: Path) -> BaseProcess:
-    """Start the command ``jupyterhub`` in a process of its own.
+    """Start the command ``cytomine-hub`` in a process of its own.
 
     Args:
         folder: where it works.
@@ -42,10 +43,10 @@ def _run(folder: str, arguments: list[str], env: dict[str, str], log: str) -> No
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    from jupyterhub.app import main
+    main = import_module(env.get("TEST_HUB_PROGRAM", "cytomine_spawner.hubapp")).main
     from kubernetes_asyncio.config import kube_config
 
     # Read when it is imported, which was before this process had an environment of its own.
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = env.get("KUBECONFIG", "~/.kube/config")
-    sys.argv = ["jupyterhub", *arguments]
+    sys.argv = ["cytomine-hub", *arguments]
     main()

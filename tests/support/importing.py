@@ -33,13 +33,17 @@ def square(x: float, y: float, side: float) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": [ring]}
 
 
+def picture(path: Path) -> None:
+    """A small image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (WIDTH, HEIGHT), (250, 240, 245)).save(path)
+
+
 def make(root: Path, name: str, features: list[dict[str, Any]] | None = None, *, count: int = COUNT) -> Path:
     """A dataset of two images, the first with annotations: squares, one at each corner among them, and others."""
     folder = root / f"uuid-{name}" / f"DATASET_{name}"
     for number in (1, 2):
-        path = folder / "IMAGES" / f"IMAGE_{number}" / f"{name}-{number}.png"
-        path.parent.mkdir(parents=True)
-        Image.new("RGB", (WIDTH, HEIGHT), (250, 240, 245)).save(path)
+        picture(folder / "IMAGES" / f"IMAGE_{number}" / f"{name}-{number}.png")
     if features is None:
         features = [
             feature(square(x, y, 10), "corner")
@@ -73,6 +77,33 @@ class Stack:
         answer = requests.get(self.local.url + path, headers=self.head, timeout=30)
         answer.raise_for_status()
         return answer.json()
+
+    def put(self, path: str, body: dict[str, Any]) -> None:
+        """Change something as its owner."""
+        requests.put(self.local.url + path, json=body, headers=self.head, timeout=30).raise_for_status()
+
+    def delete(self, path: str) -> None:
+        """Delete something as its owner."""
+        requests.delete(self.local.url + path, headers=self.head, timeout=30).raise_for_status()
+
+    def attach(self, path: Path, kind: str, number: int) -> None:
+        """Attach a file to an object as its owner."""
+        query = {"domainClassName": kind, "domainIdent": number, "filename": path.name}
+        requests.post(
+            f"{self.local.url}/api/attachedfile.json",
+            params=query,
+            files={"files[]": path.read_bytes()},
+            headers=self.head,
+            timeout=30,
+        ).raise_for_status()
+
+    def connection(self, folder: Path) -> Path:
+        """A folder with what the program needs, as the stack's Secret is mounted."""
+        folder.mkdir()
+        secret = {"public-key": self.keys["primaryKey"], "private-key": self.keys["secondaryKey"]}
+        for name, text in {"host": self.local.url, **secret}.items():
+            (folder / name).write_text(text)
+        return folder
 
     def run(
         self, root: Path, *names: str, say: Callable[[Progress], None] = lambda _: None, **changes: Any

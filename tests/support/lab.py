@@ -119,8 +119,8 @@ class Lab:
 
     def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """The answer of the stacks' REST API, as this person's browser asks it."""
-        url = f"{self.hub.url}/services/cytomine/{path}"
-        self.person.client.get(f"{self.hub.url}/services/cytomine/")
+        url = f"{self.hub.cards}/{path}"
+        self.person.client.get(f"{self.hub.cards}/")
         token = self.person.client.cookies.get("_xsrf", path="/services/cytomine/")
         headers = {"X-XSRFToken": token or "", "Sec-Fetch-Site": "same-origin"}
         return self.person.client.request(method, url, json=body, headers=headers)
@@ -133,7 +133,7 @@ class Lab:
 
     def adapter(self, stack: str) -> Adapter:
         """This person's browser at the login of a stack."""
-        issuer = f"{self.hub.url}/services/cytomine/{stack}{REALM}"
+        issuer = f"{self.hub.cards}/{stack}{REALM}"
         origin = self.hub.place.stack_url(self.hub.target.port).replace("{stack}", stack)
         return Adapter(issuer, origin, self.person.client, browserless())
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
+from cytomine_spawner.hosts import subdomain
 from dev.demo import install
 from tests.support.browserless import log_in, xsrf
 
@@ -39,6 +41,12 @@ def wait(
     raise AssertionError(f"waited {seconds} s in vain for {what if isinstance(what, str) else what()}")
 
 
+def notebook_url(hub: install.Installed, name: str) -> str:
+    """The address of a user's server, on a host of its own; without a slash at the end."""
+    host = subdomain(name, f"{hub.place.hub}.localhost", "user")
+    return f"http://{host}:{hub.target.port}/user/{quote(name, safe='@~')}"
+
+
 class Person:
     """A logged-in test user and what they ask of the hub's REST API."""
 
@@ -62,6 +70,11 @@ class Person:
             headers={"Accept": "application/json", "Sec-Fetch-Site": "same-origin"},
             follow_redirects=False,
         )
+
+    @property
+    def notebook(self) -> str:
+        """The address of this person's server, on a host of their own; without a slash at the end."""
+        return notebook_url(self.hub, self.name)
 
     def _url(self, path: str) -> str:
         return f"{self.hub.url}/hub/api/{path}"

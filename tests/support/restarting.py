@@ -89,7 +89,7 @@ def restarting(hub: install.Installed, worked: Lab) -> Iterator[Restarted]:
         url = opened.stack_url()
         assert opened.person.come(url).status_code == 200
         assert opened.person.who(url).status_code == 200
-        notebook = f"{hub.url}/user/{opened.person.name}/api"
+        notebook = f"{opened.person.notebook}/api"
         assert opened.person.client.get(notebook).status_code == 200
         job = ""
         if importing:

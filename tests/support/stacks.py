@@ -19,7 +19,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from cytomine_spawner.stacks import notices, web
+from cytomine_spawner.stacks import entrance, notices, web
 from cytomine_spawner.stacks.auth import login
 from cytomine_spawner.stacks.lifecycle import NO_LIMITS, Limits
 from cytomine_spawner.stacks.members import Hub
@@ -34,6 +34,7 @@ from cytomine_spawner.stacks.model import (
 )
 from cytomine_spawner.stacks.notices import Notice
 from cytomine_spawner.stacks.rights import HUB_ADMIN_SCOPE, MANAGE_SCOPE
+from cytomine_spawner.stacks.settings import StackSettings
 from cytomine_spawner.stacks.store import Conflict, LogQuery, LogSource, NotFound, Unavailable, View
 
 T = TypeVar("T")
@@ -350,10 +351,13 @@ def serving(
     connections: Callable[[FakeStore, Hub], Any] | None = None,
     identity: Callable[..., Any] | None = None,
     projects: Any = None,
+    entered: StackSettings | None = None,
     limits: Limits = NO_LIMITS,
     **real_hub: Any,
 ) -> Iterator[Service]:
     """The site and its hub in a thread of their own; with settings of HubOAuth for a real hub.
+
+    With settings of stacks their hosts lead to the site's entrance.
 
     The identity, if one is wanted, is made from the store, the hub's login, the hub's API and the service's address.
     """
@@ -397,6 +401,8 @@ def serving(
         )
         # One origin for both, as behind the hub's proxy.
         application = tornado.web.Application(site.handlers, **site.settings)
+        if entered:
+            entrance.stand_before(application, entered)
         application.add_handlers(".*", hub.application().wildcard_router.rules)
         servers = []
         for app, listening in ((hub.application(), hub_sockets), (application, sockets)):

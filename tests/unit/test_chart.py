@@ -26,6 +26,7 @@ from tests.support.chart import (
 )
 
 GENERATED = {"cookie-secret", "crypt-key", "proxy-token"}
+ONE_HOST = {"hub": {"publicUrl": "", "perUserHosts": False}}
 examples = pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 
 
@@ -85,7 +86,8 @@ def test_no_pod_carries_a_secret_in_its_environment_or_command(path):
             for variable in container.get("env", []):
                 # The service's address at the hub; its token is a file.
                 plain = re.fullmatch(
-                    r"JUPYTERHUB_(API_URL|BASE_URL|PUBLIC_URL|CLIENT_ID|SERVICE_NAME|SERVICE_PREFIX)",
+                    r"JUPYTERHUB_(API_URL|BASE_URL|PUBLIC_URL|HOST|OAUTH_CALLBACK_URL|CLIENT_ID|SERVICE_NAME|SERVICE_PREFIX"
+                    r"|COOKIE_HOST_PREFIX_ENABLED)",
                     variable["name"],
                 )
                 assert plain or "value" not in variable, f"{name}: {variable['name']}"
@@ -178,6 +180,12 @@ def test_the_proxy_has_no_account_and_a_job_of_an_existing_secret_has_none_eithe
         ({"singleuser": {"sizes": [{"name": "small", "memory": "1G"}]}}, "memory"),
         ({"singleuser": {"images": [{"name": "a"}]}}, "image"),
         ({"singleuser": {"extraEnv": {"A": 1}}}, "/singleuser/extraEnv/A"),
+        ({"singleuser": {"extraEnv": {"A": {"value": "x"}}}}, "/singleuser/extraEnv/A"),
+        ({"singleuser": {"extraEnv": {"A": {"valueFrom": {}}}}}, "/singleuser/extraEnv/A"),
+        (
+            {"singleuser": {"extraEnv": {"A": {"valueFrom": {"secretKeyRef": {"name": "s"}}}}}},
+            "/singleuser/extraEnv/A",
+        ),
         ({"culling": {"every": 0}}, "/culling/every"),
         ({"proxy": {"service": {"type": "clusterip"}}}, "LoadBalancer"),
     ],
@@ -193,9 +201,19 @@ def test_a_wrong_value_is_refused_by_name(values, said):
     ("values", "said"),
     [
         ({}, "lslogin.clientId is not set: register the hub with LS Login"),
-        ({**BASE, "hub": {"serviceAccount": {"create": False}}}, "hub.serviceAccount.name is not set"),
+        (values_with(hub={"serviceAccount": {"create": False}}), "hub.serviceAccount.name is not set"),
         ({**BASE, "ingress": {"enabled": True, "tls": {"enabled": True}}}, "ingress.host is not set"),
-        ({**BASE, "hub": {"services": {"a b": {}}}}, "hub.services.a b: the name"),
+        (values_with(hub={"services": {"a b": {}}}), "hub.services.a b: the name"),
+        (
+            values_with(hub={"publicUrl": ""}),
+            "hub.publicUrl is not set: each user has a host below the hub's",
+        ),
+        (values_with(hub={"publicUrl": "http://192.0.2.7:8000"}), "192.0.2.7 is no name"),
+        (values_with(hub={"publicUrl": "http://[2001:db8::1]:8000"}), "is no name"),
+        (
+            values_with(stacks={"enabled": True, "url": "https://{stack}.hub.example.org"}),
+            "stacks.url: https://{stack}.hub.example.org is below the hub's host",
+        ),
     ],
 )
 def test_what_cannot_be_installed_is_said_in_a_sentence(values, said):
@@ -300,12 +318,13 @@ def own_secrets(objects):
 
 def test_the_secrets_of_the_administrator_come_from_where_the_values_say():
     assert own_secrets(render()) == {"oidc-client-secret": ("lslogin-client", "client-secret")}
-    here = render({"lslogin": {"clientId": "x"}, "hub": {"db": {"type": "url"}}})
+    hub = BASE["hub"]
+    here = render({"lslogin": {"clientId": "x"}, "hub": {**hub, "db": {"type": "url"}}})
     assert own_secrets(here) == {
         "oidc-client-secret": ("hub-secrets", "oidc-client-secret"),
         "database-url": ("hub-secrets", "database-url"),
     }
-    assert own_secrets(render({"authentication": {"type": "custom"}})) == {}
+    assert own_secrets(render({"authentication": {"type": "custom"}, "hub": hub})) == {}
 
 
 def test_the_state_is_on_a_volume_that_uninstalling_keeps_unless_a_database_holds_it():
@@ -323,7 +342,7 @@ def test_the_state_is_on_a_volume_that_uninstalling_keeps_unless_a_database_hold
 @pytest.mark.parametrize(
     ("values", "url"),
     [
-        ({}, ""),
+        ({"hub": {"perUserHosts": False}}, ""),
         ({"ingress": {"enabled": True, "host": "a.example"}}, "http://a.example"),
         ({"ingress": {"enabled": True, "host": "a.example", "tls": {"enabled": True}}}, "https://a.example"),
         (
@@ -333,7 +352,47 @@ def test_the_state_is_on_a_volume_that_uninstalling_keeps_unless_a_database_hold
     ],
 )
 def test_the_public_address_follows_from_the_ingress_unless_given(values, url):
-    assert hub_values(render(merged(BASE, values)))["hub"]["publicUrl"] == url
+    assert hub_values(render(merged(BASE, {"hub": {"publicUrl": ""}}, values)))["hub"]["publicUrl"] == url
+
+
+def commands(objects):
+    return {name: spec["containers"][0]["command"] for name, _, spec in pod_specs(objects)}
+
+
+def test_each_user_has_a_host_below_the_hubs_unless_somebody_says_otherwise():
+    for more in ({}, {"hub": {"perUserHosts": None}}):
+        objects = render(merged(BASE, {"ingress": {"enabled": True, "host": "hub.example.org"}}, more))
+        assert hub_values(objects)["hub"]["perUserHosts"] is True
+        assert "--host-routing" in commands(objects)["Deployment/hub-proxy"]
+        hosts = [rule["host"] for rule in find(objects, "Ingress", "hub")["spec"]["rules"]]
+        assert hosts == ["hub.example.org", "*.hub.example.org"]
+        # What looks at each request before JupyterHub's pages.
+        assert commands(objects)["Deployment/hub-hub"][0] == "cytomine-hub"
+
+    one = values_with(hub={"perUserHosts": False}, ingress={"enabled": True, "host": "hub.example.org"})
+    objects = render(one)
+    assert hub_values(objects)["hub"]["perUserHosts"] is False
+    assert "--host-routing" not in commands(objects)["Deployment/hub-proxy"]
+    assert [rule["host"] for rule in find(objects, "Ingress", "hub")["spec"]["rules"]] == ["hub.example.org"]
+
+
+@pytest.mark.parametrize(
+    ("tls", "entries"),
+    [
+        ({}, [{"hosts": ["hub.example.org", "*.hub.example.org"]}]),
+        ({"secretName": "a"}, [{"hosts": ["hub.example.org", "*.hub.example.org"], "secretName": "a"}]),
+        (
+            {"secretName": "a", "wildcardSecretName": "b"},
+            [
+                {"hosts": ["hub.example.org"], "secretName": "a"},
+                {"hosts": ["*.hub.example.org"], "secretName": "b"},
+            ],
+        ),
+    ],
+)
+def test_the_certificate_is_for_the_users_hosts_too_or_they_have_one_of_their_own(tls, entries):
+    ingress = {"enabled": True, "host": "hub.example.org", "tls": {"enabled": True, **tls}}
+    assert find(render(values_with(ingress=ingress)), "Ingress", "hub")["spec"]["tls"] == entries
 
 
 def test_another_path_is_used_by_ingress_probes_proxy_and_test_alike():
@@ -396,8 +455,9 @@ def notes(tmp_path):
 
 
 def test_the_notes_say_the_address_and_what_is_still_missing(notes):
-    said = notes(values_with(ingress={"enabled": True, "host": "hub.example"}))
+    said = notes(values_with(hub={"publicUrl": ""}, ingress={"enabled": True, "host": "hub.example"}))
     assert "The hub is at http://hub.example/" in said
+    assert "wildcard name *.hub.example beside hub.example" in said
     assert "http://hub.example/hub/oauth_callback" in said
     assert "WARNING: nobody can log in yet" in said
     assert "delete secret hub-secrets" in said
@@ -412,9 +472,10 @@ def test_the_notes_say_the_address_and_what_is_still_missing(notes):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({}, "port-forward service/hub-proxy-public"),
-        ({}, "neither hub.publicUrl nor ingress.host"),
-        ({"proxy": {"service": {"type": "NodePort"}}}, "get service hub-proxy-public"),
+        (ONE_HOST, "port-forward service/hub-proxy-public"),
+        (ONE_HOST, "neither hub.publicUrl nor ingress.host"),
+        (ONE_HOST, "WARNING: hub.perUserHosts is false"),
+        ({**ONE_HOST, "proxy": {"service": {"type": "NodePort"}}}, "get service hub-proxy-public"),
         ({"lslogin": {"allowAll": True}}, "lets in everyone"),
         ({"lslogin": {"clientSecretName": ""}}, "the key oidc-client-secret of the Secret hub-secrets"),
         ({"hub": {"db": {"type": "sqlite-memory"}}}, "forgets all users"),

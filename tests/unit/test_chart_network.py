@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.support.chart import BASE, Network, merged, render
 
 
@@ -23,7 +25,7 @@ def test_the_network_lets_through_what_the_parts_need():
         ("hub", "198.51.100.7", 5432),
         ("notebook", "hub", 8081),
         ("notebook", "proxy", 8000),
-        ("notebook", "10.96.0.10", 53),
+        *((pod, dns, 53) for pod in ("notebook", "proxy", "hub", "test") for dns in ("dns", "169.254.20.10")),
         ("notebook", "198.51.100.7", 443),
         ("secrets", "10.96.0.1", 443),
         ("test", "proxy", 8000),
@@ -53,6 +55,11 @@ def test_the_network_stops_everything_else():
         ("hub", "169.254.169.254", 80),
         ("secrets", "169.254.169.254", 80),
         ("proxy", "198.51.100.7", 443),
+        ("proxy", "198.51.100.7", 53),
+        ("proxy", "10.96.0.1", 53),
+        ("proxy", "dns", 443),
+        ("notebook", "192.168.1.1", 53),
+        ("notebook", "stranger", 53),
         ("proxy", "stranger", 80),
         ("stranger", "secrets", 80),
     ):
@@ -92,3 +99,19 @@ def test_policies_can_be_left_out():
     assert not [
         o for o in render(values_with(networkPolicy={"enabled": False})) if o["kind"] == "NetworkPolicy"
     ]
+
+
+def test_names_are_asked_where_the_values_say_and_nowhere_else():
+    policy = {"singleuser": {"networkPolicy": {"internet": False}}}
+    assert not Network(render(values_with(**policy))).allows("notebook", "198.51.100.7", 53)
+    own = {"dnsPeers": [{"ipBlock": {"cidr": "10.9.0.53/32"}}], "dnsPorts": [5353]}
+    found = render(values_with(networkPolicy=own, **policy))
+    assert Network(found).allows("notebook", "10.9.0.53", 5353)
+    assert not Network(found).allows("notebook", "dns", 53)
+    stacks = {"enabled": True, "url": "https://{stack}.stacks.example.org"}
+    found = render(
+        values_with(networkPolicy=own, stacks=stacks, hub={"publicUrl": "https://hub.example.org"})
+    )
+    settings = next(o for o in found if o["metadata"]["name"].endswith("-stacks-settings"))
+    told = json.loads(settings["stringData"]["settings.json"])["StackSettings"]
+    assert (told["dns_peers"], told["dns_ports"]) == (own["dnsPeers"], [5353])

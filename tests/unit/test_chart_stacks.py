@@ -8,6 +8,7 @@ import pytest
 import yaml
 from traitlets.config import Config
 
+from cytomine_spawner.hosts import subdomain
 from cytomine_spawner.stacks import render as stack_render
 from cytomine_spawner.stacks.app import StacksApp
 from cytomine_spawner.stacks.settings import StackSettings
@@ -47,7 +48,11 @@ def test_without_stacks_nothing_of_them_is_there():
     ("values", "said"),
     [
         (merged(BASE, {"stacks": {"enabled": True}}), "stacks.url is not set"),
-        (merged(BASE, {"stacks": STACKS}), "hub.publicUrl is not set"),
+        (merged(BASE, {"stacks": STACKS, "hub": {"publicUrl": ""}}), "hub.publicUrl is not set"),
+        (
+            merged(BASE, {"stacks": STACKS, "hub": {"publicUrl": "", "perUserHosts": False}}),
+            "hub.publicUrl is not set: browsers come from the stacks",
+        ),
         (on(url="https://stacks.example.org"), "url"),
         (on(url="https://{stack}.example.org/path"), "url"),
         (merged(ON, {"hub": {"services": {"cytomine": {"url": "http://x"}}}}), "hub.services.cytomine"),
@@ -97,7 +102,39 @@ def test_the_service_understands_the_settings_that_the_chart_writes(tmp_path):
     assert made.values.images["core"].endswith("0" * 64)
     assert set(made.values.sizes) == {"S", "M"}
     assert made.url("cm-a") == "https://cm-a.stacks.example.org"
-    assert made.service_url == "http://hub.example.org/services/cytomine"
+    assert made.service_url == "https://cytomine--service.hub.example.org/services/cytomine"
+
+
+def environment(objects):
+    spec = find(objects, "Deployment", "hub-stacks")["spec"]["template"]["spec"]
+    return {v["name"]: v["value"] for v in spec["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize(
+    ("url", "page"),
+    [
+        ("https://hub.example.org", "https://cytomine--service.hub.example.org"),
+        ("http://hub.localhost:8000", "http://cytomine--service.hub.localhost:8000"),
+    ],
+)
+def test_the_page_of_stacks_has_the_host_that_jupyterhub_gives_the_service(url, page):
+    objects = render(merged(ON, {"hub": {"publicUrl": url, "baseUrl": "/jupyter/"}}))
+    assert page.partition("//")[2] == subdomain("cytomine", url.partition("//")[2], "service")
+    written, _ = settings(objects)
+    assert written["StackSettings"]["service_url"] == f"{page}/jupyter/services/cytomine"
+    told = environment(objects)
+    assert told["JUPYTERHUB_HOST"] == url
+    assert told["JUPYTERHUB_PUBLIC_URL"] == f"{page}/jupyter/services/cytomine/"
+    assert told["JUPYTERHUB_OAUTH_CALLBACK_URL"] == f"{page}/jupyter/services/cytomine/oauth_callback"
+    assert told.get("JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED") == ("1" if url.startswith("https") else None)
+
+
+def test_on_one_host_the_page_of_stacks_is_below_the_hub():
+    objects = render(merged(ON, {"hub": {"perUserHosts": False}}))
+    assert settings(objects)[0]["StackSettings"]["service_url"] == "https://hub.example.org/services/cytomine"
+    told = environment(objects)
+    assert told["JUPYTERHUB_PUBLIC_URL"] == "https://hub.example.org/services/cytomine/"
+    assert not {"JUPYTERHUB_HOST", "JUPYTERHUB_OAUTH_CALLBACK_URL"} & set(told)
 
 
 def test_the_service_reads_what_is_mounted_and_its_token_from_a_file():
@@ -195,3 +232,27 @@ def test_the_chart_defines_the_resource_that_the_service_manages():
     (crd,) = yaml.safe_load_all((CHART / "crds" / "cytominestacks.yaml").read_text())
     assert crd["spec"]["group"] == model.GROUP
     assert crd["spec"]["names"]["plural"] == model.PLURAL
+
+
+def test_all_stacks_hosts_lead_to_the_service_until_one_has_an_address_of_its_own():
+    ingress = {"className": "nginx", "tlsSecretName": "wildcard", "annotations": {"a": "b"}}
+    objects = render(on(url="https://{stack}.stacks.example.org:8443", ingress=ingress))
+    entrance = find(objects, "Ingress", "hub-entrance")
+    assert settings(objects)[0]["StackSettings"]["entrance"] is True
+    assert entrance["metadata"]["annotations"] == {"a": "b"}
+    assert entrance["spec"]["ingressClassName"] == "nginx"
+    assert entrance["spec"]["tls"] == [{"hosts": ["*.stacks.example.org"], "secretName": "wildcard"}]
+    (rule,) = entrance["spec"]["rules"]
+    assert rule["host"] == "*.stacks.example.org"
+    (path,) = rule["http"]["paths"]
+    assert path["backend"]["service"] == {"name": "hub-stacks", "port": {"name": "http"}}
+    assert find(objects, "Service", "hub-stacks")["spec"]["ports"][0]["name"] == "http"
+    closed = render(on(config={"StackSettings": {"ingress_enabled": False}}))
+    assert not [o for o in closed if o["metadata"]["name"] == "hub-entrance"]
+
+
+def test_the_ingress_controller_reaches_the_services_page_and_nothing_else_of_it():
+    network = Network(render(ON))
+    assert network.allows("controller", "stacks", 8000)
+    assert not network.allows("controller", "stacks", 8001)
+    assert not network.allows("stranger", "stacks", 8000)

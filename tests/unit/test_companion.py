@@ -13,6 +13,7 @@ from traitlets import TraitError
 
 from cytomine_spawner import CytomineSpawner
 from cytomine_spawner.companion.api import StackTrouble
+from cytomine_spawner.companion.form import Standing
 from cytomine_spawner.companion.launch import Companion, Wanted, changes, new_spec, owner_groups
 from cytomine_spawner.companion.lines import line, settled
 from cytomine_spawner.options import CytomineChoice, OptionsError
@@ -211,6 +212,22 @@ async def test_only_the_named_groups_may():
     with pytest.raises(OptionsError, match="members of the groups pathology, zoology"):
         await spawner._run_apply_user_options({"cytomine": True})
     assert "members of the groups pathology, zoology" in await spawner.get_options_form()
+
+
+async def test_a_start_as_the_last_time_does_without_the_stack_that_has_no_place(monkeypatch):
+    async def full(self):
+        return Standing(refusal="You may run one stack at a time.")
+
+    monkeypatch.setattr(CytomineSpawner, "standing", full)
+    spawner = make()
+    with pytest.raises(OptionsError, match="one stack at a time"):
+        await spawner._run_apply_user_options({"size": "large", "cytomine": {"size": "M"}})
+    # The hub passes on the options of the last start where the request has none.
+    spawner.handler = SimpleNamespace(get_json_body=lambda: None)
+    await spawner._run_apply_user_options({"size": "large", "cytomine": {"size": "M"}})
+    assert spawner._choice is None
+    assert spawner._told == ["The notebook starts without Cytomine: You may run one stack at a time."]
+    assert spawner.user_options == {"image": "gpu", "size": "large"}
 
 
 async def test_settings_that_are_wrong_refuse_the_stack_and_not_the_notebook():

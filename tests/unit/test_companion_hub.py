@@ -75,6 +75,33 @@ def test_the_form_offers_a_stack_starts_it_and_remembers_the_choice(hub):
     assert [field["value"] for field in soup.select("input[name=cytomine_components][checked]")] == ["cbir"]
 
 
+def test_a_link_fills_in_the_stack_and_neither_starts_nor_keeps_anything(hub):
+    browser = hub.browser("gus")
+    link = "/hub/spawn?cytomine=stack&cytomine_size=M&cytomine_components=cbir"
+    page = browser.get(link)
+    assert page.status_code == 200
+    soup = BeautifulSoup(page.text, "html.parser")
+    assert [field["value"] for field in soup.select("#option-cytomine input[checked]")] == [
+        "stack",
+        "M",
+        "cbir",
+    ]
+    assert "before you press Start" in soup.select_one("#option-link").get_text()
+    assert "cm-gus" not in hub.log
+    assert not hub.api("GET", "/users/gus").json()["servers"]
+    # the button, and nothing else, starts what the form shows
+    assert browser.submit(link, {"cytomine_components": ["", "cbir"]}).status_code == 302
+    assert options(hub, "gus")["cytomine"] == {"size": "M", "components": ["cbir"]}
+    stop(hub, "gus")
+    # and a link that is not about Cytomine leaves that choice alone
+    soup = BeautifulSoup(browser.get("/hub/spawn?image=standard").text, "html.parser")
+    assert [field["value"] for field in soup.select("#option-cytomine input[checked]")] == [
+        "stack",
+        "M",
+        "cbir",
+    ]
+
+
 def test_a_refused_form_shows_the_message_in_its_block(hub):
     answer = hub.browser("dee").submit("/hub/spawn", {"cytomine": "stack", "cytomine_size": "XXL"})
     assert answer.status_code == 400

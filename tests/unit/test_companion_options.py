@@ -138,6 +138,58 @@ def test_whatever_json_arrives_gives_a_choice_or_a_400(raw):
     assert render_form(offer(), {"cytomine": raw}, None, block)
 
 
+# What an earlier start chose
+
+
+@pytest.mark.parametrize(
+    ("stored", "choice", "words"),
+    [
+        (None, None, []),
+        (
+            {"cytomine": {"size": "M", "components": ["cbir"]}},
+            CytomineChoice(size="M", components=["cbir"]),
+            [],
+        ),
+        (
+            {"cytomine": {"size": "XL"}},
+            CytomineChoice(size="S"),
+            ["'XL' is no longer offered. Small is selected"],
+        ),
+        (
+            {"cytomine": {"components": ["cbir", "ilastik"], "datasets": ["gone"]}},
+            CytomineChoice(components=["cbir"], datasets=[]),
+            ["Of the components of Cytomine, 'ilastik'", "Of the datasets of Cytomine, 'gone'"],
+        ),
+        ({"cytomine": "yes"}, CytomineChoice(), []),
+        ({"colour": "red"}, None, ["'colour' are unknown"]),
+    ],
+)
+def test_what_is_offered_no_more_gives_way_and_is_told(stored, choice, words):
+    options, told = offer().nearest(stored)
+    assert options.cytomine == choice
+    assert len(told) == len(words)
+    for sentence, word in zip(told, words, strict=True):
+        assert word in sentence
+
+
+@pytest.mark.parametrize(
+    ("cytomine", "words"), [(None, "no Cytomine any more"), (NOBODY, "members of the group")]
+)
+def test_who_may_have_a_stack_no_more_gets_the_notebook_alone(cytomine, words):
+    options, told = offer(cytomine).nearest({"size": "large", "cytomine": {"size": "M"}})
+    assert (options.size, options.cytomine) == ("large", None)
+    (sentence,) = told
+    assert words in sentence
+
+
+@given(JSON | st.dictionaries(st.sampled_from(["image", "size", "cytomine", "x"]), JSON))
+@settings(max_examples=300, deadline=None)
+def test_whatever_the_database_holds_gives_options_that_can_be_used(stored):
+    options, told = offer().nearest(stored)
+    assert parse_json(options.model_dump(exclude_none=True), offer()) == options
+    assert all(len(sentence) < 400 and sentence.encode() for sentence in told)
+
+
 # The form
 
 
@@ -283,6 +335,23 @@ def test_a_refused_form_comes_back_with_its_choices_and_the_message_at_the_field
     assert sent(soup)["cytomine"] == ["stack"]
     assert sent(soup)["cytomine_components"] == ["sam", ""]
     assert soup.select("input[name=cytomine_size][aria-invalid=true]")
+
+
+def linked(link, **kwargs) -> BeautifulSoup:
+    block = cytomine_block(STACKS, kwargs.get("standing", Standing()), kwargs.get("previous"), Attempt(link))
+    return BeautifulSoup(render_form(offer(), kwargs.get("previous"), Attempt(link), block), "html.parser")
+
+
+def test_a_link_wins_over_the_stack_as_it_is_in_what_it_names_alone():
+    soup = linked({"cytomine": ["stack"], "cytomine_size": ["M"]}, standing=Standing(asleep()))
+    assert parse_form(sent(soup), offer()).cytomine == CytomineChoice(
+        size="M", components=["sam"], datasets=[]
+    )
+    soup = linked({"image": ["standard"]}, previous={"cytomine": {"size": "L", "components": ["cbir"]}})
+    assert parse_form(sent(soup), offer()).cytomine == CytomineChoice(
+        size="L", components=["cbir"], datasets=[]
+    )
+    assert sent(linked({"cytomine": ["none"]}, previous={"cytomine": {"size": "L"}}))["cytomine"] == ["none"]
 
 
 def test_a_size_that_is_gone_is_told():

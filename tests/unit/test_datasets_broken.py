@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from cytomine_spawner.stacks import dataset_files, dataset_images, datasets
-from cytomine_spawner.stacks.dataset_files import DatasetError
-from tests.support.importing import Stack, feature, make, square, whole
+from cytomine_spawner.stacks import dataset_files, dataset_geojson, dataset_shapes, dataset_slides, datasets
+from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
+from cytomine_spawner.stacks.dataset_stack import Connection, Refused
+from tests.support.importing import Stack, feature, make, picture, square, whole
 
 pytest_plugins = ["tests.support.importstack"]
 # Each annotation costs core a crop; how many there are is nothing to a fault elsewhere.
@@ -49,7 +51,7 @@ def test_a_broken_dataset_holds_up_no_other_and_comes_whole_once_it_is_mended(
     for _ in range(2):
         with pytest.raises(DatasetError, match=rf"{bad}.* try again\.$") as caught:
             stack.run(root)
-        assert not isinstance(caught.value, dataset_files.Interrupted)
+        assert not isinstance(caught.value, Interrupted)
         whole(stack, good, FEW)
     # Whoever asks for the good one alone hears nothing of the other.
     assert [item.dataset for item in stack.run(root, good)] == [good]
@@ -64,11 +66,7 @@ def test_the_programs_end_tells_a_fault_of_the_dataset_from_a_stack_that_is_away
     stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make(tmp_path / "root", "ends")
-    keys = tmp_path / "keys"
-    keys.mkdir()
-    secret = {"public-key": stack.keys["primaryKey"], "private-key": stack.keys["secondaryKey"]}
-    for name, text in {"host": stack.local.url, **secret}.items():
-        (keys / name).write_text(text)
+    keys = stack.connection(tmp_path / "keys")
     command = [f"--connection={keys}", f"--root={root}", "--"]
     assert datasets.main([*command, "ends"]) == 0
     assert datasets.main([*command, "absent"]) == datasets.FAULT
@@ -88,27 +86,6 @@ def test_a_description_that_cannot_be_read_is_named_where_its_dataset_is_looked_
         dataset_files.folders(root, ["alias"])
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"features": 5}',
-        '{"features": [[]]}',
-        '[{"type": "Polygon", "coordinates": [1, 2]}]',
-        '[{"type": "Point", "coordinates": [1]}]',
-        '[{"type": "Point", "coordinates": ["1", "2"]}]',
-        '[{"type": "GeometryCollection", "geometries": []}]',
-        '[{"type": "Circle", "coordinates": [1, 2]}]',
-        '[{"geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": [1]}]',
-        "[" * 100_000,
-    ],
-)
-def test_no_annotation_file_is_so_strange_that_it_is_not_named(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "strange.geojson"
-    path.write_text(text)
-    with pytest.raises(DatasetError, match=r"strange\.geojson.* try again\."):
-        dataset_files.shapes(path)
-
-
 def test_a_file_that_nobody_may_read_is_named(stack: Stack, tmp_path: Path) -> None:
     folder = next(make(tmp_path, "closed").glob("*/*"))
     # A link to a loop: not even an administrator can open it.
@@ -117,14 +94,110 @@ def test_a_file_that_nobody_may_read_is_named(stack: Stack, tmp_path: Path) -> N
     image.unlink()
     image.symlink_to(image)
     with pytest.raises(DatasetError, match=r"closed-1\.png cannot be read .* try again"):
-        dataset_images.open_all(files)
+        dataset_slides.open_all(files)
 
 
-def test_geometries_that_cytomine_drops_are_named(stack: Stack, tmp_path: Path) -> None:
+BOWTIE = {"type": "Polygon", "coordinates": [[[10, 10], [30, 30], [30, 10], [10, 30], [10, 10]]]}
+
+
+def test_a_broken_feature_costs_itself_and_is_counted(
+    stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     outside = feature(square(5000, 5000, 10), "cell")
-    root = make(tmp_path, "outside", [feature(square(10, 10, 10), "cell"), outside])
-    with pytest.raises(DatasetError, match=r"outside-1-all\.geojson"):
+    root = make(
+        tmp_path, "skips", [feature(square(10, 10, 10), "cell"), outside, feature(BOWTIE, "cell"), {}]
+    )
+    for _ in range(2):
+        (done,) = stack.run(root)
+        assert done.annotations == 1
+        (said,) = done.left_out
+        assert said.startswith("3 of 4 annotations of skips-1-all.geojson (")
+        assert "feature 1: it lies outside of the image" in said
+        assert "feature 2: it crosses itself" in said
+        assert len(stack.inside("skips")["annotations"]) == 1
+    keys = stack.connection(tmp_path / "keys")
+    assert datasets.main([f"--connection={keys}", f"--root={root}"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Left out: 3 of 4 annotations of skips-1-all.geojson (")
+
+
+def test_what_cytomine_alone_refuses_costs_itself_and_is_counted(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its simplification may spoil what was whole; here a place that no image has stands for that.
+    root = make(tmp_path, "spoilt", [feature(square(10 + 20 * n, 10, 10), "cell") for n in range(25)])
+    original = dataset_shapes.Shape.pieces
+
+    def pieces(self: dataset_shapes.Shape, *size: float) -> list[dataset_shapes.Piece]:
+        found = original(self, *size)
+        places = {"feature 3": "POLYGON ((0 0, 9 9, 9 0, 0 9, 0 0))", "feature 7": "nonsense"}
+        return [dataset_shapes.Piece(p.key, places.get(self.place, p.wkt)) for p in found]
+
+    monkeypatch.setattr(dataset_shapes.Shape, "pieces", pieces)
+    (done,) = stack.run(root)
+    assert done.annotations == 23
+    assert len(stack.inside("spoilt")["annotations"]) == 23
+    (said,) = done.left_out
+    assert said.startswith("2 of 25 annotations of spoilt-1-all.geojson (feature 3: Cytomine says ")
+
+
+def test_what_cytomine_fails_at_costs_itself_if_it_takes_others(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make(tmp_path, "fails", [feature(square(10 + 20 * n, 10, 10), "cell") for n in range(4)])
+    original = Connection.call
+    ill = [True]
+
+    async def call(self: Connection, method: str, path: str, body: Any = None, **named: Any) -> Any:
+        bad = "POLYGON ((50 350" in str(body) or (ill[0] and path == "/api/annotation.json")
+        if method == "POST" and bad:
+            raise Refused(500, "<html>")
+        return await original(self, method, path, body, **named)
+
+    monkeypatch.setattr(Connection, "call", call)
+    with pytest.raises(Interrupted, match="Cytomine failed at a call"):
+        stack.start(root, lambda _: None, (0.0,))
+    ill[0] = False
+    (done,) = stack.run(root)
+    assert (done.annotations, len(done.left_out)) == (3, 1)
+    assert "feature 2: Cytomine fails at it (500)" in done.left_out[0]
+
+
+def test_a_file_of_which_nothing_lies_on_its_image_is_refused_and_attached_to_nothing(
+    stack: Stack, tmp_path: Path
+) -> None:
+    root = make(tmp_path, "elsewhere", [feature(square(5000, 5000, 10), "cell")])
+    for _ in range(2):
+        with pytest.raises(
+            DatasetError, match=r"Nothing of elsewhere-1-all\.geojson can be put onto .* try again"
+        ):
+            stack.run(root)
+        assert len(stack.inside("elsewhere")["images"]) == 2
+    next(root.rglob("*.geojson")).write_text('{"type": "FeatureCollection", "features": []}')
+    assert [d.annotations for d in stack.run(root)] == [0]
+
+
+def test_an_image_or_a_file_with_a_fault_holds_up_no_other_of_its_dataset(
+    stack: Stack, tmp_path: Path
+) -> None:
+    root = make(tmp_path, "parts", [feature(square(10, 10, 10), "cell")])
+    folder = root / "uuid-parts/DATASET_parts"
+    next(root.rglob("parts-2.png")).write_bytes(b"no image")
+    picture(folder / "IMAGES/IMAGE_3/parts-3.png")
+    (folder / "ANNOTATIONS/parts-1-bad.geojson").write_text("{")
+    (folder / "ANNOTATIONS/other.geojson").write_text("{}")
+    (folder / "ANNOTATIONS/parts-3-a.geojson").write_text(json.dumps(feature(square(20, 20, 10), "cell")))
+    with pytest.raises(DatasetError) as caught:
         stack.run(root)
+    for said in (
+        "parts-1-bad.geojson is no GeoJSON",
+        "did not take parts-2.png",
+        "ANNOTATIONS/other.geojson of",
+    ):
+        assert said in str(caught.value)
+    found = stack.inside("parts")
+    assert found["images"] == ["parts-1.png", "parts-3.png"]
+    assert len(found["annotations"]) == 2
 
 
 def test_a_file_that_is_no_image_is_named(stack: Stack, tmp_path: Path) -> None:
@@ -139,6 +212,7 @@ def test_a_file_that_is_no_image_is_named(stack: Stack, tmp_path: Path) -> None:
     [
         (lambda f: (f / "ANNOTATIONS/x-1-all.geojson").write_text("{"), "is no GeoJSON"),
         (lambda f: (f / "ANNOTATIONS/x-1-all.geojson").write_text('{"features":[{}]}'), "has no geometry"),
+        (lambda f: (f / "IMAGES/IMAGE_1/s.mrxs").write_bytes(b"x"), "is a slide with a folder of its own"),
         (lambda f: (f / "IMAGES/IMAGE_1/more.png").write_bytes(b""), "several files"),
         (lambda f: next((f / "IMAGES/IMAGE_1").iterdir()).unlink(), "is empty"),
         (lambda f: (f / "METADATA").mkdir() or (f / "METADATA/dataset.xml").write_text("<"), "not valid XML"),
@@ -162,7 +236,7 @@ def test_a_faulty_dataset_is_named_with_its_fault(
     def read() -> None:
         for image in dataset_files.read(folder).images:
             for path in image.annotations:
-                dataset_files.shapes(path)
+                dataset_geojson.read(path)
 
     with pytest.raises(DatasetError, match=says) as caught:
         read()

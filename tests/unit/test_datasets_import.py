@@ -15,11 +15,11 @@ import requests
 from shapely import affinity, wkt
 from shapely.geometry import shape
 
-from cytomine_spawner.stacks import dataset_files, datasets
-from cytomine_spawner.stacks.dataset_files import DatasetError, Interrupted
+from cytomine_spawner.stacks import dataset_annotations, dataset_files, datasets
+from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
 from cytomine_spawner.stacks.dataset_stack import Connection
 from cytomine_spawner.stacks.datasets import Importer, Progress
-from tests.support.importing import COUNT, HEIGHT, Stack, feature, make, whole
+from tests.support.importing import COUNT, HEIGHT, Stack, feature, make, picture, square, whole
 
 pytest_plugins = ["tests.support.importstack"]
 
@@ -212,24 +212,200 @@ def test_wrong_keys_and_unknown_names_are_said(stack: Stack, tmp_path: Path) -> 
         stack.run(root, "nothing")
 
 
-@pytest.mark.parametrize(
-    "geometry",
-    [
-        {"type": "Point", "coordinates": [3.25, 4.5]},
-        {"type": "LineString", "coordinates": [[0, 0], [10, 0], [10, 30]]},
-        {"type": "Polygon", "coordinates": [[[0, 0], [8, 0], [8, 4], [0, 0]]]},
-        {
-            "type": "Polygon",
-            "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 9], [0, 0]], [[1, 1], [3, 1], [3, 4], [1, 1]]],
-        },
-        {
-            "type": "MultiPolygon",
-            "coordinates": [[[[0, 0], [4, 0], [4, 4], [0, 0]]], [[[10, 10], [10, 13], [13, 13], [10, 10]]]],
-        },
-    ],
-)
-def test_wkt_and_centre_are_those_that_shapely_finds(geometry: dict[str, Any]) -> None:
-    item = dataset_files.Shape(geometry, "", "#000000")
-    flipped = affinity.translate(affinity.scale(shape(geometry), 1, -1, origin=(0, 0)), 0, 100)
-    assert wkt.loads(item.wkt(100)).equals(flipped)
-    assert item.centroid == pytest.approx((shape(geometry).centroid.x, shape(geometry).centroid.y))
+def _uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The uploads from now on, by path."""
+    done: list[str] = []
+    original = Connection.call
+
+    async def call(self: Connection, method: str, path: str, *arguments: Any, **named: Any) -> Any:
+        if method == "POST" and path in ("/upload", "/api/annotation.json"):
+            done.append(path)
+        return await original(self, method, path, *arguments, **named)
+
+    monkeypatch.setattr(Connection, "call", call)
+    return done
+
+
+def test_shapes_over_the_border_are_cut_and_known_again(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Cutting moves the middle of the last two far, which is why nothing may be known by it.
+    shapes = [square(100, 100, 20), square(600, 300, 200), square(620, 100, 24)]
+    root = make(tmp_path, "overhang", [feature(s, "Tumor") for s in shapes])
+    (first,) = stack.run(root)
+    found = stack.inside("overhang")["annotations"]
+    cut = sorted(wkt.loads(a["location"]).bounds for a in found)
+    assert cut == [(100, 240, 120, 260), (600, 0, 640, 60), (620, 236, 640, 260)]
+    assert (first.annotations, first.left_out) == (3, ())
+    # As if the last call of the import had been lost: nothing says that the file is in.
+    for image in stack.get(f"/api/project/{first.project}/imageinstance.json?max=0")["collection"]:
+        place = f"/api/domain/{dataset_annotations.IMAGE}/{image['id']}/attachedfile.json"
+        for file in stack.get(place)["collection"]:
+            stack.delete(f"/api/attachedfile/{file['id']}.json")
+    sent = _uploads(monkeypatch)
+    assert stack.run(root) == [first]
+    assert sent == []
+    assert {a["id"] for a in stack.inside("overhang")["annotations"]} == {a["id"] for a in found}
+
+
+def test_what_somebody_moved_while_the_import_was_cut_is_known_again(stack: Stack, tmp_path: Path) -> None:
+    root = make(tmp_path, "moved", [feature(square(10 + 20 * n, 10, 10), "cell") for n in range(30)])
+
+    class Cut(Exception):
+        pass
+
+    def say(now: Progress) -> None:
+        if now.what.startswith("annotating") and now.fraction > 0.5:
+            raise Cut
+
+    with pytest.raises(Cut):
+        stack.run(root, say=say)
+    one = stack.inside("moved")["annotations"][0]
+    stack.put(f"/api/annotation/{one['id']}.json", {**one, "location": "POLYGON((5 5, 95 5, 95 95, 5 5))"})
+    stack.run(root)
+    found = stack.inside("moved")["annotations"]
+    assert len(found) == 30
+    assert sum(1 for a in found if wkt.loads(a["location"]).bounds == (5, 5, 95, 95)) == 1
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_images_with_any_name_come_once_and_under_their_names(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: bool
+) -> None:
+    names = [
+        "H47 HSIL.png",
+        "AGAR15+IgG.png",
+        "50%_tumor.png",
+        "Größe.png",
+        "a&b=c.png",
+        "a#b;c,d.png",
+        "a\"\\'.png",
+    ]
+    dataset = f"names-{folders}".lower()
+    folder = tmp_path / "uuid" / f"DATASET_{dataset}"
+    for number, name in enumerate(names):
+        picture(folder / "IMAGES" / (f"I{number}" if folders else "IMAGE_1") / name)
+    (folder / "ANNOTATIONS").mkdir()
+    for name in names:
+        text = json.dumps(feature(square(10, 10, 10), name))
+        (folder / "ANNOTATIONS" / f"{name}.geojson").write_text(text)
+    (first,) = stack.run(tmp_path)
+    found = stack.inside(dataset)
+    assert found["images"] == sorted(names)
+    # Each with its own annotation.
+    images = stack.get(f"/api/project/{first.project}/imageinstance.json?max=0")["collection"]
+    of = {a["image"]: found["term_names"][a["term"][0]] for a in found["annotations"]}
+    assert {i["instanceFilename"]: of[i["id"]] for i in images} == {n: n for n in names}
+    sent = _uploads(monkeypatch)
+    assert stack.run(tmp_path) == [first]
+    assert sent == []
+
+
+def test_the_same_name_in_two_folders_is_two_images_with_their_own_annotations(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "uuid" / "DATASET_twice"
+    for case in ("CASE_1", "CASE_2"):
+        picture(folder / "IMAGES" / case / "HE.png")
+        path = folder / "ANNOTATIONS" / case / "HE.geojson"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(feature(square(10, 10, 10), case)))
+    (first,) = stack.run(tmp_path)
+    found = stack.inside("twice")
+    assert found["images"] == ["CASE_1-HE.png", "CASE_2-HE.png"]
+    images = stack.get(f"/api/project/{first.project}/imageinstance.json?max=0")["collection"]
+    of = {a["image"]: found["term_names"][a["term"][0]] for a in found["annotations"]}
+    assert {i["instanceFilename"]: of[i["id"]] for i in images} == {
+        f"{c}-HE.png": c for c in ("CASE_1", "CASE_2")
+    }
+    sent = _uploads(monkeypatch)
+    assert stack.run(tmp_path) == [first]
+    assert sent == []
+
+
+def test_an_upload_whose_answer_was_lost_before_it_got_its_name_gets_it(stack: Stack, tmp_path: Path) -> None:
+    picture(tmp_path / "uuid" / "DATASET_unnamed" / "IMAGES" / "I" / "a b.png")
+
+    class Cut(Exception):
+        pass
+
+    original = Connection.call
+
+    async def call(self: Connection, method: str, *arguments: Any, **named: Any) -> Any:
+        if method == "PUT":
+            raise Cut
+        return await original(self, method, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Connection, "call", call)
+        with pytest.raises(Cut):
+            stack.run(tmp_path)
+    assert len(stack.inside("unnamed")["images"]) == 1
+    stack.run(tmp_path)
+    assert stack.inside("unnamed")["images"] == ["a b.png"]
+
+
+def test_what_was_stored_by_a_request_whose_answer_was_late_is_there_once(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first answer is lost and its request goes on: what it stores is not there when the next try looks.
+    root = make(tmp_path, "late")
+    original, late = Connection.call, []
+
+    async def call(self: Connection, method: str, path: str, *arguments: Any, **named: Any) -> Any:
+        if (method, path) == ("POST", "/api/annotation.json") and not late:
+            late.append((arguments, named))
+            raise datasets.Unreachable("the connection was cut")
+        if late and late[0] and (method, path) == ("POST", "/api/annotation.json"):
+            (more, also), late[0] = late[0], None
+            await original(self, method, path, *more, **also)
+        return await original(self, method, path, *arguments, **named)
+
+    monkeypatch.setattr(Connection, "call", call)
+    stack.start(root, lambda _: None, (0.0, 0.0, 0.0))
+    assert late == [None]
+    whole(stack, "late")
+
+
+def test_an_import_of_an_earlier_version_is_not_done_again(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That version gave annotations no keys, and a file that is attached is in.
+    root = make(tmp_path, "earlier")
+    original = dataset_annotations._body
+
+    def body(*arguments: Any) -> dict[str, Any]:
+        return {k: v for k, v in original(*arguments).items() if k != "properties"}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset_annotations, "_body", body)
+        with pytest.raises(DatasetError, match="does not show them"):
+            stack.run(root)
+    found = stack.inside("earlier")
+    (image,) = {a["image"] for a in found["annotations"]}
+    file = next(root.rglob("*.geojson"))
+    stack.attach(file, dataset_annotations.IMAGE, image)
+    before = len(found["annotations"])
+    (done,) = stack.run(root)
+    assert len(stack.inside("earlier")["annotations"]) == before
+    assert done.annotations == COUNT
+
+
+def test_colours_of_terms_are_those_of_the_file_and_terms_of_others_stay(
+    stack: Stack, tmp_path: Path
+) -> None:
+    classes = [
+        {"names": ["Tumor", "Positive"], "color": [200, 0, 0]},
+        {"name": "old", "colorRGB": -3670016},
+        "text",
+    ]
+    features = [
+        {"type": "Feature", "geometry": square(10 + 20 * n, 10, 10), "properties": {"classification": c}}
+        for n, c in enumerate(classes)
+    ]
+    (done,) = stack.run(make(tmp_path, "colours", features))
+    project = stack.get(f"/api/project/{done.project}.json")
+    terms = stack.get(f"/api/ontology/{project['ontology']}/term.json?size=100")["collection"]
+    colours = {t["name"]: t["color"] for t in terms}
+    assert set(colours) == {"Tumor: Positive", "old", "text"}
+    assert colours["Tumor: Positive"] == colours["old"] == "#c80000"

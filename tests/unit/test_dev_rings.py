@@ -75,13 +75,29 @@ def test_all_of_a_ring_runs_with_the_newest_hub_and_its_contract_with_the_oldest
     pythons = {name: Path(name) for name in environments.HUBS}
     for extra, code in (([], runs.NONE_CHOSEN), (["-k", "chosen"], 0)):
         ran = runs.Ran(Console(), pythons, Times(tmp_path), extra, alone=True)
-        ran.quietly(runs.with_each_hub("unit", ["tests/unit"], 2), {})
+        ran.quietly(runs.with_each_hub("unit", ["tests/unit"], 2, yielding=False), {})
         assert ran.codes == {"unit": code, "unit-jupyterhub-5": code}
     whole, contract = commands["unit"], commands["unit-jupyterhub-5"]
     assert (whole[0], contract[0]) == ("jupyterhub-6", "jupyterhub-5")
     assert "hub_contract" not in whole
     assert contract[contract.index("-m", 3) + 1] == "hub_contract"
     assert "--numprocesses=2" in whole
+
+
+def test_a_ring_that_yields_has_a_tenth_of_the_weight_of_those_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nnice >>{told}\n")
+    python.chmod(0o755)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("CYTOMINE_SPAWNER_CACHE", str(tmp_path / "home"))
+    for yielding in (False, True):
+        ran = runs.Ran(Console(), dict.fromkeys(environments.HUBS, python), Times(tmp_path), [], alone=True)
+        ran.quietly(runs.with_each_hub("unit", ["tests/unit"], 0, yielding)[:1], {})
+    usual, yielded = map(int, told.read_text().split())
+    assert yielded == min(usual + 10, 19)
 
 
 def test_where_the_time_went_is_said_by_ring_by_test_and_as_a_whole_by_file_and_fixture(

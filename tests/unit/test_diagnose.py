@@ -8,6 +8,8 @@ import pytest
 from cytomine_spawner.redact import REMOVED, Redactor, by_looks
 from cytomine_spawner.stacks import capacity, lifecycle, model, observe, quota, secretdata
 from cytomine_spawner.stacks.diagnose import diagnose
+from cytomine_spawner.stacks.kube import KubeError
+from cytomine_spawner.stacks.kubeerrors import error_of, log_error
 from cytomine_spawner.stacks.model import Phase, Reason, StackSpec, StackStatus, State
 from cytomine_spawner.stacks.observe import Family, Warnings
 from cytomine_spawner.stacks.settings import StackSettings
@@ -197,6 +199,20 @@ def test_last_words_hold_no_value_of_the_stacks_secrets_nor_a_half_of_one():
     message = part(world.look(redact=redact), "core").message
     assert f"{REMOVED} then {REMOVED} zzz" in message
     assert KEY[9:] not in message
+
+
+def test_what_the_api_server_refuses_shows_no_credential():
+    said = 'Invalid value: "password=hunter22hunter22": env must be'
+    for text in (
+        KubeError(422, "Invalid", said).message,
+        str(KubeError(422, "Invalid", said)),
+        str(error_of(422, said)),
+        str(error_of(403, said)),
+        str(error_of(500, said)),
+        str(log_error(404, said)),
+    ):
+        assert "hunter22" not in text
+        assert REMOVED in text
 
 
 def test_what_a_probe_saw_holds_no_secret():

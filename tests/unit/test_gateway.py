@@ -65,7 +65,7 @@ def recorded_links():
     ],
 )
 def test_each_path_goes_to_its_component(door, side, path, who, seen):
-    answer = getattr(door, side)(path)
+    answer = getattr(door, side)(path, Sec_Fetch_Site="same-origin")
     assert answer.status == 200
     assert (answer.json["who"], answer.json["path"]) == (who, seen)
 

@@ -60,6 +60,94 @@ def test_a_page_of_another_origin_may_lead_to_a_stack(door):
     assert door.public("/", "POST", "", Origin=EVIL, **lead).status == 403
 
 
+LEAD = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+# What core changes on being asked with GET, as its controllers say, and each other address that is no page.
+CHANGING = [
+    "/session/admin/open.json",
+    "/session/admin/close.json",
+    "/api/command/undo.json",
+    "/api/command/redo.json",
+    "/api/command/35/undo.json",
+    "/api/command/35/redo.json",
+    "/api/%63ommand/undo.json",
+    "/api/annotation/35/review.json",
+    "/oauth2/sign_out",
+]
+NO_PAGES = [
+    *CHANGING,
+    "/api/user/current.json",
+    "/api/x/download",
+    "/server/ping",
+    "/upload",
+    "/import",
+    "/ims/formats",
+]
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "what"])
+@pytest.mark.parametrize("path", NO_PAGES)
+def test_a_link_of_another_site_opens_nothing_but_pages(door, site, path):
+    answer = door.public(path, Sec_Fetch_Site=site, **LEAD)
+    assert answer.status == 403
+    assert "leads to pages of the web interface" in answer.json["errors"]
+    assert door.reached() == []
+    assert [e["path"] for e in door.servers["login"].seen if "sign_out" in e["path"]] == []
+
+
+@pytest.mark.parametrize("path", ["/", "/project/1", "/?x=1", "/apis", "/index.html"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_links_in_mails_and_of_the_hub_lead_to_pages(door, site, path):
+    assert door.public(path, Sec_Fetch_Site=site, **LEAD).json["who"] == "web-ui"
+    # Safari before 16.4 says nothing but where from, and mail programs nothing at all
+    assert door.public(path, Referer="https://hub.example.org/services/cytomine/").json["who"] == "web-ui"
+    assert door.public(path).json["who"] == "web-ui"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(
+    "path", ["/oauth2/start?rd=%2F", "/oauth2/callback?code=a&state=b", "/oauth2/sign_in"]
+)
+def test_the_login_leads_back(door, site, path):
+    door.public(path, Sec_Fetch_Site=site, **LEAD)
+    assert door.servers["login"].seen[-1]["path"] == path
+
+
+def test_a_page_is_led_to_again_after_a_login_and_programs_are_told(door):
+    assert door.ask(8080, "/project/1?a=b", Sec_Fetch_Site="none", **LEAD).status == 302
+    assert door.servers["login"].seen[-1]["path"] == "/oauth2/start?rd=%2Fproject%2F1%3Fa%3Db"
+    assert door.ask(8080, "/api/command/undo.json", Sec_Fetch_Site="none", **LEAD).status == 401
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", CHANGING)
+def test_a_get_that_changes_something_must_say_where_it_comes_from_too(door, path, method):
+    own = [{"Sec_Fetch_Site": "same-origin"}, {"Sec_Fetch_Site": "none", **LEAD}, {"Origin": URL}]
+    own += [{"Referer": URL}, {"Referer": f"{URL}/project/1"}]
+    foreign = [
+        {},
+        {"Referer": EVIL},
+        {"Referer": f"{URL}.evil.example/"},
+        {"Referer": URL.replace(".", "x") + "/"},
+    ]
+    foreign += [{"Sec_Fetch_Site": "cross-site", "Referer": f"{URL}/"}]
+    for headers in foreign:
+        assert door.public(path, method, **headers).status == 403
+    assert door.reached() == []
+    for headers in own:
+        assert door.public(path, method, **headers).status != 403
+
+
+def test_a_page_of_another_origin_reads_nothing_where_the_browser_is_old(door):
+    assert door.public("/api/imageinstance/1/thumb.png", Referer=f"{EVIL}/").status == 403
+    assert door.public("/api/imageinstance/1/thumb.png", Referer=f"{URL}/").status == 200
+    assert door.public("/api/imageinstance/1/thumb.png").status == 200
+
+
+def test_notebooks_say_nothing_of_pages(door):
+    for path in CHANGING[:-1]:
+        assert door.internal(path).status == 200
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_a_change_must_say_where_it_comes_from(door, method):
     assert door.ask(8080, "/api/a", method, Cookie=SESSION).status == 403
@@ -113,7 +201,10 @@ COOKIES = "jupyterhub-session-id=h; __Host-cytomine-session_0=a; cytomine-sessio
     ],
 )
 def test_no_cookie_of_the_hub_or_the_login_reaches_cytomine(door, side, path, kept):
-    assert getattr(door, side)(path, Cookie=COOKIES).json["headers"].get("cookie") == kept
+    assert (
+        getattr(door, side)(path, Cookie=COOKIES, Sec_Fetch_Site="same-origin").json["headers"].get("cookie")
+        == kept
+    )
 
 
 def test_a_cookie_cannot_bring_another_with_it(door):
@@ -189,7 +280,7 @@ def test_plain_http_promises_no_https(tmp_path):
 
 def test_cores_cookie_is_for_this_host_and_no_script(door):
     door.servers["core"].reply = say({}, 200, ("Set-Cookie", "JSESSIONID=a; Path=/"))
-    assert door.public("/session/admin/open.json").headers["set-cookie"] == (
+    assert door.public("/session/admin/open.json", Sec_Fetch_Site="same-origin").headers["set-cookie"] == (
         "JSESSIONID=a; Path=/; Secure; HttpOnly; SameSite=Lax"
     )
 

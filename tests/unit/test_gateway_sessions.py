@@ -116,7 +116,10 @@ def test_leaving_ends_a_session(login):
     browser = login.browser()
     browser.log_in(login.issuer)
     assert browser.ask("/api/x").status == 200
-    assert browser.ask("/oauth2/sign_out?rd=https://evil.example/").headers["location"] == "/"
+    assert (
+        browser.ask("/oauth2/sign_out?rd=https://evil.example/", Sec_Fetch_Site="none").headers["location"]
+        == "/"
+    )
     assert not session(browser)
     assert browser.ask("/api/x").status == 401
 

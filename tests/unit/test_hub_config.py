@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import httpx
 import pytest
 from kubernetes_asyncio.client import ApiClient, Configuration
 from traitlets.config import Config
@@ -114,6 +115,7 @@ def test_each_documented_values_file_configures_only_traits_that_exist(deploymen
     config = deployment.put(**of_example(path)).load()
     modules = {
         "JupyterHub": "jupyterhub.app",
+        "GuardedHub": "cytomine_spawner.hubapp",
         "CryptKeeper": "jupyterhub.crypto",
         "ConfigurableHTTPProxy": "jupyterhub.proxy",
         "Authenticator": "jupyterhub.auth",
@@ -179,6 +181,33 @@ def test_logging_in_returns_to_the_public_address(deployment):
     assert deployment.put(own).load().LSLoginAuthenticator.oauth_callback_url == "https://other.example/back"
 
 
+def test_each_user_has_a_host_below_the_hubs(deployment):
+    hub = deployment.put().load().JupyterHub
+    assert hub.subdomain_host == "https://hub.example"
+    assert hub.subdomain_hook("ada", "hub.example", "user") == "ada.hub.example"
+    assert hub.cookie_host_prefix_enabled is True
+    plain = merged(VALUES, {"hub": {"publicUrl": "http://hub.localhost:8000/"}})
+    hub = deployment.put(plain).load().JupyterHub
+    # Browsers know the prefix for https alone.
+    assert (hub.subdomain_host, hub.cookie_host_prefix_enabled) == ("http://hub.localhost:8000", False)
+
+
+def test_one_host_for_all_is_for_those_who_say_so_and_they_are_warned(deployment, caplog):
+    config = deployment.put(merged(VALUES, {"hub": {"perUserHosts": False}})).load()
+    assert "subdomain_host" not in config.JupyterHub
+    assert "can act as whoever opens it" in caplog.text
+    assert "perUserHosts" in config.JupyterHub.template_vars["warning_for_administrators"]
+    caplog.clear()
+    assert "warning_for_administrators" not in deployment.put().load().JupyterHub.get("template_vars", {})
+    assert not caplog.records
+
+
+def test_forms_of_other_sites_are_for_logins_of_the_administrators_own(deployment):
+    assert "foreign_forms" not in deployment.put().load().get("GuardedHub", {})
+    custom = deployment.put(merged(VALUES, {"authentication": {"type": "custom"}})).load()
+    assert custom.GuardedHub.foreign_forms is True
+
+
 def test_nobody_is_let_in_unless_somebody_is_named(deployment):
     values = merged(VALUES, {"lslogin": {"allowedGroups": []}})
     login = deployment.put(values).load().LSLoginAuthenticator
@@ -192,6 +221,8 @@ def test_nobody_is_let_in_unless_somebody_is_named(deployment):
     [
         ({"release": {"name": ""}}, "the value release.name is not set"),
         ({"hub": {"connectUrl": None}}, "the value hub.connectUrl is not set"),
+        ({"hub": {"publicUrl": ""}}, "the value hub.publicUrl is not set; users' hosts are below the hub's"),
+        ({"hub": {"publicUrl": "http://127.0.0.1:8000"}}, "need a name such as https://hub.example.org"),
         ({"proxy": {"apiUrl": ""}}, "the value proxy.apiUrl is not set"),
         (
             {"lslogin": {"clientId": ""}},
@@ -364,7 +395,14 @@ async def test_a_notebook_pod_is_what_the_values_say(deployment, monkeypatch):
 
     values = {
         "singleuser": {
-            "extraEnv": {"SITE": "lab"},
+            "extraEnv": {
+                "SITE": "lab",
+                "ATLAS": {"valueFrom": {"secretKeyRef": {"name": "atlas", "key": "token"}}},
+                "OWN": {
+                    "valueFrom": {"secretKeyRef": {"name": "own-{username}", "key": "a", "optional": True}}
+                },
+                "NODE": {"valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            },
             "extraLabels": {"team": "pathology"},
             "nodeSelector": {"pool": "users"},
             "tolerations": [{"key": "users", "operator": "Exists"}],
@@ -413,6 +451,11 @@ async def test_a_notebook_pod_is_what_the_values_say(deployment, monkeypatch):
     (home,) = [v for v in spec["volumes"] if v["name"] == "home"]
     assert home["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     assert {"name": "SITE", "value": "lab"} in container["env"]
+    sources = {variable["name"]: variable.get("valueFrom") for variable in container["env"]}
+    # Whose values neither the hub nor the pod's description knows.
+    assert sources["ATLAS"] == {"secretKeyRef": {"name": "atlas", "key": "token"}}
+    assert sources["OWN"] == {"secretKeyRef": {"name": "own-ada", "key": "a", "optional": True}}
+    assert sources["NODE"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
     assert claim["spec"]["storageClassName"] == "fast"
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
@@ -461,6 +504,13 @@ def test_a_real_hub_starts_with_it_and_the_culler_is_let_in(deployment, tmp_path
             60,
             cure=f"Read {log}",
         )
+        # As a stranger, or an old bookmark, does; an address may be within another one.
+        for path in (
+            "api/users/stranger?token=tell-tale",
+            "login?next=%2Fhub%2Fhome%3Ftoken%3Dtell-tale%26a%3D1",
+        ):
+            httpx.get(f"http://127.0.0.1:{port}/hub/{path}", verify=False, timeout=30)
+        until(lambda: "%26a%3D1" in log.read_text(), "the hub to log both", 20)
         os.kill(hub.pid, signal.SIGINT)
         hub.join(60)
     finally:
@@ -474,7 +524,9 @@ def test_a_real_hub_starts_with_it_and_the_culler_is_let_in(deployment, tmp_path
     assert hub.exitcode == 0, text[-3000:]
     assert "200 GET /hub/api/users" in text, text[-3000:]
     assert "(jupyterhub-idle-culler@" in text
-    assert " 403 " not in text
+    assert not [line for line in text.splitlines() if " 403 " in line and "stranger" not in line]
+    assert "/hub/api/users/stranger?token=[secret]" in text
+    assert "tell-tale" not in text
     assert "Leaving single-user servers running" in text
     assert "Leaving proxy running" in text
     for name, secret in KEYS.items():

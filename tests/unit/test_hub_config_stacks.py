@@ -39,6 +39,12 @@ def test_the_form_offers_what_the_service_runs(deployment):  # noqa: F811
     assert (spawner.cytomine_enabled, spawner.cytomine_groups) == (True, ["users"])
     assert (spawner.cytomine_wait, spawner.cytomine_wait_timeout) == (True, 77)
     assert made.Spawner.environment["CYTOMINE_SERVICE_URL"] == "http://hub-stacks:8000/services/cytomine"
+    page = "https://cytomine--service.hub.example.org/services/cytomine"
+    assert made.Spawner.environment["CYTOMINE_SERVICE_PAGE"] == page
+    assert spawner.cytomine_page_url == page
+    # Where it was when all was on one host.
+    moved = {"/services/cytomine/": "https://cytomine--service.hub.example.org"}
+    assert made.GuardedHub.moved_paths == moved
 
 
 def test_the_service_is_let_in_with_its_own_token_and_its_users_with_it(deployment):  # noqa: F811

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.hub import Hub, running
+from tests.support.hub import Hub, running, xsrf
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +178,55 @@ def test_a_refused_link_shows_the_form_with_the_message(hub):
     assert checked(soup)["image"] == "standard"
 
 
+@pytest.mark.parametrize(
+    ("query", "filled"),
+    [
+        ("image=standard&size=full", {"image": "standard", "size": "full"}),
+        ("opt-image=standard&opt-size=full", {"image": "standard", "size": "full"}),
+        ("opt-image=standard&size=full", {"image": "standard", "size": "small"}),
+        ("image=standard&next=%2Fhub%2Fhome", {"image": "standard", "size": "small"}),
+        ("_xsrf=2%7Cabc", {"image": "gpu", "size": "small"}),
+    ],
+)
+@pytest.mark.parametrize("path", ["/hub/spawn", "/hub/spawn/lin", "/hub/spawn/lin/third"])
+def test_a_link_fills_in_the_form_and_starts_nothing(hub, path, query, filled):
+    browser = hub.browser("lin")
+    answer = browser.get(f"{path}?{query}")
+    assert answer.status_code == 200
+    assert checked(form(answer)) == filled
+    assert bool(form(answer).select("#option-link")) == ("image" in query)
+    assert not any(server["ready"] or server["pending"] for server in model(hub, "lin")["servers"].values())
+    # it is good for one look
+    assert checked(form(browser.get(path))) == {"image": "gpu", "size": "small"}
+    assert "with query arguments" not in hub.log
+
+
+def test_a_link_says_nothing_of_what_it_does_not_name(hub):
+    browser = hub.browser("mia")
+    assert browser.submit("/hub/spawn", {"image": "standard", "size": "small"}).status_code == 302
+    stop(hub, "/users/mia/server")
+    assert checked(form(browser.get("/hub/spawn?size=large"))) == {"image": "standard", "size": "large"}
+    # and it changed nothing that is kept
+    assert model(hub, "mia")["servers"][""]["user_options"] == {"image": "standard", "size": "small"}
+
+
+def test_what_a_link_filled_in_is_started_by_the_button(hub):
+    browser = hub.browser("ned")
+    assert browser.submit("/hub/spawn?image=standard", {}).status_code == 302
+    assert model(hub, "ned")["servers"][""]["user_options"] == {"image": "standard", "size": "small"}
+    stop(hub, "/users/ned/server")
+
+
+@pytest.mark.parametrize(
+    "query", ["image=nope", "colour=red", "size=small&size=large", "opt-=x", "image=%ff", "%ff=x"]
+)
+def test_a_link_with_wrong_options_is_a_400_with_the_form_and_starts_nothing(hub, query):
+    answer = hub.browser("ole").get(f"/hub/spawn?{query}")
+    assert answer.status_code == 400
+    assert form(answer).select("[role=alert]")
+    assert not model(hub, "ole").get("servers", {}).get("", {}).get("ready")
+
+
 def test_an_administrator_sees_and_sends_the_form_of_another_user(hub):
     browser = hub.browser("root")
     hub.user("kim")
@@ -185,6 +234,45 @@ def test_an_administrator_sees_and_sends_the_form_of_another_user(hub):
     assert browser.submit("/hub/spawn/kim", {"image": "standard"}).status_code == 302
     assert model(hub, "kim")["servers"][""]["user_options"]["image"] == "standard"
     stop(hub, "/users/kim/server")
+
+
+# Pages that were opened before a login
+
+
+def test_a_form_from_before_a_login_says_what_to_do_and_starts_nothing(hub):
+    browser = hub.browser("pia")
+    old = form(browser.get("/hub/spawn"))["action"]
+    browser.client.get("/hub/logout")
+    page = browser.client.get("/hub/login")
+    browser.client.post("/hub/login", data={"username": "pia", "password": "x", "_xsrf": xsrf(page)})
+    answer = browser.client.post(old, data={"image": "standard"}, headers={"Sec-Fetch-Mode": "navigate"})
+    assert answer.status_code == 403
+    said = BeautifulSoup(answer.text, "html.parser")
+    assert said.select_one("#outdated h1").get_text() == "This page is out of date"
+    assert "does not match" not in said.get_text()
+    # relative to /hub/spawn: the same page, without what was sent
+    assert said.select_one("#open-again")["href"] == "?"
+    assert not model(hub, "pia").get("servers", {}).get("", {}).get("ready")
+    again = browser.client.get(f"{old.partition('?')[0]}?")
+    assert form(again)
+    assert browser.submit("/hub/spawn", {"image": "standard"}).status_code == 302
+    stop(hub, "/users/pia/server")
+
+
+def test_a_button_of_a_page_from_before_a_login_is_refused_in_words_that_the_page_replaces(hub):
+    browser = hub.browser("quy")
+    page = browser.get("/hub/token")
+    answer = browser.client.post("/hub/api/users/quy/tokens?_xsrf=old", json={})
+    assert answer.status_code == 403
+    # What the script of each page looks for; the browser ring has the rest.
+    assert "xsrf" in answer.json()["message"].lower()
+    assert BeautifulSoup(page.text, "html.parser").select_one("#outdated-buttons")
+
+
+def test_other_refusals_keep_their_own_page(hub):
+    answer = hub.browser("rob").get("/hub/admin")
+    assert answer.status_code == 403
+    assert "out of date" not in answer.text.replace("This page is out of date: you opened it", "")
 
 
 # The hub's own life
@@ -209,7 +297,7 @@ def test_refusals_do_not_end_the_hub_and_real_failures_still_do(tmp_path):
         assert "Aborting due to 3 consecutive spawn failures" in hub.log
 
 
-def test_after_a_restart_a_choice_that_is_gone_is_told_in_the_form_and_refused_by_the_api(tmp_path):
+def test_after_a_restart_a_choice_that_is_gone_is_told_in_the_form_and_the_api_takes_the_default(tmp_path):
     db = "sqlite:///hub.sqlite"
     with running(tmp_path, db) as hub:
         hub.user("lea")
@@ -223,7 +311,17 @@ def test_after_a_restart_a_choice_that_is_gone_is_told_in_the_form_and_refused_b
         soup = form(hub.browser("lea").get("/hub/spawn"))
         assert "'standard' is no longer offered" in soup.select_one("#option-image [role=status]").get_text()
         assert checked(soup) == {"image": "new", "size": "small"}
-        answer = hub.api("POST", "/users/lea/server")
+        # Who names it is told
+        answer = hub.api("POST", "/users/lea/server", json={"image": "standard", "size": "small"})
         assert answer.status_code == 400
         assert "'standard' is not offered. Allowed: new, gpu." in answer.json()["message"]
-        assert hub.api("POST", "/users/lea/server", json={"image": "new"}).status_code == 201
+        # and who names nothing gets what the form would have selected.
+        assert hub.api("POST", "/users/lea/server").status_code == 201
+        assert model(hub, "lea")["servers"][""]["user_options"] == {"image": "new", "size": "small"}
+        told = "Your previous choice 'standard' is no longer offered. new is selected instead."
+        assert told in hub.log
+        stop(hub, "/users/lea/server")
+        # The choice is kept: it may be offered again.
+        assert (
+            "'standard'" in form(hub.browser("lea").get("/hub/spawn")).select_one("[role=status]").get_text()
+        )

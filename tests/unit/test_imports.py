@@ -357,6 +357,40 @@ def test_a_failure_has_its_sentence_and_may_be_tried_again(state, reason, said):
     assert imports.news(status, status) is None
 
 
+LEFT = (
+    "Left out: 2 of 30 annotations of a.geojson (feature 1: it crosses itself; feature 2: it has no geometry)"
+)
+
+
+def test_what_was_left_out_of_a_dataset_is_told_as_long_as_it_is_chosen():
+    world = World(a_stack("colon", "skin"), log=f"{LEFT}.\n").ended("Complete").pod("Succeeded")
+    status, found, _ = world.judge()
+    assert [(n.name, n.message) for n in status.dataset_notes] == [("colon", f"{LEFT}.")]
+    world = World(world.stack.replace(status=status), log="skin: project 5, 1 images, 3 annotations\n")
+    status, found, _ = world.ended("Complete").pod("Succeeded").judge()
+    assert (found.reason, found.status) == ("Imported", "True")
+    assert found.message == f"Colon biopsies and skin are in Cytomine. Of Colon biopsies: l{LEFT[1:]}."
+    _, found, _ = World(a_stack("colon", status=status.model_dump())).judge()
+    assert found.message == f"Colon biopsies is in Cytomine. {LEFT}."
+    status, found, _ = World(a_stack("skin", status=status.model_dump())).judge()
+    assert found.message == "skin is in Cytomine."
+    assert status.dataset_notes == ()
+
+
+@pytest.mark.parametrize("log", ["", None, "colon: project 5, 2 images, 3 annotations\n"])
+def test_an_import_that_left_out_nothing_has_no_note(log):
+    status, found, _ = World(log=log).ended("Complete").pod("Succeeded").judge()
+    assert found.message == "Colon biopsies is in Cytomine."
+    assert status.dataset_notes == ()
+
+
+def test_what_was_left_out_is_told_without_secrets():
+    world = with_key(World(log=f"Left out: 1 of 2 annotations of {KEY}.geojson (x).\n"))
+    status, found, _ = world.ended("Complete").pod("Succeeded").judge()
+    assert f"1 of 2 annotations of {REMOVED}" in found.message
+    assert KEY not in str(status)
+
+
 KEY = "0b6f1c9e-5a0d-4f8e-9a53-6a0c2d1f7e44"
 
 

@@ -91,6 +91,14 @@ async def test_a_login_keeps_who_it_was_and_the_groups_by_short_name(provider: P
         ({"sub": "1@x"}, "1@x"),
         ({"name": "a\x00\nb\u202e"}, "a b"),
         ({"name": "x" * 500}, "x" * 100),
+        ({"name": "ad\u2066min\u2069 \u200eA"}, "ad min A"),
+        # what shows nothing is no name
+        ({"name": "\u3164\u2800\u115f", "preferred_username": "ab"}, "ab"),
+        ({"name": "A" + "\u0301" * 50 + "b"}, "\u00c1\u0301\u0301\u0301b"),
+        ({"name": "\u0928\u092e\u0938\u094d\u0924\u0947"}, "\u0928\u092e\u0938\u094d\u0924\u0947"),
+        # nor is what looks like another's account
+        ({"name": "1@x", "preferred_username": "2\uff20x", "email": "a@b", "sub": "3@x"}, "a@b"),
+        ({"name": "1@x", "sub": "3@x"}, "3@x"),
         ({"name": 5}, ""),
         ({}, ""),
         (None, ""),

@@ -59,6 +59,7 @@ c.LSLoginAuthenticator.request_timeout = 1
 c.LSLoginAuthenticator.discovery_timeout = 1
 c.LSLoginAuthenticator.check_before_login = os.environ.get("TEST_PROBE") == "1"
 c.LSLoginAuthenticator.test_environment = True
+c.LSLoginAuthenticator.auto_login = os.environ.get("TEST_AUTO") == "1"
 c.LSLoginAuthenticator.auth_refresh_age = 1
 """
 
@@ -358,6 +359,59 @@ def test_logout_logs_out_here_and_at_ls_login(browser: httpx.Client, provider: P
     assert ended["client_id"] == CLIENT
     wait_until(lambda: len(provider.revoked) == 2, "both tokens to be revoked")
     assert browser.get("home").url.path == "/hub/login"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Site": "same-site", "Referer": "https://petra.hub.example.org/"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    ],
+)
+def test_another_sites_page_logs_nobody_out(
+    browser: httpx.Client, provider: Provider, headers: dict[str, str]
+) -> None:
+    browser.get("oauth_login", params={"next": "/hub/home"})
+    provider.revoked.clear()
+    asked = browser.get("logout", headers=headers)
+    assert page(asked).select_one("#ask-logout h1").get_text() == "Sign out?"  # type: ignore[union-attr]
+    assert links(asked) == {"Sign out": "/hub/logout", "Stay signed in": "/hub/home"}
+    assert browser.get("home").url.path == "/hub/home"
+    assert not provider.ended
+    assert not provider.revoked
+    # and whoever wants to, does
+    out = browser.get("logout", headers={"Sec-Fetch-Site": "same-origin"})
+    assert "signed out of this hub and of LS Login" in words(out)
+
+
+def test_a_place_in_a_page_is_kept_over_the_login(browser: httpx.Client) -> None:
+    login = browser.get("login", params={"next": "/hub/token"})
+    assert page(login).select_one("#keep-place")
+    home = browser.get("oauth_login", params={"next": "/hub/home#/a?b=1&c=%C3%A9"})
+    assert str(home.url).endswith("/hub/home#/a?b=1&c=%C3%A9")
+
+
+def test_where_the_login_begins_by_itself_a_browser_is_asked_for_its_place(
+    provider: Provider, tmp_path: Path
+) -> None:
+    with (
+        running(tmp_path, provider, TEST_AUTO="1") as hub,
+        httpx.Client(base_url=hub.url, follow_redirects=True, verify=False) as browser,
+    ):
+        seen = browser.get("home", headers={"Sec-Fetch-Dest": "document"})
+        assert seen.url.path == "/hub/oauth_login"
+        onward = page(seen).select_one("#onward")["href"]  # type: ignore[index]
+        assert page(seen).select_one("noscript meta")["content"] == f"0; url={onward}"  # type: ignore[index]
+        assert onward == "/hub/oauth_login?next=%2Fhub%2Fhome&place=1"
+        # as the script of the page does where there is a place
+        placed = seen.url.join(onward.replace("%2Fhome", "%2Fhome%23here"))
+        there = browser.get(placed, headers={"Sec-Fetch-Dest": "document"})
+        assert str(there.url).endswith("/hub/home#here")
+        browser.cookies.clear()
+        # A program has no place.
+        assert browser.get("home").url.path == "/hub/home"
 
 
 def test_logout_of_somebody_not_logged_in_stays_here(browser: httpx.Client, provider: Provider) -> None:

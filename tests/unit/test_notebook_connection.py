@@ -255,7 +255,7 @@ def test_a_member_cannot_wake_a_stack_and_is_told_who_can(
     world.put(a_stack("ada", **asleep, members=Members(users=("bob",)), generation=2))
     log_in(world, monkeypatch, "bob")
     with pytest.raises(notebook.StackHibernated, match="Ask ada, its owner"):
-        notebook.connect(resume=True)
+        notebook.connect("cm-ada", resume=True)
 
 
 # -- not connected ----------------------------------------------------------------------------------------
@@ -293,6 +293,40 @@ def test_who_may_use_several_is_asked_which(world: World, monkeypatch: pytest.Mo
         notebook.connect()
     world.put(a_stack("eve", started_at=RUN))
     assert notebook.connect().current_user.username == "eve"  # one's own goes first
+
+
+def test_who_was_invited_to_the_only_stack_there_is_works_there_only_by_naming_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put(a_stack("ada", started_at=RUN, members=Members(users=("eve",)), generation=2))
+    log_in(world, monkeypatch, "eve")
+    for call in (notebook.connect, notebook.environment, notebook.token):
+        with pytest.raises(
+            notebook.NoStack, match=r"no Cytomine of your own.*connect\('cm-ada'\) \(.* of ada\)"
+        ):
+            call()
+    assert not any(os.environ.get(name) for name in VARIABLES)
+    assert notebook.connect("cm-ada").current_user.username == "eve"
+
+
+def test_a_download_shows_a_stack_no_token_but_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    members = {"members": Members(users=("eve",)), "generation": 2}
+    world.put(a_stack("ada", started_at=RUN, **members), a_stack("eve", started_at=RUN))
+    log_in(world, monkeypatch, "eve")
+    asked = []
+
+    def token(self: Any, name: str) -> Any:
+        asked.append(name)
+        raise notebook.NoStack("Enough.")
+
+    monkeypatch.setattr(connection.Service, "token", token)
+    for stack in ("cm-ada", None):
+        notebook.connect(stack)
+        with pytest.raises(notebook.NoStack, match="Enough"):
+            notebook.download(1, tmp_path / "slide")
+    assert asked == ["cm-ada", "cm-eve"]
 
 
 def test_an_administrator_of_the_hub_who_is_no_member_gets_in_nowhere(

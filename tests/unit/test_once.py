@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import LANES
+from tests.cluster.conftest import ORDER
 from tests.support.once import once
 
 
@@ -40,7 +40,7 @@ def test_what_could_not_be_made_is_not_tried_again_and_all_are_told_why(
     assert len(tries) == 1
 
 
-def test_each_file_of_the_cluster_ring_is_in_one_lane() -> None:
-    files = [file for lane in LANES.values() for file in lane]
+def test_each_file_of_the_cluster_ring_has_its_turn() -> None:
+    files = list(ORDER)
     there = Path(__file__).parents[1] / "cluster"
     assert sorted(files) == sorted(path.name for path in there.glob("test_*.py"))

@@ -3,8 +3,12 @@
 import json
 
 import pytest
+import yaml
+from traitlets import TraitError
 
 from cytomine_spawner.stacks import model, render
+from cytomine_spawner.stacks.settings import StackSettings
+from dev.cache import ROOT
 from tests.support.rendering import (
     ALL_EXTRAS,
     everything,
@@ -46,6 +50,31 @@ def test_every_pod_of_the_stack_is_closed_but_for_what_is_opened():
             assert base["podSelector"]["matchLabels"].items() <= labels.items()
             name = obj["metadata"]["name"].removeprefix("cm-ada-")
             assert policies(objs)[name]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_a_stack_asks_the_clusters_dns_for_names_and_nobody_else():
+    (rule,) = policies(objects())["base"]["egress"]
+    dns, cache = rule["to"]
+    assert dns["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
+    assert dns["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
+    assert cache == {"ipBlock": {"cidr": "169.254.20.10/32"}}
+    own = [{"ipBlock": {"cidr": "10.9.0.53/32"}}]
+    settings = StackSettings(dns_peers=own, dns_ports=[5353])
+    (rule,) = policies(render.render(model.new_stack("ns", model.StackSpec(owner="ada")), settings))["base"][
+        "egress"
+    ]
+    assert rule["to"] == own
+    assert [(p["protocol"], p["port"]) for p in rule["ports"]] == [("UDP", 5353), ("TCP", 5353)]
+    # An empty list of peers would mean everybody.
+    with pytest.raises(TraitError):
+        StackSettings(dns_peers=[])
+
+
+def test_the_development_clusters_dns_is_found_by_the_same_label():
+    found = yaml.safe_load_all((ROOT / "dev/cluster/addons.yaml").read_text().replace("${", "{"))
+    dns = next(o for o in found if o["kind"] == "Deployment" and o["metadata"]["name"] == "coredns")
+    assert dns["metadata"]["namespace"] == "kube-system"
+    assert dns["spec"]["template"]["metadata"]["labels"]["k8s-app"] == "kube-dns"
 
 
 def test_only_the_gateway_reaches_core_pims_and_the_web_interface():

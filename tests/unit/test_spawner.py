@@ -259,6 +259,33 @@ async def test_a_full_cluster_is_given_time_and_the_progress_says_so(reflectors,
     start.cancel()
 
 
+async def test_a_start_that_takes_a_default_for_what_is_gone_says_so_in_log_and_progress(
+    spawner, reflectors, monkeypatch, caplog
+):
+    following(spawner, reflectors, monkeypatch, None)
+    monkeypatch.setattr(KubeSpawner, "progress", endless)
+    # The request has no options: the hub passes on those of the last start.
+    spawner.handler = SimpleNamespace(get_json_body=lambda: None)
+    with caplog.at_level(logging.WARNING):
+        await spawner._run_apply_user_options({"image": "retired", "size": "large"})
+    told = "Your previous choice 'retired' is no longer offered. With GPU is selected instead."
+    assert told in caplog.text
+    start = spawner.start()
+
+    async def notice():
+        async for event in spawner.progress():
+            if event["message"] != "event":
+                break
+        return event["message"]
+
+    assert await asyncio.wait_for(notice(), 5) == told
+    start.cancel()
+    # The next start has options of its own, and nothing to tell.
+    spawner.handler = None
+    await spawner._run_apply_user_options({"image": "standard"})
+    assert spawner._told == []
+
+
 async def test_a_start_without_a_known_reason_still_ends_with_a_sentence(reflectors, monkeypatch):
     spawner = make_spawner(CytomineSpawner, start_timeout=1)
     following(spawner, reflectors, monkeypatch, {"status": {}})

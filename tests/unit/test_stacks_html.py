@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cytomine_spawner.names import plain
+from cytomine_spawner.names import plain as readable
 from cytomine_spawner.stacks.model import Access, ChosenProject, Members, Phase, ProjectRole, Reach
 from cytomine_spawner.stacks.store import LogSource
 from tests.support.stackpages import ADA, cards, starting
@@ -145,5 +145,5 @@ def test_whatever_a_stack_is_called_the_page_shows_it_as_text(
     assert parsed.faults == []
     assert Counter(tag for tag, _ in parsed.elements) == expected
     card = cards(page)[nasty.name]
-    assert card.select_one(".title").get_text() == (plain(title) or f"Cytomine of {server}")
+    assert card.select_one(".title").get_text() == (readable(title) or f"Cytomine of {server}")
     assert card.select_one(".message p").get_text() == (sentence or "It could not start.")

@@ -340,5 +340,5 @@ def test_a_silent_hub_is_a_page_with_a_sentence(service: Service) -> None:
     ada = service.browser("ada")
     service.hub.silent = True
     # The hub's last word is believed for a second.
-    service.do(lambda: service.site.handlers[0][2]["site"].hub_auth.cache.values.clear())
+    service.do(lambda: service.site.handlers[1][2]["site"].hub_auth.cache.values.clear())
     assert "The hub does not answer" in text(soup(ada.get(PREFIX), 503).main)

@@ -87,8 +87,23 @@ function paragraph(style, text) {
   return element;
 }
 
+// -- going on to a stack that was asked for ------------------------------------------------------------------
+
+let goes = 0;
+
+function goOn() {
+  const { target, stackName } = main.dataset;
+  if (!target || goes || !document.getElementById(`${stackName}-open`)) return;
+  document.querySelector("#opening .alert").textContent = "Cytomine is ready: on to the address that you opened.";
+  // The cluster's entrance may still be learning that the stack is there, and would send us back at once.
+  goes = setTimeout(() => location.replace(target + location.hash), 1000);
+}
+
 const hear = {
-  stack: show,
+  stack: (data) => {
+    show(data);
+    goOn();
+  },
   removed: (data) => remove(data.name),
   reset: (data) => {
     quiet = true;
@@ -188,4 +203,5 @@ if (new URLSearchParams(location.search).has("done")) {
   history.replaceState(null, "", url);
 }
 
+goOn();
 follow();

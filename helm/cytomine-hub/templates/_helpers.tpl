@@ -99,6 +99,27 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/* Whether each user and each service has a host of its own: "true" or nothing. Also where an upgrade brought no value. */}}
+{{- define "cytomine-hub.perUserHosts" -}}
+{{- if ne (toString .Values.hub.perUserHosts) "false" -}}true{{- end -}}
+{{- end }}
+
+{{/* The hub's host, without a port. */}}
+{{- define "cytomine-hub.host" -}}
+{{- with include "cytomine-hub.publicUrl" . }}{{ (urlParse .).hostname }}{{ end -}}
+{{- end }}
+
+{{/* The origin of the page of stacks, as browsers know it: a host of its own, named as JupyterHub's hook does. */}}
+{{- define "cytomine-hub.stacksOrigin" -}}
+{{- $url := include "cytomine-hub.publicUrl" . }}
+{{- if include "cytomine-hub.perUserHosts" . }}
+{{- $parts := urlParse $url }}
+{{- printf "%s://cytomine--service.%s" $parts.scheme $parts.host }}
+{{- else }}
+{{- $url }}
+{{- end }}
+{{- end }}
+
 {{- define "cytomine-hub.hubUrl" -}}
 http://{{ include "cytomine-hub.fullname" . }}-hub:8081
 {{- end }}
@@ -146,6 +167,18 @@ http://{{ include "cytomine-hub.fullname" . }}-proxy-public:{{ .Values.proxy.ser
 {{- end }}
 {{- if and .Values.ingress.tls.enabled (not .Values.ingress.host) .Values.ingress.enabled }}
 {{- fail "ingress.host is not set: TLS needs the host name that the certificate is for." }}
+{{- end }}
+{{- if include "cytomine-hub.perUserHosts" . }}
+{{- $host := include "cytomine-hub.host" . }}
+{{- if not $host }}
+{{- fail "hub.publicUrl is not set: each user has a host below the hub's (ada.hub.example.org), so the hub's must be known. Set hub.publicUrl or ingress.host, with a wildcard name in DNS (and in the certificate); for a trial, hub.perUserHosts can be set to false." }}
+{{- end }}
+{{- if or (regexMatch "^[0-9.]+$" $host) (contains ":" $host) }}
+{{- fail (printf "hub.publicUrl: %s is no name that users' hosts can be below of (ada.hub.example.org). Give the hub a name, such as http://hub.localhost:8080 for a trial, or set hub.perUserHosts to false." $host) }}
+{{- end }}
+{{- if and .Values.stacks.enabled (hasSuffix (printf ".%s" $host) (urlParse (replace "{stack}" "stack" .Values.stacks.url)).hostname) }}
+{{- fail (printf "stacks.url: %s is below the hub's host %s, where the users' hosts are. Give the stacks a domain of their own." .Values.stacks.url $host) }}
+{{- end }}
 {{- end }}
 {{- if .Values.stacks.enabled }}
 {{- if not .Values.stacks.url }}

@@ -17,6 +17,7 @@ from cytomine_spawner.notebook import images, regions, safe
 from cytomine_spawner.notebook.annotations import (
     frame,
     from_geojson,
+    origin_of,
     read_annotations,
     statistics,
     to_cytomine,
@@ -76,7 +77,7 @@ def test_a_table_has_terms_users_and_times(stack: Stack, empty: Any) -> None:
     assert data.geometry[1].equals(shapely.Point(100, HEIGHT - 7))
     low = read_annotations(empty, origin="bottom-left")
     assert low.geometry[1].equals(shapely.Point(100, 7))
-    assert low.attrs["origin"] == "bottom-left"
+    assert origin_of(low) == "bottom-left"
 
 
 def test_a_table_can_be_narrowed_down(stack: Stack, empty: Any) -> None:
@@ -106,7 +107,11 @@ def test_geojson_goes_to_a_file_and_back_into_another_image(stack: Stack, empty:
     data = read_annotations(empty)
     to_geojson(data, tmp_path / "a.geojson")
     written = json.loads((tmp_path / "a.geojson").read_text())
-    assert written["features"][0]["properties"]["classification"] == {"name": "tumour"}
+    # QuPath reads no class without a colour.
+    assert written["features"][0]["properties"]["classification"] == {
+        "name": "tumour",
+        "color": [230, 159, 0],
+    }
     other = stack.image(stack.project())
     ids = upload(from_geojson(tmp_path / "a.geojson"), other, progress=False)
     # Several at a time: they are stored in any order.
@@ -115,19 +120,6 @@ def test_geojson_goes_to_a_file_and_back_into_another_image(stack: Stack, empty:
     assert list(again["term_name"]) == [["tumour"], []]
     low = read_annotations(empty, origin="bottom-left")
     assert to_geojson(low, image=empty)["features"][1]["geometry"] == written["features"][1]["geometry"]
-
-
-def test_geojson_that_is_none_says_where() -> None:
-    with pytest.raises(ValueError, match="Feature 1 has no geometry"):
-        from_geojson(
-            {
-                "type": "FeatureCollection",
-                "features": [
-                    {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}},
-                    {"type": "Feature"},
-                ],
-            }
-        )
 
 
 def test_statistics_are_those_of_the_raw_wkt(slide: Any) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cytomine_spawner.notebook.masks import polygons, rasterize
 from cytomine_spawner.notebook.scores import (
@@ -49,6 +51,44 @@ def test_small_parts_and_small_holes_are_left_out() -> None:
     (shape,) = polygons(blobs(), least=250)
     assert not shape.interiors
     assert shape.area == pytest.approx(900, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, np.uint16])
+def test_labels_that_touch_stay_apart(kind: type) -> None:
+    labels = np.zeros((20, 30), kind)
+    labels[2:10, 3:9], labels[2:10, 9:15], labels[10:18, 3:15] = 7, 2, 100
+    labels[0, 29] = 7
+    shapes = polygons(labels, x=100, y=200, scale=2)
+    # By label, and the part of it that lies apart by itself.
+    assert [p.bounds for p in shapes] == [
+        (118, 204, 130, 220),
+        (106, 204, 118, 220),
+        (158, 200, 160, 202),
+        (106, 220, 130, 236),
+    ] or [p.bounds for p in shapes] == [
+        (118, 204, 130, 220),
+        (158, 200, 160, 202),
+        (106, 204, 118, 220),
+        (106, 220, 130, 236),
+    ]
+    assert shapely.intersection(shapes[0], shapes[-1]).area == 0
+    assert len(polygons(labels > 0)) == 2
+    assert polygons(np.zeros((5, 5), kind)) == []
+
+
+def test_a_mask_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have the shape \(height, width\), not \(4, 4, 3\)"):
+        polygons(np.ones((4, 4, 3), bool))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_labels_come_back_from_their_outlines(seed: int, count: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, count + 1, (12, 16))
+    for number in range(1, count + 1):
+        alone = polygons((labels == number).astype(bool))
+        together = [p for p in polygons(labels) if any(p.equals(a) for a in alone)]
+        assert len(together) == len(alone)
+    assert len(polygons(labels)) == sum(len(polygons(labels == n)) for n in range(1, count + 1))
 
 
 def test_a_shape_outside_the_mask_leaves_it_empty() -> None:
@@ -120,6 +160,17 @@ def test_all_scores_are_those_counted_pixel_by_pixel(seed: int) -> None:
     assert told["mean AP"] == pytest.approx(np.mean(list(curve.values())))
     assert told["Dice"] == pytest.approx(2 * both / ((a > 0).sum() + (b > 0).sum()))
     assert told["IoU"] == pytest.approx(both / ((a > 0) | (b > 0)).sum())
+
+
+def test_an_outline_that_crosses_itself_counts_as_what_it_goes_around() -> None:
+    bowtie = shapely.Polygon([(0, 0), (20, 20), (20, 0), (0, 20)])
+    twice = shapely.MultiPolygon([shapely.box(0, 0, 10, 10), shapely.box(5, 0, 15, 10)])
+    told = scores([bowtie], [shapely.box(0, 0, 20, 20)])
+    assert (told["IoU"], told["hits"]) == (0.5, 1)
+    told = scores([shapely.box(0, 0, 15, 10)], [twice])
+    assert (told["IoU"], told["hit IoU"]) == (1, 1)
+    assert agreement([bowtie], [bowtie]).dice == 1
+    assert match([bowtie], [bowtie]).f1 == 1
 
 
 def test_scores_of_nothing_are_defined() -> None:

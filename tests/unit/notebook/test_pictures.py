@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas
 import pytest
 import shapely
 from PIL import Image
@@ -137,6 +138,21 @@ def test_annotations_lie_where_cytomine_has_them_in_layers_by_term(image: Any) -
     assert {v.name for v in shown.map.layers if "(" in v.name} == {"stroma (1)"}
 
 
+def test_what_others_named_is_no_html_in_the_page(image: Any) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    data = frame(SHAPES)
+    data["term_name"], data["user_name"] = [[evil]] * len(data), evil
+    shown = Viewer(image, data)
+    # Leaflet puts the layers' names into its list of them as HTML.
+    assert not [v.name for v in shown.map.layers if "<" in v.name]
+    (layer,) = (v for v in shown.map.layers if "(" in v.name)
+    shown._clicked(feature=layer.data["features"][0])
+    assert "<" not in shown.status.value
+    assert "&lt;img" in shown.status.value
+    image.instanceFilename = evil
+    assert "<" not in Viewer(image).status.value
+
+
 def test_too_many_annotations_are_told(image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer, "SHOWN", 3)
     shown = Viewer(image, frame(SHAPES))
@@ -165,6 +181,38 @@ def test_a_figure_takes_no_more_pixels_than_it_shows(stack: Stack, slide: Any) -
     (shown,) = ax.get_images()
     assert shown.get_array().shape == (256, 384, 3)
     assert shown.get_extent() == [0, 1536, 1024, 0]
+
+
+def test_a_name_is_no_formula_and_none_is_left_out(image: Any) -> None:
+    rows = [
+        {"term_name": [n], "geometry": shapely.box(10, 10, 50, 50)}
+        for n in ("_a", "$b", r"5$ \frac$ c", "^{")
+    ]
+    ax = figure(image, frame(rows), title=r"price $5 and $\nonsense$")
+    ax.figure.canvas.draw()
+    assert ax.get_title() == r"price $5 and $\nonsense$"
+    told = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert sorted(told) == sorted(["_a (1)", "$b (1)", r"5$ \frac$ c (1)", "^{ (1)"])
+
+
+def test_terms_are_names_and_never_letters_where_they_are_drawn(image: Any) -> None:
+    cells = ["tumour", np.array(["tumour", "stroma"]), pandas.NA, ()]
+    data = frame([{"geometry": shapely.box(10, 10, 50, 50)} for _ in cells]).assign(term_name=cells)
+    ax = figure(image, data)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["no term (2)", "tumour (2)"]
+    shown = Viewer(image, data.assign(id=["7f", "x", None, "z"]))
+    named = {v.name: v for v in shown.map.layers if "(" in v.name}
+    assert set(named) == {"tumour (2)", "no term (2)"}
+    told = [f["properties"] for f in named["tumour (2)"].data["features"]]
+    assert sorted(t["terms"] for t in told) == ["tumour", "tumour, stroma"]
+    assert [t["id"] for t in told] == [None, None]
+
+
+def test_a_figure_takes_a_part_from_an_array(image: Any) -> None:
+    (shown,) = figure(image, area=np.array([560.0, 260.0, 300.0, 300.0])).get_images()
+    assert shown.get_extent() == [560, 860, 560, 260]
+    with pytest.raises(ValueError, match=r"area must be a whole number, not 0\.5"):
+        figure(image, area=(0.5, 0, 10, 10))  # type: ignore[arg-type]
 
 
 def test_the_scale_bar_is_as_long_as_it_says(image: Any, slide: Any) -> None:

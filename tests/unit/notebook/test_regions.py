@@ -38,6 +38,23 @@ def test_a_region_has_exactly_the_pixels_of_its_place(image: Any, truth: np.ndar
     assert np.array_equal(got, truth[y : y + h, x : x + w])
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint16, np.int32, np.float64, float])
+def test_a_place_may_be_of_numpys_numbers(image: Any, slide: Any, truth: np.ndarray, kind: type) -> None:
+    x, y, w, h = (kind(n) for n in (1000, 500, 300, 120))
+    assert np.array_equal(regions.region(image, x, y, w, h), truth[500:620, 1000:1300])
+    # Small ones would overflow: 200 + 100 is 44 in eight bits.
+    small = [np.uint8(n) for n in (200, 200, 100, 100)]
+    assert np.array_equal(regions.region(image, *small), truth[200:300, 200:300])
+    level = regions.region(slide, *(kind(n) for n in (10, 20, 30, 40)), level=kind(1))
+    assert np.array_equal(level, regions.region(slide, 10, 20, 30, 40, level=1))
+
+
+def test_a_place_within_a_pixel_is_refused_with_the_cure(image: Any) -> None:
+    for place in ((10.5, 0, 10, 10), (0, 0, 10, float("nan")), (0, "0", 10, 10)):
+        with pytest.raises(ValueError, match=r"must be a whole number, not .* round left and top down"):
+            regions.region(image, *place)  # type: ignore[arg-type]
+
+
 def test_a_region_larger_than_one_request_is_put_together(
     image: Any, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,22 @@ def test_tiles_cover_every_pixel_once_and_reach_into_their_neighbours(
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint16, np.float64])
+def test_a_part_may_be_of_numpys_numbers(image: Any, truth: np.ndarray, kind: type) -> None:
+    area = np.array([1000, 500, 300, 120], kind)
+    found = list(tiling.tiles(image, kind(200), overlap=kind(8), level=kind(0), area=area, progress=False))
+    assert [t.core for t in found] == [(1000, 500, 200, 120), (1200, 500, 100, 120)]
+    for tile in found:
+        h, w = tile.pixels.shape[:2]
+        assert np.array_equal(tile.pixels, truth[tile.y : tile.y + h, tile.x : tile.x + w])
+    part = tiling.lazy(image, level=kind(0), chunk=kind(256))[500:620, 1000:1300].compute()
+    assert np.array_equal(part, truth[500:620, 1000:1300])
+    with pytest.raises(ValueError, match=r"x must be a whole number, not 0\.5"):
+        tiling.tiles(image, area=(0.5, 0, 10, 10))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="chunk must be at least 1 px, not 0"):
+        tiling.lazy(image, chunk=0)
+
+
 def test_tiles_of_a_part_and_of_a_smaller_level_are_those_of_the_region(slide: Any) -> None:
     at = regions.levels(slide)[1]
     whole = regions.region(slide, 0, 0, at.width, at.height, level=1)

@@ -6,10 +6,11 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import shapely
 from cytomine import models
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cytomine_spawner.notebook import safe, shapes
@@ -153,6 +154,31 @@ def test_all_that_is_wrong_is_told_before_anything_is_sent(stack: Stack, empty: 
     assert stack.way.count["POST"] == 0
 
 
+def test_terms_come_from_columns_of_every_kind(stack: Stack, empty: Any) -> None:
+    known = safe.term_ids(int(empty.project))
+    cells = [np.array(["tumour"]), pandas.NA, float("nan"), None, ("tumour", "stroma"), "stroma"]
+    ids = upload(grid(6).assign(term_name=cells), empty, progress=False)
+    told = stored(empty).set_index("id").loc[ids]["term_name"]
+    assert [sorted(n) for n in told] == [["tumour"], [], [], [], ["stroma", "tumour"], ["stroma"]]
+    # A column of ids that lacks some is one of floats.
+    for column in (
+        [float(known["tumour"]), float("nan")],
+        pandas.array([known["tumour"], None], dtype="Int64"),
+    ):
+        ids = upload(grid(2).assign(term=column), empty, existing="add", progress=False)
+        assert list(stored(empty).set_index("id").loc[ids]["term_name"]) == [["tumour"], []]
+    ids = upload(grid(1), empty, terms="tumour", existing="add", progress=False)
+    assert list(stored(empty).set_index("id").loc[ids]["term_name"]) == [["tumour"]]
+    stack.way.count.clear()
+    with pytest.raises(
+        ValueError, match=r"Row 1 has no terms that can be read in the column term: .* not 5\.5"
+    ):
+        upload(grid(2).assign(term=[known["tumour"], 5.5]), empty, progress=False)
+    with pytest.raises(ValueError, match="image in row 1 must be a whole number, not nan"):
+        upload(grid(2).assign(image=[empty.id, float("nan")]), progress=False)
+    assert stack.way.count["POST"] == 0
+
+
 def test_repair_makes_two_triangles_of_a_bowtie(empty: Any) -> None:
     bowtie = shapely.Polygon([(10, 10), (60, 60), (60, 10), (10, 60)])
     (number,) = upload(frame([{"geometry": bowtie}]), empty, repair=True, progress=False)
@@ -228,6 +254,7 @@ point = st.tuples(st.floats(-50, 150), st.floats(-50, 150))
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(point, min_size=3, max_size=8), st.sampled_from(["top-left", "bottom-left"]))
+@example([(0.0, 0.0), (1.0, 59.634765625), (33.0, 1.0), (-1.0, 0.0)], "top-left")
 def test_what_is_prepared_is_valid_inside_and_recognised(corners: Any, origin: Any) -> None:
     shape = shapely.Polygon(corners)
     try:

@@ -1,6 +1,8 @@
-{{/* Names are resolved by whoever serves DNS in the cluster, by address or by node-local cache. */}}
+{{/* Names are resolved by the cluster's DNS, and by nobody else: a name would carry data out. */}}
 {{- define "cytomine-hub.egressDns" -}}
-- ports:
+- to:
+    {{- toYaml .Values.networkPolicy.dnsPeers | nindent 4 }}
+  ports:
     {{- range .Values.networkPolicy.dnsPorts }}
     - {protocol: UDP, port: {{ . }}}
     - {protocol: TCP, port: {{ . }}}
