@@ -512,7 +512,7 @@ def told(answer: httpx.Response, name: str) -> tuple[Any, ...]:
     """All that a stranger can see of an answer, but for the name that they asked for."""
     headers = {k: v.replace(name, "NAME") for k, v in answer.headers.items() if k not in ("date", "etag")}
     sizes = {k: "" for k in ("content-length", "set-cookie") if k in headers}
-    location = re.sub(r"state=[^&]*", "", headers.get("location", ""))
+    location = re.sub(r"(state|code_challenge)=[^&]*", "", headers.get("location", ""))
     shown = {**headers, **sizes, **({"location": location} if location else {})}
     return answer.status_code, shown, unmarked(answer, name)
 
