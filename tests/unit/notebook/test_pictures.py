@@ -138,7 +138,7 @@ def test_annotations_lie_where_cytomine_has_them_in_layers_by_term(image: Any) -
     assert {v.name for v in shown.map.layers if "(" in v.name} == {"stroma (1)"}
 
 
-def test_what_others_named_is_no_html_in_the_page(image: Any) -> None:
+def test_what_others_named_is_no_html_in_the_page(image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     evil = "<img src=x onerror=alert(1)>"
     data = frame(SHAPES)
     data["term_name"], data["user_name"] = [[evil]] * len(data), evil
@@ -149,7 +149,8 @@ def test_what_others_named_is_no_html_in_the_page(image: Any) -> None:
     shown._clicked(feature=layer.data["features"][0])
     assert "<" not in shown.status.value
     assert "&lt;img" in shown.status.value
-    image.instanceFilename = evil
+    # The other tests of this file have the same image.
+    monkeypatch.setattr(image, "instanceFilename", evil)
     assert "<" not in Viewer(image).status.value
 
 
