@@ -10,23 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import dataset_classes, dataset_shapes
+from .. import qupath
+from . import dataset_shapes
 from .dataset_errors import DatasetError, unreadable
 from .dataset_shapes import Shape, Unfit
 
 # Terms without a colour get these, by their names.
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
-GEOMETRIES = (
-    "Point",
-    "MultiPoint",
-    "LineString",
-    "MultiLineString",
-    "Polygon",
-    "MultiPolygon",
-    "GeometryCollection",
-)
-# The objects that lie in another, in QuPath's export of a hierarchy.
-CHILDREN = ("childObjects", "children")
 # As Cytomine's database has it.
 LONGEST_TERM = 255
 
@@ -90,55 +80,20 @@ def _members(document: Any) -> Iterator[tuple[str, Any]]:
     Raises:
         ValueError: it is no GeoJSON.
     """
-    if isinstance(document, list):
-        left = [(f"feature {number}", member) for number, member in enumerate(document)]
-    elif isinstance(document, Mapping) and isinstance(document.get("root"), Mapping):
-        left = [("the root", document["root"])]
-    elif _is_feature(document):
-        left = [("feature 0", document)]
-    elif (inner := _collected(document)) is not None:
-        left = [(f"feature {number}", member) for number, member in enumerate(inner)]
-    else:
-        raise ValueError("it is neither a FeatureCollection, nor a Feature, nor a geometry")
-    # Without recursion: a hierarchy may be deeper than Python's stack.
-    left.reverse()
-    while left:
-        place, member = left.pop()
-        inner = _collected(member)
-        if inner is None:
-            inner = _children(member)
-            if not (inner and _is_root(member)):
-                yield place, member
-        left += [(f"{place}.{number}", part) for number, part in enumerate(inner or [])][::-1]
+    for path, member in qupath.walk(document):
+        # What holds a hierarchy together is no object itself.
+        if not (qupath.is_root(member) and qupath.children(member)):
+            yield _place(path), member
 
 
-def _is_feature(member: Any) -> bool:
-    return isinstance(member, Mapping) and member.get("type") in ("Feature", *GEOMETRIES)
-
-
-def _collected(member: Any) -> list[Any] | None:
-    """What a collection of features holds; None of anything else."""
-    if not isinstance(member, Mapping) or _is_feature(member):
-        return None
-    inner = member.get("features")
-    return inner if isinstance(inner, list) else None
-
-
-def _children(member: Any) -> list[Any] | None:
-    properties = member.get("properties") if isinstance(member, Mapping) else None
-    if not isinstance(properties, Mapping):
-        return None
-    lists = (properties.get(name) for name in CHILDREN)
-    return next(
-        (c for c in lists if isinstance(c, list) and any(isinstance(one, Mapping) for one in c)), None
-    )
-
-
-def _is_root(member: Mapping[str, Any]) -> bool:
-    """Whether it is what holds a hierarchy together, and no object itself."""
-    properties = member["properties"]
-    kind = properties.get("objectType", properties.get("object_type"))
-    return (kind == "root" or member.get("id") == "PathRootObject") and not member.get("geometry")
+def _place(path: qupath.Path) -> str:
+    """Where a member is, by the numbers of those around it and its own."""
+    numbers = [str(part) for part in path if isinstance(part, int)]
+    if path[:1] == ("root",):
+        return ".".join(["the root", *numbers])
+    # A file of one feature has no list that would number it.
+    alone = not path or path[0] in qupath.CHILDREN
+    return f"feature {'.'.join(['0', *numbers] if alone else numbers)}"
 
 
 def _tried(member: Any, place: str) -> list[Shape] | str:
@@ -150,17 +105,17 @@ def _tried(member: Any, place: str) -> list[Shape] | str:
 
 
 def _shapes(member: Any, place: str) -> list[Shape]:
-    if not _is_feature(member):
+    if not qupath.is_feature(member):
         raise Unfit("it is no feature, it has no geometry")
     is_feature = member["type"] == "Feature"
     properties = member.get("properties") if is_feature else None
     if not isinstance(properties, (Mapping, type(None))):
         raise Unfit("its properties are no object")
     try:
-        found = dataset_classes.class_of(properties or {})
+        found = qupath.class_of(properties or {})
     except ValueError as error:
         raise Unfit(str(error)) from None
-    term, colour = found or ("", None)
+    term, colour = (found.name, found.colour) if found else ("", None)
     if len(term) > LONGEST_TERM:
         raise Unfit(f"the name of its class is longer than {LONGEST_TERM} characters")
     if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in term):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from shapely.geometry import shape
 
-from cytomine_spawner.stacks import dataset_classes, dataset_geojson
+from cytomine_spawner import qupath
+from cytomine_spawner.stacks import dataset_geojson
 from cytomine_spawner.stacks.dataset_errors import DatasetError
 from cytomine_spawner.stacks.dataset_geojson import Features
 
@@ -125,7 +126,8 @@ def test_each_version_of_qupath_gives_the_class_and_its_colour(tmp_path: Path, v
 def test_a_class_is_read_in_every_form(
     properties: dict[str, Any], wanted: tuple[str, str | None] | None
 ) -> None:
-    assert dataset_classes.class_of(properties) == wanted
+    found = qupath.class_of(properties)
+    assert (found and (found.name, found.colour)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -146,8 +148,8 @@ def test_a_class_that_no_database_keeps_costs_its_feature_alone(tmp_path: Path, 
     assert (len(found.shapes), len(found.skipped)) == (1, 1)
 
 
-def test_the_import_and_the_notebook_read_the_same_classes() -> None:
-    classes = pytest.importorskip("cytomine_spawner.notebook.classes")
+def test_the_import_and_the_notebook_read_the_same_classes(tmp_path: Path) -> None:
+    geojson = pytest.importorskip("cytomine_spawner.notebook.geojson")
     values = [one["properties"].get("classification") for one in QUPATH.values()]
     values += [
         "Tumor",
@@ -164,14 +166,21 @@ def test_the_import_and_the_notebook_read_the_same_classes() -> None:
     values += [["a", "b"], True, {"x": 1}, {"name": True}, {"names": ["a", None, " "], "colorRGB": [1, 2, 3]}]
     for value in values:
         for key in ("classification", "path_class_name"):
-            read: list[Any] = []
-            for reader in (dataset_classes.class_of, classes.class_of):
-                try:
-                    found = reader({key: value})
-                except ValueError:
-                    found = "refused"
-                read.append((found.name, found.colour) if hasattr(found, "colour") else found)
-            assert read[0] == read[1], value
+            (tmp_path / "one.geojson").write_text(json.dumps([feature({key: value})]))
+            told: list[Any] = []
+            try:
+                (row,) = geojson.from_geojson(tmp_path / "one.geojson").to_dict("records")
+                told.append((row["term_name"], row["term_colour"]))
+            except ValueError:
+                told.append("refused")
+            try:
+                (shape,) = dataset_geojson.read(tmp_path / "one.geojson").shapes
+                # The import gives each term a colour, by its name where the file says none.
+                usual = shape.colour in dataset_geojson.COLOURS
+                told.append(([shape.term] if shape.term else [], None if usual else shape.colour))
+            except DatasetError:
+                told.append("refused")
+            assert told[0] == told[1], value
 
 
 @pytest.mark.parametrize("children", ["childObjects", "children"])

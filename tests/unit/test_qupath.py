@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cytomine_spawner.notebook.classes import FeatureClass, class_of, colour, features, is_feature
+from cytomine_spawner.qupath import FeatureClass, class_of, colour, features, is_feature
 
-FILES = Path(__file__).parents[1] / "geojson"
+FILES = Path(__file__).parent / "geojson"
 RED = "#c80000"
 
 

@@ -1,6 +1,7 @@
 """What the class of a GeoJSON feature is, and which features a document holds, in every form that QuPath writes.
 
-Needs the standard library only. QuPath is read from 0.2 on:
+For the notebooks' library and for the import of datasets, which share nothing else; needs the standard library only. QuPath
+is read from 0.2 on:
 
 - 0.2 and 0.3 write ``classification`` as ``{"name": …, "colorRGB": integer}``, what was derived from another class with
   that class as ``parentClass``;
@@ -156,12 +157,15 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
+# Where a member is in its document: names and numbers, from the outside in.
+Path = tuple[str | int, ...]
+
+
 def features(document: Any) -> Iterator[tuple[str, Any]]:
     """The features of a GeoJSON document with the objects inside of them, each once, in the order of the file.
 
     Args:
-        document: what ``json.loads`` made of it: a FeatureCollection, a Feature, a bare geometry, a list of those, or the
-            hierarchy of a QuPath image.
+        document: see `walk`.
 
     Yields:
         Where it is (``features[3].childObjects[0]``), and the member itself: a feature as a dictionary, or whatever else was
@@ -170,26 +174,56 @@ def features(document: Any) -> Iterator[tuple[str, Any]]:
     Raises:
         ValueError: it is no GeoJSON.
     """
+    try:
+        for path, member in walk(document):
+            if not is_root(member):
+                yield _written(path) or "the feature", member
+    except NoGeoJson as error:
+        raise ValueError(f"It is no GeoJSON: {error}.") from None
+
+
+def _written(path: Path) -> str:
+    parts = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return parts.removeprefix(".")
+
+
+class NoGeoJson(ValueError):
+    """What a document is not, as the end of a sentence."""
+
+
+def walk(document: Any) -> Iterator[tuple[Path, Any]]:
+    """The members of a GeoJSON document with those inside of them, each once, in the order of the file.
+
+    Args:
+        document: what ``json.loads`` made of it: a FeatureCollection, a Feature, a bare geometry, a list of those, or the
+            hierarchy of a QuPath image.
+
+    Yields:
+        Where it is, and the member itself: a feature as a dictionary, the root of a hierarchy, or whatever else was in a
+        feature's place.
+
+    Raises:
+        NoGeoJson: it is none.
+    """
+    left: list[tuple[Path, Any]]
     if isinstance(document, list):
-        left = [(f"[{n}]", member) for n, member in enumerate(document)]
+        left = [((n,), member) for n, member in enumerate(document)]
     elif isinstance(document, Mapping) and isinstance(document.get("root"), Mapping):
-        left = [("root", document["root"])]
+        left = [(("root",), document["root"])]
     elif is_feature(document) or _collected(document) is not None:
-        left = [("", document)]
+        left = [((), document)]
     else:
-        raise ValueError("It is no GeoJSON: neither a FeatureCollection, nor a Feature, nor a geometry.")
+        raise NoGeoJson("neither a FeatureCollection, nor a Feature, nor a geometry")
     # Without recursion: a hierarchy may be deeper than Python's stack.
     left.reverse()
     while left:
-        where, member = left.pop()
+        path, member = left.pop()
         inner = _collected(member)
         if inner is None:
-            inner = _children(member)
-            if not _is_root(member):
-                yield where or "the feature", member
+            inner = children(member)
+            yield path, member
         name, members = inner or ("", [])
-        dot = "." if where else ""
-        left += [(f"{where}{dot}{name}[{n}]", one) for n, one in enumerate(members)][::-1]
+        left += [((*path, name, n), one) for n, one in enumerate(members)][::-1]
 
 
 def _collected(member: Any) -> tuple[str, list[Any]] | None:
@@ -199,7 +233,8 @@ def _collected(member: Any) -> tuple[str, list[Any]] | None:
     return None
 
 
-def _children(member: Any) -> tuple[str, list[Any]] | None:
+def children(member: Any) -> tuple[str, list[Any]] | None:
+    """The objects inside of one, with the name that they are under; None where there are none."""
     properties = member.get("properties") if isinstance(member, Mapping) else None
     if not isinstance(properties, Mapping):
         return None
@@ -210,7 +245,7 @@ def _children(member: Any) -> tuple[str, list[Any]] | None:
     return None
 
 
-def _is_root(member: Any) -> bool:
+def is_root(member: Any) -> bool:
     """Whether it only holds the objects of a hierarchy: QuPath's root has no outline and is not drawn."""
     if not isinstance(member, Mapping) or member.get("geometry"):
         return False
