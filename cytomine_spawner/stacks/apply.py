@@ -57,7 +57,7 @@ class Applier:
         Raises:
             render.Invalid: the spec asks for what is not offered.
         """
-        key = (stack.uid, stack.spec, importing, stack.serves)
+        key = (stack.uid, stack.spec, importing, stack.is_open)
         known = self._plans.get(stack.name)
         if known and known[0] == key:
             return known[1]

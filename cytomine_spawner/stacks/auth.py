@@ -146,6 +146,19 @@ def security_headers(hub_host: str) -> dict[str, str]:
     }
 
 
+def secured(handler: RequestHandler) -> None:
+    """Set the security headers of an answer."""
+    for name, value in handler.settings["security_headers"].items():
+        handler.set_header(name, value)
+
+
+def never_kept(handler: RequestHandler) -> None:
+    """Set the security headers of an answer that holds for this moment and this person only."""
+    secured(handler)
+    handler.set_header("Cache-Control", "no-store")
+    handler.clear_header("Server")
+
+
 STATUS: dict[type[StoreError], int] = {
     NotFound: 404,
     Conflict: 409,
@@ -205,10 +218,7 @@ class Handler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
 
     def set_default_headers(self) -> None:
         """Set the security headers; pages are never kept."""
-        for name, value in self.settings["security_headers"].items():
-            self.set_header(name, value)
-        self.set_header("Cache-Control", "no-store")
-        self.clear_header("Server")
+        never_kept(self)
 
     def get_current_user(self) -> Any:
         """Nobody until :meth:`prepare` asked: the mixin's own way would block the loop."""

@@ -12,7 +12,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from tornado.web import Application, HTTPError, RequestHandler
 
-from .auth import SAFE, refusal
+from .auth import SAFE, never_kept, refusal
+from .model import NAME_PATTERN
 from .pages import Page
 from .settings import StackSettings
 
@@ -20,7 +21,6 @@ from .settings import StackSettings
 NOT_SERVING = "This Cytomine does not run now: it sleeps, starts or is gone. Open its address in a browser to see its state."
 # Of the stack's own login: to come back there would be the middle of a login that is over.
 _PASSING = ("/oauth2/", "/logout")
-_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _RETRY_SECONDS = "5"
 
 
@@ -43,10 +43,7 @@ class Entrance(RequestHandler):
 
     def set_default_headers(self) -> None:
         """Set the security headers; what is said here holds for a moment only."""
-        for name, value in self.settings["security_headers"].items():
-            self.set_header(name, value)
-        self.set_header("Cache-Control", "no-store")
-        self.clear_header("Server")
+        never_kept(self)
 
     def check_xsrf_cookie(self) -> None:
         """There is neither a cookie nor an effect here."""
@@ -58,7 +55,7 @@ class Entrance(RequestHandler):
             HTTPError: 404 where the host is no stack's.
         """
         name = self.request.host_name.removesuffix(_domain(self._stacks))
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(NAME_PATTERN, name):
             raise HTTPError(404)
         if self._reads():
             place = safe_place(self.request.uri or "/")

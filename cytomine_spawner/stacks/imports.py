@@ -54,7 +54,7 @@ class _Verdict:
 
 def due(stack: Stack, settings: StackSettings) -> Import | None:
     """Whose Jobs are to be there now; none before the stack serves."""
-    if not stack.serves:
+    if not stack.is_open:
         return None
     names = (*(f.name for f in _failed(stack, settings)), *_waiting(stack, settings)[:1])
     return Import(names, _run(stack)) if names else None
@@ -206,7 +206,7 @@ class Imports:
             return _Verdict("Imported", " ".join(told))
         failed, waiting = _failed(stack, self._settings), _waiting(stack, self._settings)
         notes = [*self._told(failed), *self._strange(stack)]
-        if not stack.serves and (waiting := _offered(stack, self._settings)):
+        if not stack.is_open and (waiting := _offered(stack, self._settings)):
             when = "at the next start" if _sleeps(stack) else "as soon as the stack is ready"
             notes = [self._say(waiting, f"imported {when}"), *self._strange(stack)]
             return _Verdict("Waiting", " ".join(notes))

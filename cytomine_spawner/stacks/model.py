@@ -53,6 +53,9 @@ STACK_PREFIX = "cm-"
 # Of the objects of members, which are no component's.
 MEMBER_PREFIX = "cmk-"
 
+# Kubernetes' names of objects.
+NAME_PATTERN = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 M = TypeVar("M", bound="_Model")
 
@@ -356,7 +359,7 @@ class Stack(_Model):
         return {"apiVersion": API_VERSION, "kind": KIND, "name": self.name, "uid": self.uid}
 
     @property
-    def serves(self) -> bool:
+    def is_open(self) -> bool:
         """Whether there is a Cytomine to open: the stack was ready since it was started or resumed."""
         return self.spec.desired_state is Desired.RUNNING and self.status.ready_at is not None
 

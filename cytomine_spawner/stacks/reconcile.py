@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..redact import Redact
@@ -22,13 +22,13 @@ from .imports import Imports, news
 from .kube import Kube, KubeError
 from .lastwords import LastWords
 from .model import ComponentStatus, Condition, Desired, Phase, Reason, Stack, StackStatus, State
+from .observe import EPOCH
 from .settings import StackSettings
 from .shortage import Shortage
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (2, 5, 10, 30, 60)
-LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _RUNNING = (Phase.STARTING, Phase.READY, Phase.DEGRADED, Phase.FAILED)
 # kind of the event, reason in one word, sentence
 Tell = Callable[[Stack, str, str, str], None]
@@ -145,7 +145,7 @@ class Reconciler:
             diagnosis = self._diagnose(stack, names, status, memory, time, redact)
         diagnosis = await self._await_keys(stack, status, diagnosis)
         status = self._status(stack, status, diagnosis, time)
-        opens = running and status.ready_at is not None and not stack.serves
+        opens = running and status.ready_at is not None and not stack.is_open
         stack = stack.model_copy(update={"status": status})
         if opens and self._settings.entrance:
             # Before anybody is told that it is ready, its address leads there.
@@ -171,7 +171,7 @@ class Reconciler:
         for act in acts:
             if known is not None and act.at > known:
                 self._tell(stack, "Normal", "Administered", str(act))
-        memory.noticed = max((act.at for act in acts), default=known or LONG_AGO)
+        memory.noticed = max((act.at for act in acts), default=known or EPOCH)
 
     # -- places -------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ import yaml
 
 from . import model, policies, variables
 from .model import Extra, Import, Stack
+from .observe import EPOCH
 from .override import merge
 from .quantity import cores, gib, to_bytes
 from .settings import StackSettings
@@ -183,7 +184,7 @@ def _filled(
         for layer in layers:
             for patch in _load(layer, {**common, **own}):
                 merge(next(obj for obj in objects if obj["kind"] == patch["kind"]), patch)
-        if settings.ingress_enabled and (stack.serves or not settings.entrance):
+        if settings.ingress_enabled and (stack.is_open or not settings.entrance):
             objects += _load("ingress", common)
         yield from ((name, obj) for obj in objects)
 
@@ -231,9 +232,7 @@ def check(settings: StackSettings) -> None:
             settings.namespace, model.StackSpec(owner="check", size=size, components=extras)
         )
         # One that serves: it has all the objects that overrides may name.
-        stack = stack.model_copy(
-            update={"status": model.StackStatus(ready_at=model.parse_time("1970-01-01T00:00:00Z"))}
-        )
+        stack = stack.model_copy(update={"status": model.StackStatus(ready_at=EPOCH)})
         importing = Import(tuple(settings.dataset_titles), "") if settings.datasets else None
         objects = render(stack, settings, importing)
         for patch in settings.values.overrides:

@@ -15,16 +15,17 @@ from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from ..fetchmeta import Guard
 from . import api, entrance, memberapi, memberpages, pages
-from .auth import Handler, Site, cookie_secret, https, log_request, login, security_headers, summary
+from .auth import Handler, Site, cookie_secret, https, log_request, login, secured, security_headers, summary
 from .keys import Connections
 from .lifecycle import NO_LIMITS, Limits
 from .members import Hub
+from .model import NAME_PATTERN
 from .projects import Projects
 from .store import StackStore
 
 HERE = Path(__file__).parent
 # Kubernetes' names, so that nothing else reaches the API server.
-NAME = r"([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"
+NAME = rf"({NAME_PATTERN})"
 # The hub's names, percent-encoded.
 WHO = r"([^/]{1,1024})"
 
@@ -85,8 +86,7 @@ class Static(StaticFileHandler):
 
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - tornado calls it so
         """Add the security headers."""
-        for name, value in self.settings["security_headers"].items():
-            self.set_header(name, value)
+        secured(self)
 
     def _request_summary(self) -> str:
         return summary(self)

@@ -240,19 +240,21 @@ async def test_a_start_ends_with_the_reason_and_not_with_a_timeout(reflectors, m
         await asyncio.wait_for(spawner.start(), 5)
 
 
+async def first_notice(spawner):
+    """What progress says beside the cluster's events."""
+    async for event in spawner.progress():
+        if event["message"] != "event":
+            break
+    return event["message"]
+
+
 async def test_a_full_cluster_is_given_time_and_the_progress_says_so(reflectors, monkeypatch):
     spawner = make_spawner(CytomineSpawner, unschedulable_grace=100, start_timeout=300, events_enabled=False)
     following(spawner, reflectors, monkeypatch, FULL)
     monkeypatch.setattr(KubeSpawner, "progress", endless)
     start = spawner.start()
 
-    async def notice():
-        async for event in spawner.progress():
-            if event["message"] != "event":
-                break
-        return event["message"]
-
-    message = await asyncio.wait_for(notice(), 5)
+    message = await asyncio.wait_for(first_notice(spawner), 5)
     assert "no memory" in message
     assert "Waiting up to 100 s" in message
     assert not start.done()
@@ -272,13 +274,7 @@ async def test_a_start_that_takes_a_default_for_what_is_gone_says_so_in_log_and_
     assert told in caplog.text
     start = spawner.start()
 
-    async def notice():
-        async for event in spawner.progress():
-            if event["message"] != "event":
-                break
-        return event["message"]
-
-    assert await asyncio.wait_for(notice(), 5) == told
+    assert await asyncio.wait_for(first_notice(spawner), 5) == told
     start.cancel()
     # The next start has options of its own, and nothing to tell.
     spawner.handler = None
