@@ -24,13 +24,14 @@ from .settings import StackSettings
 from .store import Unavailable
 
 
-class _Rights:
+class Rights:
     """Who may go on with what lasts; see :class:`~.lasting.Rights`."""
 
     def __init__(self, identity: Identity, connections: Connections, hub: Hub) -> None:
         self._identity, self._connections, self._hub = identity, connections, hub
 
     async def session(self, stack: Stack, name: str) -> bool:
+        """Whether a session goes on, as the identity and the hub know it."""
         # Without its keys the identity could read no session, and would take each for one that has ended.
         if trouble := self._identity.not_ready():
             raise Unavailable(trouble)
@@ -40,9 +41,11 @@ class _Rights:
             raise Unavailable(str(error)) from error
 
     async def user(self, stack: Stack, name: str) -> bool:
+        """Whether the hub counts a user among those who may use the stack."""
         return await self._hub.role(stack, name) is not None
 
     async def key(self, stack: Stack, key: str) -> bool:
+        """Whether a key is one that the service gave out and has not withdrawn, and its person still may."""
         user = await self._connections.user_of(stack, key)
         return user is not None and await self.user(stack, user)
 
@@ -94,7 +97,7 @@ class Front:
             changed=changed,
         )
         self.projects = Projects(store, kube, self._hub, self.connections)
-        self.watchman = Watchman(store, _Rights(self.identity, self.connections, self._hub))
+        self.watchman = Watchman(store, Rights(self.identity, self.connections, self._hub))
         self._tasks: list[asyncio.Task[Any]] = []
 
     def application(self) -> tornado.web.Application:

@@ -6,7 +6,8 @@ import signal
 import time
 from datetime import datetime, timedelta, timezone
 
-from cytomine_spawner.stacks import app, model, operator, render
+from cytomine_spawner.stacks import app, model, notices, operator, render
+from cytomine_spawner.stacks.notices import Notice
 from cytomine_spawner.stacks.settings import StackSettings
 from tests.support.stackservice import until
 
@@ -259,6 +260,42 @@ def test_an_unused_stack_goes_to_sleep_and_a_used_one_does_not(service):
     running.move_clock(limit)
     objects.wait_phase(booked, "Hibernated", 60)
     assert objects.stack(used).status.phase is model.Phase.READY
+
+
+def test_a_stack_that_is_used_sleeps_at_the_end_of_its_life_and_can_be_resumed(service):
+    day = 24 * 3600
+    running = service(max_life=7 * day, max_idle_timeout=30 * day)
+    objects = running.objects
+    name = objects.new_stack("ada", idle_timeout=0)
+    later = (datetime.now(timezone.utc) + timedelta(days=20)).isoformat()
+    objects.patch(model.KIND, name, {"metadata": {"annotations": {model.ANNOTATION_ACTIVITY: later}}})
+    ready = objects.wait_phase(name, "Ready")
+    told = ready.status.condition(model.LIMITED)
+    assert "stacks run for 7 days at most" in told.message
+    assert "more is not allowed here (its own setting: never)" in told.message
+    volumes = set(objects.family(name, "PersistentVolumeClaim"))
+    running.move_clock(7 * day + 60)
+    asleep = objects.wait_phase(name, "Hibernated", 60)
+    assert asleep.status.hibernated_by == "Life"
+    assert asleep.status.condition(model.LIMITED) is None
+    assert set(objects.family(name, "PersistentVolumeClaim")) == volumes
+    objects.change(name, desiredState="Running")
+    objects.wait_phase(name, "Ready", 60)
+
+
+def test_what_an_administrator_does_becomes_an_event_on_the_stack(service):
+    objects = service().objects
+    name = objects.new_stack("ada")
+    stack = objects.wait_phase(name, "Ready")
+    act = Notice(datetime.now(timezone.utc), "root", "invited the user petra")
+    objects.patch(model.KIND, name, {"metadata": {"annotations": notices.added(stack, act)}})
+
+    def told():
+        found = [e for e in objects.list("Event") if e["reason"] == "Administered"]
+        return [(e["involvedObject"]["name"], e["message"]) for e in found]
+
+    until(told, 30, "the event")
+    assert told() == [(name, "root, an administrator of the hub, invited the user petra.")]
 
 
 def test_a_sleeping_stack_is_deleted_after_its_retention(service):

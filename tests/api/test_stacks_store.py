@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,9 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 from kubernetes_asyncio import client, config
 
-from cytomine_spawner.stacks import operations
+from cytomine_spawner.stacks import notices, operations
 from cytomine_spawner.stacks.kubestore import KubeStore
 from cytomine_spawner.stacks.model import KIND, Desired, Stack, StackSpec, new_stack
+from cytomine_spawner.stacks.notices import Notice
 from cytomine_spawner.stacks.store import Conflict, Denied, Invalid, NotFound, Unavailable
 from tests.api.conftest import Api, service_account
 from tests.support.stackservice import Objects
@@ -128,6 +130,26 @@ async def test_a_change_is_in_the_cluster_and_at_once_in_the_view(watched: Watch
     assert "idleTimeout" not in spec(objects, ada.name)
     assert spec(objects, ada.name)["displayName"] == "Lung"
     assert spec(objects, ada.name)["desiredState"] == "Hibernated"
+
+
+async def test_what_an_administrator_does_is_noted_with_the_change_and_not_without(
+    watched: Watched, objects: Objects
+) -> None:
+    ada = create(objects, "ada")
+    store = watched.store
+    at = datetime.now(timezone.utc)
+
+    def acts() -> list[str]:
+        return [act.what for act in notices.of(objects.stack(ada.name))]
+
+    await operations.hibernate(store, ada.name, Notice(at, "root", "hibernated it"))
+    await operations.hibernate(store, ada.name, Notice(at, "root", "hibernated it again"))
+    assert acts() == ["hibernated it"]
+    invite = Notice(at, "root", "let themselves in as a member")
+    await operations.add_member(store, ada.name, "users", "root", notice=invite)
+    await operations.resume(store, ada.name)
+    assert acts() == ["hibernated it", "let themselves in as a member"]
+    assert [act.what for act in notices.of(store.view.get(ada.name))] == acts()
 
 
 async def test_changes_at_the_same_time_lose_nothing(watched: Watched, objects: Objects) -> None:

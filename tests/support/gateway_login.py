@@ -216,15 +216,22 @@ def logging_in(folder: Path, **options: str) -> Iterator[Login]:
 
 @contextlib.contextmanager
 def before(
-    service: str, folder: Path, secret: str, issuer: Any = None, port: int = 0, **options: str
+    service: str,
+    folder: Path,
+    secret: str,
+    issuer: Any = None,
+    port: int = 0,
+    *,
+    script: bool = False,
+    **options: str,
 ) -> Iterator[Login]:
-    """The gateway before an issuer that runs already."""
+    """The gateway before an issuer that runs already; with ``script`` started as the pod starts it."""
     port, own = port or free_port(), free_port()
     given = {"service_url": service, "service_internal_url": service}
     url = f"http://cm-ada.stacks.localhost:{port}"
     (folder / "oidc-client-secret").write_text(secret)
     (folder / "oauth2-cookie-secret").write_text(os.urandom(16).hex())
-    gateway = running(folder, url=url, public=port, login=own, **given)
+    gateway = running(folder, url=url, public=port, login=own, script=script, **given)
     with gateway as door, _program(folder, door, own, options) as process:
         yield Login(port, own, process.pid, door, issuer, folder / "login.log")
 

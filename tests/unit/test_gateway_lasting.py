@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
@@ -12,8 +13,15 @@ from typing import Any
 
 import pytest
 
+from cytomine_spawner.stacks import lasting as stacks_lasting
+from cytomine_spawner.stacks.front import Rights
+from cytomine_spawner.stacks.lasting import Watchman
 from tests.support.gateway import SESSION, SIGNED, URL, Door, running, websocket
-from tests.support.gateway_login import MISSING, REASON
+from tests.support.gateway_login import MISSING, REASON, before
+from tests.support.hub import free_port
+from tests.support.identity import GATEWAY_SECRET, world
+from tests.support.stacks import PREFIX, a_stack
+from tests.unit.test_gateway_identity import come
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 SECONDS = 30
@@ -156,6 +164,46 @@ def test_without_being_told_a_websocket_stays(door: Door) -> None:
     while time.monotonic() < end:
         carries(sock)
         time.sleep(0.2)
+
+
+def test_a_removed_members_open_websocket_ends_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, rounds = free_port(), []
+    with world(stack_url=f"http://{{stack}}.stacks.localhost:{port}") as w:
+        w.vault.put("cm-ada-secrets", oidc_client_secret=GATEWAY_SECRET)
+        w.service.put(a_stack("ada", members={"users": ("cleo",)}))
+        for name in ("ada", "cleo"):
+            w.person(name)
+        service = f"{w.service.url}{PREFIX}".rstrip("/")
+        # The login itself would ask after four minutes: that is not what is tried here.
+        with before(service, tmp_path, GATEWAY_SECRET, w, port, script=True) as login:
+            monkeypatch.setattr(stacks_lasting, "PORT", login.door.ports[8082])
+            monkeypatch.setattr(stacks_lasting.model, "internal_url", lambda *_: "http://127.0.0.1")
+
+            async def pause() -> None:
+                rounds.append(1)
+                await asyncio.sleep(0.3)
+
+            rights = Rights(w.identity, None, w.service.site_hub)  # type: ignore[arg-type]
+            watchman = Watchman(w.service.store, rights, pause=pause)
+            task = asyncio.run_coroutine_threadsafe(watchman.run(), w.service.loop)
+            try:
+                browser, _ = come(login, "cleo")
+                own = {"Cookie": browser.header(), "Origin": login.url}
+                status, sock = websocket(
+                    port, "/ws/user-position/1", Host=f"cm-ada.stacks.localhost:{port}", **own
+                )
+                OPEN.append(sock)
+                assert status == 101
+                begun = len(rounds)
+                until(lambda: len(rounds) > begun + 3)
+                carries(sock)
+                w.service.put(a_stack("ada", generation=2))
+                assert ended(sock)
+                assert not task.done()
+            finally:
+                task.cancel()
 
 
 def test_a_configuration_that_cannot_be_read_for_a_moment_only_delays_the_end(door: Door) -> None:
