@@ -6,7 +6,7 @@ python3 -m benchmarks.fuzz_models --reader skops --files 500      how a reader f
 
 Small models of each kind get one to three lies: numbers of trees, shapes and types of arrays, settings, the structure of the
 file, single bytes. Each file is opened by `unpack` in a process of its own; of what is accepted all methods are called, with
-tables and sparse ones. A file that ends the process, hangs for a minute or takes more than 6 GiB counts as one that crashed.
+tables and sparse ones. A file that ends the process, computes for a minute or takes more than 6 GiB counts as one that crashed.
 """
 
 from __future__ import annotations
