@@ -160,7 +160,8 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
             return parse_form(formdata, self.offer()).model_dump(exclude_none=True)
         except OptionsError as error:
             # After a refused form the hub renders that of the default server, whichever server was to be started.
-            getattr(self.user, "spawner", self)._attempt = Attempt(formdata, error)
+            shown_by: Any = getattr(self.user, "spawner", self)
+            shown_by._attempt = Attempt(formdata, error)
             raise
 
     def options_from_query(self, query_data: Mapping[str, Any]) -> dict[str, Any]:
