@@ -314,7 +314,17 @@ class Service:
         """Have that much time pass for the service; Kubernetes' clock stays."""
         assert self._hand
         assert self.process
-        self._hand.move(seconds, self.process.pid, until)
+        self._hand.move(seconds, self.process.pid, self._until_alive)
+
+    def _until_alive(self, check: Callable[[], T], seconds: float, what: str) -> T:
+        def alive() -> T:
+            assert self.process
+            assert self.process.poll() is None, (
+                f"The service ended before {what}. It said: {self.text()[-2000:]}"
+            )
+            return check()
+
+        return until(alive, seconds, what)
 
     def end(self, sign: int = signal.SIGTERM) -> None:
         """End it and wait."""
