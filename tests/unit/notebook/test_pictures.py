@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -149,8 +150,9 @@ def test_what_others_named_is_no_html_in_the_page(image: Any) -> None:
     shown._clicked(feature=layer.data["features"][0])
     assert "<" not in shown.status.value
     assert "&lt;img" in shown.status.value
-    image.instanceFilename = evil
-    assert "<" not in Viewer(image).status.value
+    named = copy.copy(image)
+    named.instanceFilename = evil
+    assert "<" not in Viewer(named).status.value
 
 
 def test_too_many_annotations_are_told(image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
