@@ -14,17 +14,18 @@ _PLAIN = re.compile(r"(?!\d+$)(?!.*--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _STUB, _DIGEST = 8, 20
 
 
-def label(name: str, most: int = 63) -> str:
-    """The label of DNS for a user's or a service's name: the name itself, or a part of it and a digest of it.
+def label(name: str) -> str:
+    """The label of DNS for a user's name: the name itself, or a part of it and a digest of it.
 
     No two names share a label.
 
     Args:
         name: as the hub knows it; any text.
-        most: how long a name may be to be used as it is; no label is longer than 63 characters.
     """
-    if len(name) <= most and _PLAIN.fullmatch(name):
-        return name
+    return name if _PLAIN.fullmatch(name) else _digest(name)
+
+
+def _digest(name: str) -> str:
     stub = "".join(re.findall(r"[a-z0-9]", name.lower()))[:_STUB] or "x"
     return f"u-{stub}--{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
 
@@ -37,5 +38,9 @@ def subdomain(name: str, domain: str, kind: str) -> str:
         domain: the hub's own host.
         kind: ``user`` or ``service``.
     """
-    # No user's host can be a service's: neither a plain label nor one with a digest ends like this.
-    return f"{label(name)}.{domain}" if kind == "user" else f"{label(name, 50)}--{kind}.{domain}"
+    if kind == "user":
+        return f"{label(name)}.{domain}"
+    # No user's host can be a service's: neither a plain label nor one with a digest ends like this. No label has its two
+    # hyphens in the third and fourth place, which is left to IDNA, and none is longer than 63 characters.
+    plain = len(name) != 2 and len(name) <= 50 and _PLAIN.fullmatch(name)
+    return f"{name if plain else _digest(name)}--{kind}.{domain}"

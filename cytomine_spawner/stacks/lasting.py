@@ -145,7 +145,8 @@ class Watchman:
         try:
             found = await self._gateways.lasting(stack)
             self._silent.discard(stack.name)
-            if any([not await self._may_go_on(stack, one) for one in set(found)]):
+            people = {one.model_copy(update={"since": 0}) for one in found}
+            if not all([await self._may_go_on(stack, one) for one in people]):
                 await self._gateways.end(stack)
                 log.info(
                     "What lasted at the stack %s is ended: somebody there may not go on, or is logged out",

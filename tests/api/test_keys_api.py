@@ -88,7 +88,9 @@ class World:
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     def names(self, kind: str) -> list[str]:
-        return [name for o in self.objects.list(kind) if "cm-ada" in (name := o["metadata"]["name"])]
+        found = [o["metadata"]["name"] for o in self.objects.list(kind)]
+        # Members' objects have a prefix of their own, so that no other stack's can be called the same.
+        return [name for name in found if name.startswith(("cm-ada", "cmk-ada"))]
 
     async def until(self, true: Callable[[], Any]) -> None:
         end = asyncio.get_running_loop().time() + 30

@@ -16,13 +16,22 @@ document.addEventListener("DOMContentLoaded", () => {
   const message = document.querySelector("#progress-message");
   if (!message) return;
   const note = () => {
-    const moves = JSON.parse(sessionStorage.getItem("moves") || "[]");
+    const moves = JSON.parse(localStorage.getItem("moves") || "[]");
     const text = message.textContent.trim();
-    if (text) sessionStorage.setItem("moves", JSON.stringify([...moves, text]));
+    if (text) localStorage.setItem("moves", JSON.stringify([...moves, text]));
   };
   new MutationObserver(note).observe(message, {childList: true, characterData: true, subtree: true});
 });
 """
+
+
+def noted(page: Page, hub: Installed) -> list[str]:
+    """What the progress page showed; the notebook, where the browser is now, has a host of its own."""
+    tab = page.context.new_page()
+    tab.goto(f"{hub.url}/hub/home")
+    moves: list[str] = tab.evaluate("JSON.parse(localStorage.getItem('moves') || '[]')")
+    tab.close()
+    return moves
 
 
 def log_in(page: Page, hub: Installed, user: str) -> None:
@@ -59,7 +68,7 @@ def test_a_user_logs_in_works_in_a_notebook_stops_it_and_is_logged_out_everywher
     picture("04-progress")
 
     expect(page).to_have_url(re.compile(r"/user/.+/lab"), timeout=90_000)
-    moves = page.evaluate("JSON.parse(sessionStorage.getItem('moves') || '[]')")
+    moves = noted(page, hub)
     assert len(set(moves)) >= 2, f"the progress page did not move: {moves}"
     page.goto(page.url.split("?")[0] + "?reset")  # an earlier run's tabs would stand before the launcher
     page.locator(".jp-LauncherCard[data-category=Notebook]").first.click(timeout=60_000)

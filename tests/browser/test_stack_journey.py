@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from dev.demo.install import Installed
 from tests.browser.conftest import OUTPUT
-from tests.browser.test_journey import NOTE_PROGRESS, log_in
+from tests.browser.test_journey import NOTE_PROGRESS, log_in, noted
 from tests.browser.test_lab_card import card, opened, state
 from tests.support.person import Person, wait
 
@@ -47,7 +47,7 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     expect(page.locator("#progress-message")).not_to_be_empty()
     expect(page).to_have_url(re.compile(r"/user/.+/lab"), timeout=90_000)
     lab = page.url.split("?")[0]
-    moves = page.evaluate("JSON.parse(sessionStorage.getItem('moves') || '[]')")
+    moves = noted(page, hub)
     assert any("Cytomine" in move for move in moves), moves
 
     page.goto(f"{hub.cards}/")

@@ -65,7 +65,9 @@ class Adapter:
         page = self.browser.get(f"{self.issuer}{ENDPOINTS}/auth", params=query, follow_redirects=False)
         while page.is_redirect:
             target = page.url.join(page.headers["Location"])
-            if urlsplit(str(target)).netloc != urlsplit(self.issuer).netloc:
+            here, there = urlsplit(self.issuer).netloc, urlsplit(str(target)).netloc
+            # The hub's host is the service's, or the one that the service's is below.
+            if here != there and not here.endswith(f".{there}"):
                 break
             page = self.browser.get(target, follow_redirects=False)
         return page

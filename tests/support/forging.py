@@ -395,7 +395,12 @@ class Outcome:
 
 
 def campaign(
-    count: int, seed: int, *, reader: str = "ours", told: Callable[[int], Any] = lambda n: None
+    count: int,
+    seed: int,
+    *,
+    reader: str = "ours",
+    first_crash: bool = False,
+    told: Callable[[int], Any] = lambda n: None,
 ) -> Outcome:
     """Have files forged, opened and used in child processes.
 
@@ -403,10 +408,11 @@ def campaign(
         count: of files.
         seed: of the chance.
         reader: ``ours``, or ``skops`` for skops' own.
+        first_crash: stop at a file that ends the process.
         told: is told how many are done.
     """
     outcome, number = Outcome(), 0
-    while number < count:
+    while number < count and not (first_crash and outcome.crashed):
         command = [sys.executable, "-m", "tests.support.forging", reader, str(seed), str(number), str(count)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout

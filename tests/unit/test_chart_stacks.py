@@ -154,6 +154,16 @@ def test_the_service_reads_what_is_mounted_and_its_token_from_a_file():
     assert "--key=service-token-cytomine" in command
 
 
+def test_the_limits_reach_the_service():
+    limits = {"total": 9, "perUser": 2, "idleTimeout": 28800, "life": 604800}
+    written, _ = settings(render(on(limits=limits)))
+    found = written["StackSettings"]
+    assert (found["max_stacks"], found["max_stacks_per_user"]) == (9, 2)
+    assert (found["max_idle_timeout"], found["max_life"]) == (28800, 604800)
+    written, _ = settings(render(ON))
+    assert (written["StackSettings"]["max_idle_timeout"], written["StackSettings"]["max_life"]) == (0, 0)
+
+
 def test_the_hub_mounts_the_same_settings_and_restarts_when_they_change():
     objects = render(ON)
     hub = find(objects, "Deployment", "hub-hub")["spec"]["template"]

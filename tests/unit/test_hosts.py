@@ -33,6 +33,7 @@ def test_a_name_that_is_a_label_is_the_host_and_another_is_told_by_a_digest(name
 @example("123", "user")
 @example("xn--80ak6aa92e", "user")
 @example("a" * 63, "service")
+@example("ab", "service")
 @example("ADA", "user")
 def test_every_name_has_a_host_that_dns_and_browsers_take(name, kind):
     first, _, rest = subdomain(name, "hub.example.org", kind).partition(".")

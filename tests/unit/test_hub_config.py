@@ -510,7 +510,7 @@ def test_a_real_hub_starts_with_it_and_the_culler_is_let_in(deployment, tmp_path
             "login?next=%2Fhub%2Fhome%3Ftoken%3Dtell-tale%26a%3D1",
         ):
             httpx.get(f"http://127.0.0.1:{port}/hub/{path}", verify=False, timeout=30)
-        until(lambda: "%26a%3D1" in log.read_text(), "the hub to log both", 20)
+        until(lambda: "%26a%3D1" in log.read_text(), "the hub to log both", 20, cure=f"Read {log}")
         os.kill(hub.pid, signal.SIGINT)
         hub.join(60)
     finally:

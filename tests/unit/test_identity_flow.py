@@ -220,6 +220,36 @@ def test_removing_a_member_ends_their_session_at_the_next_refresh(w: World) -> N
     assert w.refresh(ADA, tokens["refresh_token"]).status_code == 400
 
 
+def test_a_session_that_lasts_stands_for_as_long_as_its_person_may_and_is_logged_in(w: World) -> None:
+    hub, stands = w.service.hub, w.identity.provider.stands
+
+    def session(who: str) -> str:
+        token = w.log_in(w.service.browser(who), ADA)["access_token"]
+        return str(unverified(token)["sid"])
+
+    def good(name: str) -> bool:
+        return bool(w.wait(stands(w.service.store.view.get(ADA), name)))
+
+    ada, cleo, dora = session("ada"), session("cleo"), session("dora")
+    assert good(ada)
+    assert good(cleo)
+    assert good(dora)
+    assert not good("none")
+    w.service.put(a_stack("ada", members={"groups": ("lab",)}, generation=2))
+    assert not good(cleo)
+    w.service.do(lambda: (hub.people.update(dora=()), w.service.site_hub.forget()))
+    assert not good(dora)
+    assert good(ada)
+    # The hub forgets the tokens of a browser that logs out.
+    w.service.do(hub.tokens.clear)
+    deadline = time.monotonic() + 20
+    while good(ada):  # its word is believed for some seconds
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    w.service.put(a_stack("ada", members={"users": ("cleo",), "groups": ("lab",)}, generation=3))
+    assert not good(cleo), "what has ended does not come back"
+
+
 @pytest.mark.parametrize("member", ["dora", "eve"])
 def test_leaving_a_group_or_losing_a_share_ends_the_session(w: World, member: str) -> None:
     hub = w.service.hub

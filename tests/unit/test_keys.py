@@ -427,6 +427,19 @@ async def test_members_keys_are_renewed_at_a_resume_too(world: World) -> None:
     assert world.core.accepts(world.connection(BOBS))
 
 
+async def test_whose_a_key_is_is_known_while_it_is_good(world: World) -> None:
+    world.store.view.put(shared(RUN, "bob"))
+    adas = await world.connections.provide(shared(RUN, "bob"), "ada")
+    bobs = await world.connections.provide(shared(RUN, "bob"), "bob")
+    whose = world.connections.user_of
+    assert await whose(shared(), adas.public_key) == "ada"
+    assert await whose(shared(), bobs.public_key) == "bob"
+    assert await whose(shared(), adas.private_key) is None
+    assert await whose(shared(uid="another"), adas.public_key) is None
+    await world.connections.withdraw(shared(), "bob")
+    assert await whose(shared(), bobs.public_key) is None
+
+
 async def test_a_token_says_when_it_ends(world: World) -> None:
     token, ends = await world.connections.token(running(), "ada", Role.OWNER)
     assert ends > datetime.now(timezone.utc).timestamp()

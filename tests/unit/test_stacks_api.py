@@ -8,10 +8,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cytomine_spawner.stacks.model import Phase
+from cytomine_spawner.names import is_plain, plain
+from cytomine_spawner.stacks.model import Members, Phase
 from tests.support.stacks import PREFIX, Service, a_stack
 
 pytest_plugins = ["tests.support.servedstacks"]
@@ -67,6 +69,15 @@ def test_patching_sets_only_what_is_given(service: Service) -> None:
         ({"idleTimeout": 1e9}, "idleTimeout"),
         ({"displayName": "x" * 201}, "displayName"),
         ({"displayName": "two\nlines"}, "displayName"),
+        # What turns the rest of a line around, is not seen, or has no width.
+        ({"displayName": "Lung \u202egnul"}, "displayName"),
+        ({"displayName": "\u2067Lung\u2069"}, "displayName"),
+        ({"displayName": "Lu\u200bng"}, "displayName"),
+        ({"displayName": "Lu\u200dng"}, "displayName"),
+        ({"displayName": "\ufeffLung"}, "displayName"),
+        ({"displayName": "Lung\u3164"}, "displayName"),
+        ({"displayName": "Lung\u2028of ada"}, "displayName"),
+        ({"displayName": "Lung\x1b[2J"}, "displayName"),
         ({"owner": "eve"}, "owner"),
         ({"retry": 5}, "retry"),
         ({"members": {"users": ["eve"]}}, "members"),
@@ -225,3 +236,40 @@ def test_the_document_describes_the_api_as_it_is(service: Service) -> None:
     assert set(stack) == set(schema["properties"])
     error = {**document["components"]["schemas"]["Error"], "additionalProperties": False}
     jsonschema.Draft202012Validator(error).validate(ada.patch(f"{API}/stacks/{ADA}", json={"a": 1}).json())
+
+
+# -- names ------------------------------------------------------------------------------------------------
+
+
+@given(name=st.text(max_size=60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+def test_a_name_is_taken_as_it_is_or_refused(service: Service, name: str) -> None:
+    answer = service.program("ada").patch(f"{API}/stacks/{ADA}", json={"displayName": name})
+    assert answer.status_code == (200 if is_plain(name) else 400), answer.text
+    if answer.status_code == 200:
+        assert service.store.view.get(ADA).spec.display_name == name
+
+
+@given(name=st.text(max_size=60))
+def test_what_is_shown_of_a_name_can_be_seen(name: str) -> None:
+    shown = plain(name)
+    assert is_plain(shown)
+    assert shown == plain(shown)
+
+
+def test_a_name_of_an_earlier_version_is_shown_without_what_cannot_be_seen(service: Service) -> None:
+    service.put(a_stack("ada", display_name="Lung \u202egnul\u200b of\u2067 bob", generation=9))
+    shown = service.program("ada").get(f"{API}/stacks/{ADA}").json()
+    assert shown["title"] == shown["displayName"] == "Lung gnul of bob"
+    page = service.browser("ada").get(PREFIX).text
+    assert not {"\u202e", "\u200b", "\u2067"} & set(page)
+
+
+def test_beside_the_name_of_somebody_elses_stack_stands_whose_it_is(service: Service) -> None:
+    service.put(a_stack("bob", display_name="Cytomine of Ada", members=Members(users=("ada",)), generation=9))
+    cards = BeautifulSoup(service.browser("ada").get(PREFIX).text, "html.parser")
+    heads = {
+        str(card["data-stack"]): card.header.get_text(" ", strip=True) for card in cards.select("article")
+    }
+    assert "of bob" in heads["cm-bob"]
+    assert "of ada" not in heads[ADA]

@@ -80,6 +80,7 @@ WAYS = [
     Way("POST", f"{API}/{ADA}/members/groups/lab", OWNER | ADMINS),
     Way("DELETE", f"{API}/{ADA}/members/groups/lab", OWNER | ADMINS),
     Way("GET", f"{PREFIX}stacks/{ADA}", ALL_OWNERS | ALL_MEMBERS | ADMINS),
+    Way("GET", f"{PREFIX}open/{ADA}", ALL_OWNERS | ALL_MEMBERS | ADMINS),
     Way("POST", f"{PREFIX}stacks/{ADA}/resume", ALL_OWNERS | ADMINS),
     Way("POST", f"{PREFIX}stacks/{ADA}/hibernate", OWNER | ADMINS),
     Way("POST", f"{PREFIX}stacks/{ADA}/retry", OWNER | ADMINS),
