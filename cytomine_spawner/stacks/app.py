@@ -125,6 +125,12 @@ class StacksApp(Application):
         except (ValueError, TraitError, OSError) as error:
             self.exit_with(f"The settings of the stacks are wrong: {error}")
             return
+        if loose := settings.unpinned:
+            self.log.warning(
+                "These images have a tag and no digest, so that something else can come under the same name: %s. Pin them "
+                "in StackSettings.images.",
+                ", ".join(loose),
+            )
         try:
             asyncio.run(self.serve(settings))
         except KubeError as error:

@@ -333,6 +333,12 @@ class StackSettings(LoggingConfigurable):
         """The host of a stack."""
         return urlsplit(self.url(stack)).hostname or ""
 
+    @property
+    def unpinned(self) -> list[str]:
+        """The images, by component, that have a tag and no digest: what is behind a tag can change."""
+        named = {**self.values.images, "datasets": self.dataset_image}
+        return [f"{name}: {image}" for name, image in sorted(named.items()) if "@sha256:" not in image]
+
     @cached_property
     def values(self) -> Values:
         """The value set in use. Read once: restart the service after changes.

@@ -324,6 +324,7 @@ def _script(objects: list[dict[str, Any]], folder: Path) -> str:
         o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == "cm-ada-gateway"
     )
     (text,) = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    text = text.replace("/tmp/log", "/tmp/printed")  # the log is what comes out of it
     text = text.replace("/tmp/", f"{folder}/").replace("/etc/gateway/", f"{folder}/")
     # In the pod nobody is root; here the worker would become another user.
     user = "daemon off; user root root;" if os.geteuid() == 0 else "daemon off;"

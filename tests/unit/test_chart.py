@@ -434,6 +434,14 @@ def test_placement_and_registry_credentials_reach_every_pod():
     assert hub_values(objects)["imagePullSecrets"] == [{"name": "registry"}]
 
 
+def test_images_can_be_named_by_digest():
+    digest = f"sha256:{'0' * 64}"
+    objects = render(values_with(hub={"image": {"name": "registry.example:5000/hub", "tag": digest}}))
+    hub = next(o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == "hub-hub")
+    assert hub["spec"]["template"]["spec"]["containers"][0]["image"] == f"registry.example:5000/hub@{digest}"
+    assert template(values_with(hub={"image": {"tag": "sha256:0"}})).returncode != 0
+
+
 @pytest.fixture
 def notes(tmp_path):
     """The text that Helm prints after an install; without a cluster it only renders files that are YAML."""
@@ -463,8 +471,13 @@ def test_the_notes_say_the_address_and_what_is_still_missing(notes):
     assert "delete secret hub-secrets" in said
     assert "delete pvc hub-hub-db" in said
 
+    pinned = {"image": {"tag": f"sha256:{'0' * 64}"}}
     said = notes(
-        values_with(lslogin={"allowedGroups": ["users"]}, ingress={"enabled": True, "host": "hub.example"})
+        values_with(
+            lslogin={"allowedGroups": ["users"]},
+            ingress={"enabled": True, "host": "hub.example"},
+            **dict.fromkeys(("hub", "proxy", "singleuser", "stacks"), pinned),
+        )
     )
     assert "WARNING" not in said
 
@@ -480,6 +493,8 @@ def test_the_notes_say_the_address_and_what_is_still_missing(notes):
         ({"lslogin": {"clientSecretName": ""}}, "the key oidc-client-secret of the Secret hub-secrets"),
         ({"hub": {"db": {"type": "sqlite-memory"}}}, "forgets all users"),
         ({"networkPolicy": {"enabled": False}}, "networkPolicy.enabled is false"),
+        ({"hub": {"image": {"name": "h", "tag": "1"}}}, "WARNING: h:1, cytomine-spawner/proxy:"),
+        ({"singleuser": {"images": [{"name": "a", "image": "a:1"}]}}, ", a:1: a tag can be pushed anew"),
     ],
 )
 def test_the_notes_warn_of(notes, values, said):

@@ -1,7 +1,10 @@
 """What keeps strangers and slow clients from using up the gateway, and what it prints, run by a real nginx."""
 
 import contextlib
+import os
+import signal
 import socket
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.gateway import (
+    GOOD,
     MISSING,
     REASON,
     SESSION,
@@ -150,3 +154,36 @@ def test_probes_and_the_stand_in_for_cbir_print_nothing(door):
     ):
         assert door.ask(port, path).status == 200
     assert (door.folder / "log").read_text() == before
+
+
+def test_what_the_gateway_prints_names_no_token(tmp_path):
+    """nginx names the whole address where a neighbour is away, and the token that it put there itself."""
+    with running(tmp_path, script=True) as door:
+        for name in ("core", "login"):
+            door.servers[name].shutdown()
+            door.servers[name].server_close()
+        for query in (f"authorization=Bearer%20{GOOD}", f"token={GOOD}", f"x=%22,%27&code={GOOD}"):
+            assert door.internal(f"/api/imageinstance/1/download?{query}").status == 503
+            assert door.ask(8080, f"/oauth2/callback?{query}", Referer=f"{URL}/?{query}").status == 503
+        log = tmp_path / "log"
+        until = time.monotonic() + 20
+        while log.read_text().count("/oauth2/callback?") < 3:
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.02)
+        text = log.read_text()
+    assert "/api/imageinstance/1/download?[removed]" in text
+    assert "connect() failed" in text
+    assert GOOD not in text
+
+
+def test_what_reads_the_log_is_begun_anew_when_it_ends(tmp_path):
+    with running(tmp_path, script=True) as door:
+        door.servers["core"].shutdown()
+        door.servers["core"].server_close()
+        readers = subprocess.run(["pgrep", "-g", str(door.pid), "-x", "sed"], capture_output=True, text=True)
+        os.kill(int(readers.stdout), signal.SIGKILL)
+        until = time.monotonic() + 20
+        while "connect() failed" not in (tmp_path / "log").read_text():
+            assert door.internal("/api/x").status == 503
+            assert time.monotonic() < until
+            time.sleep(0.1)

@@ -291,10 +291,10 @@ def test_what_is_no_configuration_passes_as_it_is(door, side):
 
 
 def test_a_long_name_leaves_room_for_the_way_out_of_the_page(door):
-    html = ("Content-Type", "text/html; charset=utf-8")
+    html = "text/html; charset=utf-8"
     page = b"<html><head><title>Cytomine</title></head><body>\xc3\xa9</body></html>"
     for path in ("/", "/index.html", "/no/such/route"):
-        door.servers["web-ui"].reply = say(page, 200, html)
+        door.servers["web-ui"].reply = lambda _: (200, html, page, [])
         answer = door.public(path, Accept_Encoding="gzip")
         assert answer.status == 200
         # What comes compressed could not be read here.
@@ -303,7 +303,7 @@ def test_a_long_name_leaves_room_for_the_way_out_of_the_page(door):
         assert (head + rest.partition(b"</style>")[2], bool(style)) == (page, True)
         assert b"max-width" in rest.partition(b"</style>")[0]
     script = b'document.write("</head>")'
-    door.servers["web-ui"].reply = say(script, 200, ("Content-Type", "text/javascript"))
+    door.servers["web-ui"].reply = lambda _: (200, "text/javascript", script, [])
     assert door.public("/assets/index.js", Accept_Encoding="gzip").content == script
     assert door.servers["web-ui"].seen[-1]["headers"]["accept-encoding"] == "gzip"
 

@@ -8,6 +8,7 @@ import re
 import shutil
 
 import pytest
+import yaml
 
 from dev import cache, images
 from dev.images import bases
@@ -73,12 +74,34 @@ def test_an_image_is_described(name):
         "images/build-requirements.txt",
     ],
 )
-def test_every_requirement_is_pinned_and_names_no_index(file):
-    lines = [
-        line for line in (cache.ROOT / file).read_text().splitlines() if line and not line.startswith("#")
-    ]
+def test_every_requirement_is_pinned_with_its_files_hashes_and_names_no_index(file):
+    lines = re.sub(r"\\\n", " ", (cache.ROOT / file).read_text()).splitlines()
+    lines = [line for line in lines if line and not line.startswith("#")]
     assert lines
-    assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[0-9][\w.]*", line)] == []
+    pin = r"[a-z0-9.-]+==[0-9][\w.]*( +--hash=sha256:[0-9a-f]{64})+"
+    assert [line for line in lines if not re.fullmatch(pin, line)] == []
+
+
+@PYTHON
+def test_an_image_installs_only_files_whose_hashes_are_known(name):
+    installs = [
+        part
+        for word, rest in instructions(name)
+        if word == "RUN"
+        for part in rest.split("&&")
+        if " install " in part and " -r " in part
+    ]
+    assert len(installs) == 2
+    assert [part for part in installs if "--require-hashes" not in part] == []
+
+
+def test_the_gateways_image_is_a_release_that_is_supported():
+    """nginx's stable branches have even numbers; 1.28 and older get no more corrections."""
+    image = yaml.safe_load((cache.ROOT / "cytomine_spawner/stacks/values/cytomine.yaml").read_text())[
+        "images"
+    ]["gateway"]
+    release = tuple(map(int, re.fullmatch(r"nginx:(\d+)\.(\d+)", image).groups()))
+    assert release >= (1, 30)
 
 
 @pytest.mark.parametrize("folder", ["dev/images/proxy", "dev/lslogin"])
@@ -96,6 +119,7 @@ def test_npm_packages_are_locked_without_addresses(folder):
 def test_the_hub_and_the_notebook_have_the_same_jupyterhub(name):
     pins = (cache.ROOT / f"images/{name}/requirements.txt").read_text().splitlines()
     other = (cache.ROOT / "images/hub/requirements.txt").read_text().splitlines()
+    pins, other = ([line.split(" ")[0] for line in lines] for lines in (pins, other))
     mine = [pin for pin in pins if pin.startswith("jupyterhub==")]
     assert mine
     assert mine == [pin for pin in other if pin.startswith("jupyterhub==")]

@@ -21,6 +21,12 @@ def test_images_come_from_the_traits_then_from_the_mirror():
     assert cache["image"] == "mirror.example.org/redis:7.2"
 
 
+def test_images_without_a_digest_are_known():
+    pinned = StackSettings(images={"core": f"c@sha256:{'0' * 64}"}, dataset_image=f"d@sha256:{'0' * 64}")
+    assert "gateway: nginx:1.30" in pinned.unpinned
+    assert not [text for text in pinned.unpinned if text.startswith(("core:", "datasets:"))]
+
+
 def test_no_packaged_image_is_latest_or_names_a_registry():
     for image in everything().values.images.values():
         assert ":" in image

@@ -38,7 +38,21 @@ cytomine-spawner.org/hub: {{ .Release.Name }}
 {{/* An image's reference: (list $ .Values.hub.image). */}}
 {{- define "cytomine-hub.image" -}}
 {{- $image := index . 1 -}}
-{{- printf "%s:%s" $image.name ($image.tag | default (index . 0).Chart.AppVersion) -}}
+{{- $tag := $image.tag | default (index . 0).Chart.AppVersion -}}
+{{- printf "%s%s%s" $image.name (hasPrefix "sha256:" $tag | ternary "@" ":") $tag -}}
+{{- end }}
+
+{{/* The chart's images that have a tag and no digest, as text. */}}
+{{- define "cytomine-hub.unpinned" -}}
+{{- $images := list .Values.hub.image .Values.proxy.image -}}
+{{- if not .Values.singleuser.images }}{{ $images = append $images .Values.singleuser.image }}{{ end -}}
+{{- if .Values.stacks.enabled }}{{ $images = append $images .Values.stacks.image }}{{ end -}}
+{{- $found := list -}}
+{{- range $images }}{{ $found = append $found (include "cytomine-hub.image" (list $ .)) }}{{ end -}}
+{{- range .Values.singleuser.images }}{{ $found = append $found .image }}{{ end -}}
+{{- $loose := list -}}
+{{- range $found }}{{ if not (contains "@sha256:" .) }}{{ $loose = append $loose . }}{{ end }}{{ end -}}
+{{- join ", " $loose -}}
 {{- end }}
 
 {{- define "cytomine-hub.serviceAccount" -}}
