@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
@@ -14,17 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dev.cache import ROOT
+from dev.rings import environments
 
 
 def in_test_environment(argv: list[str]) -> None:
     """Start this program anew in the tests' Python environment where its packages are missing."""
-    if importlib.util.find_spec("httpx") and importlib.util.find_spec("bs4"):
-        return
-    from dev.console import Console
-    from dev.rings import pythons
-
-    python = pythons(Console(), ["cluster"])["jupyterhub-6"]
-    os.execve(python, [str(python), *argv], {**os.environ, "PYTHONPATH": str(ROOT)})
+    environments.enter(argv, "httpx", "bs4")
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:

@@ -1,6 +1,6 @@
 """What taking keys out of core's answers costs: time, processor, memory, and how long others wait meanwhile.
 
-python3 -m benchmarks.gateway_answers          nginx on loopback (NGINX_PROGRAM, NGINX_MODULES), no cluster
+python3 -m benchmarks.gateway_answers          nginx on loopback (the tests', or NGINX_PROGRAM's), no cluster
 
 The gateway's own configuration runs in a real nginx before a server that gives ready answers, in chunks as core does.
 Each answer is fetched by a notebook, in a new nginx, while another client asks for ``/healthz`` all the time. "as it is" is
@@ -9,6 +9,7 @@ the same answer at an address of which nothing is taken out. The clients share t
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import in_test_environment, keep, table
+from dev.console import Console
+from dev.rings import environments
 
 FILTERED, PLAIN = "/api/user.json", "/api/x.json"
 
@@ -100,7 +103,12 @@ def _processor(pid: int) -> float:
 
 def main() -> int:
     """Measure, print and keep."""
-    in_test_environment([sys.executable, "-m", "benchmarks.gateway_answers", *sys.argv[1:]])
+    in_test_environment(["-m", "benchmarks.gateway_answers", *sys.argv[1:]])
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    if "NGINX_PROGRAM" not in os.environ:
+        os.environ.update(environments.programs(Console(), {"unit"}))
     rows, kept = [], []
     for title, make in ANSWERS.items():
         data = make()

@@ -6,13 +6,11 @@ would change them; everything else is the chart's.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
-from cytomine_spawner.stacks import render
 from dev import cache, cluster
 from dev.console import Console, Problem
 from dev.demo import install
@@ -51,6 +49,8 @@ def names(console: Console, said: str) -> dict[str, str]:
         found = dict(pair.strip().split("=", 1) for pair in said.split(",") if pair.strip())
     else:
         paths = {path.stem: path for path in sorted(Path(said).glob("*.tar"))}
+        from cytomine_spawner.stacks import render  # whoever makes the environment has no kubespawner yet
+
         strange = sorted(set(paths) - set(render.ALL) - {*OURS})
         if strange:
             raise Problem(f"{said} has images of no component: {', '.join(strange)}", MISSING)
@@ -68,10 +68,12 @@ def _complete(found: Mapping[str, object]) -> None:
 def values(images: Mapping[str, str]) -> Path:
     """A file with the stacks' values: the images, and no component that has none."""
     whole = {**OURS, **images}
+    from cytomine_spawner.stacks import render  # whoever makes the environment has no kubespawner yet
+
     left_out = [name for name in render.BASE if name not in whole]
     path = cache.home() / "values-real-stacks.yaml"
     path.write_text(
-        yaml.safe_dump({"images": whole, "components": dict.fromkeys(left_out, False)}), encoding="utf-8"
+        json.dumps({"images": whole, "components": dict.fromkeys(left_out, False)}), encoding="utf-8"
     )
     return path
 

@@ -10,6 +10,7 @@ import sys
 from dev import cache, real
 from dev.console import Console, Problem
 from dev.demo import install
+from dev.rings import environments
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +27,7 @@ def main(argv: list[str]) -> int:
     args, more = parser.parse_args(argv[:at]), argv[at + 1 :]
     console = Console()
     try:
+        environments.enter(["-m", "dev.real", *argv], "kubespawner", "pytest")
         if args.remove:
             install.remove(console, install.local_kube(), real.PLACE)
             return 0

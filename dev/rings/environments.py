@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +39,19 @@ def pythons(console: Console, names: Collection[str] = tuple(HUBS)) -> dict[str,
             for name in HUBS
             if name in names
         }
+
+
+def enter(argv: list[str], *needed: str) -> None:
+    """Start this program anew in the newest environment, where a package is missing.
+
+    Args:
+        argv: of the program, as Python is told it.
+        needed: packages that the program imports.
+    """
+    if all(importlib.util.find_spec(name) for name in needed):
+        return
+    python = pythons(Console(), {NEWEST})[NEWEST]
+    os.execve(python, [str(python), *argv], {**os.environ, "PYTHONPATH": str(ROOT)})  # noqa: S606 - no shell
 
 
 def programs(console: Console, rings: Collection[str]) -> dict[str, str]:
