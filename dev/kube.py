@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from dev import proc
+from dev import kubeapi, proc
 from dev.console import Problem
 
 
@@ -50,6 +51,11 @@ class Kube:
 
     def get(self, *args: str) -> dict[str, Any] | None:
         """``kubectl get ARGS -o json``, or None where there is no such object."""
+        try:
+            if api := kubeapi.of(self.kubeconfig, self.kubectl_path):
+                return api.get(kubeapi.Asked.read(args))
+        except (kubeapi.Unknown, OSError, HTTPException):
+            pass  # kubectl says it better
         out = subprocess.run(
             [self.kubectl_path, "get", *args, "-o", "json", "--ignore-not-found"],
             env={**proc.os.environ, **self.env},
