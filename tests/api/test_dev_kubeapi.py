@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from dev import cluster
+from dev import cluster, kubeapi
 from dev.console import Problem
 from dev.kube import Kube
+from dev.wait import until
 
 
 @pytest.fixture
@@ -66,15 +67,25 @@ def test_a_look_finds_what_kubectl_finds_and_starts_it_only_to_read_the_file(
     kubectl("label", "configmap", "one", "of=this")
     kubectl("create", "configmap", "two")
     told = tuple(namespace if word == "NS" else word for word in args)
-    assert names(kube.get(*told)) == (
-        names(by_kubectl(server, *told)) or (None if len(told) > 3 and told[-1] == "none" else [])
-    )
-    kube.get(*told)
+    until(lambda: served(kube, told), "what was just defined to be served", 30, cure="Look at the API server")
+    assert (names(kube.get(*told)) or []) == (names(by_kubectl(server, *told)) or [])
     (call,) = calls.read_text().splitlines()
     assert "config view" in call
 
 
-@pytest.mark.parametrize("args", [("pods", "--sort-by=.metadata.name"), ("configmaps",), ("cm/one", "-n", "NS")])
+def served(kube: Kube, told: tuple[str, ...]) -> bool:
+    api = kubeapi.of(kube.kubeconfig, kube.kubectl_path)
+    assert api
+    try:
+        api.get(kubeapi.Asked.read(told))
+    except kubeapi.Unknown:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "args", [("pods", "--sort-by=.metadata.name"), ("configmaps",), ("cm/one", "-n", "NS")]
+)
 def test_what_only_kubectl_knows_is_asked_of_kubectl(
     kubectl: Any, namespace: str, counted: tuple[Kube, Path], args: tuple[str, ...]
 ) -> None:
