@@ -1,0 +1,132 @@
+"""Three people look at slides at the same time, while a notebook reads another one: size S is enough for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from cytomine_spawner.stacks import quantity
+from dev.demo.install import Installed
+from tests.browser.conftest import OUTPUT
+from tests.browser.test_journey import log_in
+from tests.real.test_web_interface import IMAGES
+from tests.support.lab import Lab
+from tests.support.person import Person
+
+MOVES = 20
+READ = """
+from cytomine.models import ImageInstanceCollection, ProjectCollection
+from cytomine_spawner.notebook import connect, tiles
+connect(progress=False)
+project = next(p for p in ProjectCollection().fetch() if p.name == "mock-skin")
+image = next(i for i in ImageInstanceCollection({"project": project.id}).fetch() if i.instanceFilename == "skin-large.tif")
+print(sum(1 for _ in tiles(image, size=512, progress=False)))
+"""
+# Of all processes of a container: what they hold, with what they share counted in parts.
+HELD = "cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {sum += $2} END {print sum * 1024}'"
+MIB = 2**20
+
+
+@pytest.fixture
+def colleagues(hub: Installed, analyst: Lab) -> Iterator[list[Person]]:
+    """Two members who see all projects."""
+    found = [Person(hub, key) for key in ("ivan", "karin")]
+    for person in found:
+        where = f"api/stacks/{analyst.name}/members/users/{person.name}"
+        analyst.ask("PUT", where, {"projects": "all", "role": "user"})
+    yield found
+    for person in found:
+        analyst.ask("DELETE", f"api/stacks/{analyst.name}/members/users/{person.name}")
+
+
+def held(lab: Lab) -> dict[str, tuple[int, int, int]]:
+    """Bytes that each container of the stack holds, asked for and may hold, by its name; those that can be asked."""
+    found = lab.kube.get("-n", lab.namespace, "pods", "-l", f"app.kubernetes.io/instance={lab.name}")
+    assert found
+    by_name = {}
+    for pod in found["items"]:
+        for container in pod["spec"]["containers"]:
+            resources = container["resources"]
+            # oauth2-proxy has no shell.
+            if container["name"] == "oauth2-proxy" or pod["status"]["phase"] != "Running":
+                continue
+            said = lab.kubectl(
+                "exec", pod["metadata"]["name"], "-c", container["name"], "--", "sh", "-c", HELD
+            )
+            sizes = (
+                int(float(said)),
+                *(quantity.to_bytes(resources[k]["memory"]) for k in ("requests", "limits")),
+            )
+            by_name[container["name"]] = (sizes[0], sizes[1], sizes[2])
+    return by_name
+
+
+def restarts(lab: Lab) -> dict[str, int]:
+    found = lab.kube.get("-n", lab.namespace, "pods", "-l", f"app.kubernetes.io/instance={lab.name}")
+    assert found
+    return {
+        pod["metadata"]["uid"]: sum(s["restartCount"] for s in pod["status"].get("containerStatuses", []))
+        for pod in found["items"]
+    }
+
+
+def move(page: Page, turn: int) -> None:
+    """Drag the slide or come nearer, and wait for new tiles."""
+    box = page.locator("canvas").first.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    if turn % 4 == 0:
+        page.mouse.wheel(0, -400 if turn % 8 else 400)
+    else:
+        page.mouse.down()
+        page.mouse.move(x - 250 + 125 * (turn % 5), y + 150 - 75 * (turn % 4), steps=5)
+        page.mouse.up()
+    page.wait_for_load_state("networkidle")
+
+
+def test_three_people_and_a_notebook_at_a_time_fit_into_size_s(
+    chromium: Browser, hub: Installed, analyst: Lab, colleagues: list[Person]
+) -> None:
+    slides = analyst.python(IMAGES)
+    before, idle = restarts(analyst), held(analyst)
+    tiles = [0, 0, 0]
+    contexts = [chromium.new_context(viewport={"width": 1600, "height": 900}) for _ in range(3)]
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            pages = []
+            for number, (context, name) in enumerate(zip(contexts, ("Petra", "Ivan", "Karin"), strict=True)):
+                page = context.new_page()
+
+                def count(answer: object, number: int = number) -> None:
+                    tiles[number] += "/normalized-tile/" in str(getattr(answer, "url", ""))
+
+                page.on("response", count)
+                log_in(page, hub, name)
+                page.wait_for_load_state()
+                image = slides["images"]["skin-large.tif" if number else "skin.svs"]
+                page.goto(f"{analyst.stack_url()}/#/project/{slides['project']}/image/{image}")
+                expect(page.locator(".draw-tools")).to_be_visible(timeout=120_000)
+                pages.append(page)
+            reading = beside.submit(analyst.python, READ)
+            for turn in range(1, MOVES + 1):
+                for page in pages:
+                    move(page, turn)
+            most = held(analyst)
+            read = reading.result()
+            pages[2].screenshot(path=OUTPUT / "real-10-three.png")
+        finally:
+            for context in contexts:
+                context.close()
+    print(f"\ntiles shown to each: {tiles}; read by the notebook: {read}")  # noqa: T201
+    for part, (now, asked, may) in sorted(most.items()):
+        was = idle[part][0]
+        print(
+            f"{part:12} before {was / MIB:6.0f} MiB, then {now / MIB:6.0f}, asked {asked / MIB:6.0f}, limit {may / MIB:6.0f}"
+        )
+    assert min(tiles) > MOVES
+    assert restarts(analyst) == before, "no part was killed or replaced"
+    assert {part: sizes for part, sizes in most.items() if sizes[0] > sizes[2]} == {}
