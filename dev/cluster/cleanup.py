@@ -88,7 +88,12 @@ def mounts(*folders: Path) -> list[str]:
     return sorted(found, reverse=True)
 
 
-def _unmount(*folders: Path) -> None:
+def unmount(*folders: Path) -> None:
+    """Take away all that is mounted at or below some folders.
+
+    Raises:
+        Problem: something stays.
+    """
     for point in mounts(*folders):
         subprocess.run(["umount", "-l", point], capture_output=True, timeout=30, check=False)
     left = mounts(*folders)
@@ -126,7 +131,7 @@ def clean(parts: Parts, state: Path, *, wipe: bool = False) -> None:
     _end(shims, signal.SIGKILL, 5)
     parts.stop(["containerd"], sig=sig)
     _remove_cgroups()
-    _unmount(RUNTIME, state)  # all of them, before anything is deleted: a mount may hold another's files
+    unmount(RUNTIME, state)  # all of them, before anything is deleted: a mount may hold another's files
     network.down()
     shutil.rmtree(RUNTIME, ignore_errors=True)
     if wipe:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dev import cache
-from dev.console import Console, Step
+from dev.console import Console, Problem, Step
 from dev.images import bases
-from dev.images.buildah import PREFIX, base_image, buildah, machine_settings, prepare
+from dev.images.buildah import PREFIX, base_image, buildah, empty, machine_settings, prepare
 
 # Name of the image → its Containerfile (from the repository's root) and the base that it stands on.
 IMAGES = {
@@ -26,6 +26,8 @@ IMAGES = {
     "postgis": ("dev/postgis/Containerfile", "debian"),
     "nginx": ("dev/nginx/Containerfile", "debian"),
 }
+# buildah's words where a command of a Containerfile has failed, which it will again.
+COMMAND_FAILED = "while running runtime"
 _SKIP = shutil.ignore_patterns("__pycache__", "*.pyc", "node_modules")
 # The layer cache compares times, too, and a checkout has its own: every file gets this one (1985).
 _TIME = 486_000_000
@@ -132,9 +134,21 @@ def _build(folder: Path, name: str, key: str, step: Step) -> None:
         settings.mkdir()
         stage(cache.ROOT / file, context)
         command = ["bud", "--layers", "--isolation", "chroot", "--format", "oci", "--pull-never"]
-        command += ["--build-arg", f"BASE={base_image(base, step)}", *machine_settings(settings)]
-        command += ["-f", str(cache.ROOT / file), "-t", image, str(context)]
-        buildah(command, f"Building the image {name}", timeout=1800, each_line=progress)
+        command += [*machine_settings(settings), "-f", str(cache.ROOT / file), "-t", image]
+
+        def bud() -> None:
+            parent = ["--build-arg", f"BASE={base_image(base, step)}"]
+            what = f"Building the image {name}"
+            buildah([*command, *parent, str(context)], what, timeout=1800, each_line=progress)
+
+        try:
+            bud()
+        except Problem as problem:
+            if COMMAND_FAILED in str(problem):
+                raise
+            # Layers that a cut run left half written are missed only here.
+            empty(step, "may be damaged")
+            bud()
         step.detail("writing the archive")
         # Hardly compressed: the archive goes to a cluster on the same machine, which unpacks zstd faster than gzip.
         target = f"oci-archive:{folder / name}.tar:{image}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dev import cache, host, pip
+from dev.cluster import cleanup
 from dev.console import Problem, Step
 from dev.images import bases
 from dev.proc import run
@@ -64,10 +65,28 @@ def prepare(step: Step) -> None:
         raise Problem("Building images needs root", "Run the command as root")
     if names := host.missing({"buildah": "buildah", "debootstrap": "debootstrap"}):
         host.install(names, step.detail)
-    buildah(["rm", "--all"], "Removing what an earlier build left")
+    # A build that failed or was cut off leaves mounts, and nothing below a mount can be removed.
+    cleanup.unmount(_store())
     if _size(_store()) > MOST_BYTES:
-        step.detail("emptying the image store, which had grown too large")
-        buildah(["rmi", "--all", "--force"], "Emptying the image store", timeout=300)
+        empty(step, "had grown too large")
+        return
+    try:
+        buildah(["rm", "--all"], "Removing what an earlier build left")
+    except Problem:
+        empty(step, "an earlier run left damaged")
+
+
+def empty(step: Step, why: str) -> None:
+    """Make the image store anew: it is a cache, and what a power cut damaged in it fails in ways that do not say so.
+
+    Args:
+        step: the running step, told what is done.
+        why: what the store "which" is like.
+    """
+    step.detail(f"emptying the image store, which {why}")
+    cleanup.unmount(_store())
+    for folder in ("root", "run"):
+        shutil.rmtree(_store() / folder, ignore_errors=True)
 
 
 def _size(folder: Path) -> int:

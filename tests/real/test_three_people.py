@@ -121,12 +121,12 @@ def test_three_people_and_a_notebook_at_a_time_fit_into_size_s(
         finally:
             for context in contexts:
                 context.close()
-    print(f"\ntiles shown to each: {tiles}; read by the notebook: {read}")  # noqa: T201
-    for part, (now, asked, may) in sorted(most.items()):
-        was = idle[part][0]
-        print(
-            f"{part:12} before {was / MIB:6.0f} MiB, then {now / MIB:6.0f}, asked {asked / MIB:6.0f}, limit {may / MIB:6.0f}"
-        )
+    lines = [f"tiles shown to each: {tiles}; read by the notebook: {read}"]
+    lines += [
+        f"{part:12} {idle[part][0] / MIB:6.0f} MiB before, {now / MIB:6.0f} now; asks for {asked / MIB:.0f}, limit {may / MIB:.0f}"
+        for part, (now, asked, may) in sorted(most.items())
+    ]
+    print("", *lines, sep="\n")  # noqa: T201
     assert min(tiles) > MOVES
     assert restarts(analyst) == before, "no part was killed or replaced"
     assert {part: sizes for part, sizes in most.items() if sizes[0] > sizes[2]} == {}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
-from dev import cache, images
+from dev import cache, host, images
+from dev.console import Console, Problem
 from dev.images import bases
 
 FILES = {name: cache.ROOT / file for name, (file, _) in images.IMAGES.items()}
@@ -226,3 +230,62 @@ def test_jupyterlab_in_the_notebook_image_asks_nobody_for_news_or_versions(monke
     app.load_config_file()
     assert app.news_url is None
     assert app.check_for_updates_class is NeverCheckForUpdate
+
+
+class Buildah:
+    """Records what buildah is told, and fails at some of it."""
+
+    def __init__(self, failing):
+        self.told, self.failing = [], dict(failing)
+
+    def __call__(self, arguments, what, **_):
+        self.told.append(arguments[0])
+        if trouble := self.failing.pop(arguments[0], ""):
+            raise Problem(f"{what} failed: {trouble}", "Look")
+        if arguments[0] == "push":
+            Path(arguments[-1].split(":")[1]).touch()
+        return "[]"
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store with something in it, and what else a build needs."""
+    monkeypatch.setattr(cache, "home", lambda: tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(host, "missing", lambda _: [])
+    monkeypatch.setattr(images, "base_image", lambda base, _: base)
+    monkeypatch.setattr(images, "machine_settings", lambda _: [])
+    kept = tmp_path / "buildah/root/overlay/half"
+    kept.mkdir(parents=True)
+    return kept
+
+
+def told(monkeypatch, **failing):
+    found = Buildah(failing)
+    # The package has a function of the module's name.
+    monkeypatch.setattr(sys.modules["dev.images.buildah"], "buildah", found)
+    monkeypatch.setattr(images, "buildah", found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("failing", "commands"),
+    [
+        ({}, ["rm", "bud", "push"]),
+        ({"rm": "unlinkat merged: device or resource busy"}, ["rm", "bud", "push"]),
+        ({"bud": 'building at STEP "COPY --from=package": no such file'}, ["rm", "bud", "bud", "push"]),
+    ],
+)
+def test_a_store_that_a_cut_run_left_damaged_is_made_anew(store, monkeypatch, failing, commands):
+    found = told(monkeypatch, **failing)
+    images.build(Console(io.StringIO()), ["nginx"])
+    assert found.told == commands
+    assert store.exists() is not bool(failing)
+
+
+def test_a_command_that_fails_is_not_tried_again(store, monkeypatch):
+    found = told(monkeypatch, bud='building at STEP "RUN pip": while running runtime: exit status 1')
+    with pytest.raises(Problem, match="exit status 1"):
+        images.build(Console(io.StringIO()), ["nginx"])
+    assert found.told == ["rm", "bud"]
+    assert store.exists()
