@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from dev.console import Console
 from dev.demo import install, mock
 from tests.conftest import installed
+from tests.support.failing import provoke
 from tests.support.lab import Lab
 from tests.support.restarting import Restarted, restarting
 
 HERE = Path(__file__).parent
-# Files that share what their fixtures made follow each other; the last ones have a hub of their own, which they restart.
+# Files that share what their fixtures made follow each other; the last but one have a hub of their own, which they restart.
+# What the last one looks at has happened meanwhile.
 ORDER = (
     "test_dev_cluster.py",
     "test_datasets.py",
@@ -55,6 +58,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(1500))
+
+
+@pytest.fixture(autouse=True)
+def _meanwhile(request: pytest.FixtureRequest) -> None:
+    """Have stacks begin to fail as soon as the cluster itself was tried: they mostly wait, and other tests do not."""
+    if _mine(request.node) and request.path.name != ORDER[0] and _causes(request.session):
+        request.getfixturevalue("provoked")
+
+
+def _causes(session: pytest.Session) -> list[str]:
+    """The causes of failures that this run has chosen."""
+    mine = [item for item in session.items if item.path == HERE / ORDER[-1]]
+    return [item.callspec.params["cause"] for item in mine if isinstance(item, pytest.Function)]
+
+
+@pytest.fixture(scope="session")
+def provoked(
+    request: pytest.FixtureRequest, target: install.Target, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
+    """What comes of each cause of a failure that this run has chosen, one after the other."""
+    folder = tmp_path_factory.mktemp("failures")
+    with ThreadPoolExecutor(1) as pool:
+        yield {cause: pool.submit(provoke, target, folder, cause) for cause in _causes(request.session)}
 
 
 @pytest.fixture(scope="session")

@@ -82,10 +82,22 @@ def test_the_notebook_reaches_the_hub_but_neither_the_proxys_api_nor_kubernetes(
     assert out.split() == ["True", "False", "False", "False"]
 
 
-def test_an_upgrade_keeps_secrets_users_and_the_running_notebook(
-    shaken: install.Installed, karin: Person
+@pytest.fixture
+def on_one_host(shaken: install.Installed, karin: Person) -> str:
+    """The address of a notebook that was started while all users shared the hub's host."""
+    karin.stop()
+    install.install(Console(), shaken.target, shaken.place, per_user_hosts=False)
+    wait(lambda: karin.get("user").status_code == 200, "the hub to know the session")
+    assert karin.start({}).status_code in (201, 202)
+    wait(karin.ready, "the notebook")
+    return f"{shaken.url}/user/{karin.name}"
+
+
+def test_an_upgrade_keeps_secrets_users_and_the_running_notebook_and_gives_it_a_host(
+    shaken: install.Installed, karin: Person, on_one_host: str
 ) -> None:
     pods = [p["metadata"]["uid"] for p in karin.pods()]
+    started = karin.client.get(f"{on_one_host}/api/status").raise_for_status().json()["started"]
     kube, namespace = shaken.target.kube, shaken.place.namespace
 
     def secret_data() -> dict[str, Any]:
@@ -102,8 +114,15 @@ def test_an_upgrade_keeps_secrets_users_and_the_running_notebook(
     # A stack of an earlier test that still starts may get its own in the meantime.
     assert {name: after.get(name) for name in before} == before
     wait(lambda: karin.get("user").status_code == 200, "the hub to know the session")
-    assert karin.ready()
+    wait(karin.ready, "the hub to find the notebook")
     assert [p["metadata"]["uid"] for p in karin.pods()] == pods
+    assert not karin.notebook.startswith(shaken.url)
+    # Its old address leads to the new one, where the same process answers whoever logs in again.
+    for address in (karin.notebook, on_one_host):
+        answer = karin.client.get(f"{address}/api/status", follow_redirects=True)
+        assert answer.status_code == 200, f"{address}: {answer.status_code} {answer.text[:300]}"
+        assert str(answer.url).startswith(karin.notebook)
+        assert answer.json()["started"] == started
 
 
 def test_helms_own_test_passes(shaken: install.Installed) -> None:

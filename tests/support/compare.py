@@ -22,7 +22,7 @@ PLACEHOLDERS = {
 }
 PATTERNS = {
     "<UUID>": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-    "<HOST>": r"http://127\.0\.0\.1:\d+",
+    "<HOST>": r"https?://[\w.-]+:\d+",
     "<PIMS_ROOT>": r"/.+?",
     "<PIMS_TMP>": r"/.+?",
     "<DATE:iso-fraction>": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+",

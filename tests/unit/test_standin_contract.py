@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.playing import in_order
 from tests.support.recordings import Exchange, Player, load
 from tests.support.standin import local_stack, slides
 
@@ -37,20 +38,10 @@ def differences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     with local_stack(folder) as (stack, issuer):
         services = {role: f"http://127.0.0.1:{port}" for role, port in stack.ports.items()}
         player = Player(stack.url, services, issuer, slides(files))
-        found = {e.name: player.play(e) for e in prepared(player)}
+        found = {e.name: player.play(e) for e in in_order(player)}
         for role in ("core", "repository", "pims"):
             assert "Traceback" not in stack.log(role), stack.log(role)[-4000:]
         yield found
-
-
-def prepared(player: Player) -> Iterator[Exchange]:
-    """The exchanges, with what was done between them without being recorded."""
-    for exchange in EXCHANGES:
-        if exchange.group == "paging" and exchange.name.startswith("paging: ontology list with"):
-            player.before_paging()
-        if exchange.name == "annotations: review: start review of image":
-            player.before_review()
-        yield exchange
 
 
 def open_problems(exchange: Exchange, found: list[str]) -> list[str]:

@@ -1,0 +1,100 @@
+"""The recordings that the stand-in is held to, put to Cytomine's own servers: they still answer so."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from cytomine_spawner.stacks.identity.keyring import Key
+from dev.cache import ROOT
+from dev.demo.install import Installed
+from dev.standin.local import answers, free_port
+from tests.support.forwarding import forwarded
+from tests.support.lab import Lab
+from tests.support.person import wait
+from tests.support.playing import in_order
+from tests.support.recordings import Player
+from tests.support.standin import Issuer, slides
+
+# Where the servers' own side of a stack listens.
+PORTS = {"core": 8080, "repository": 8081, "pims": 5000, "web-ui": 9090}
+
+
+class Signer(Issuer):
+    """Signs tokens as the stack's own issuer: only who administers the cluster can read its key."""
+
+    def __init__(self, lab: Lab) -> None:
+        secret = lab.kube.get("-n", lab.namespace, "secret", "cytomine-identity-keys")
+        assert secret
+        oldest = json.loads(base64.b64decode(secret["data"]["keys.json"]))[-1]
+        private = serialization.load_pem_private_key(oldest["private"].encode(), None)
+        assert isinstance(private, rsa.RSAPrivateKey)
+        self.key = private
+        self.kid = Key.of(private, oldest["created"]).kid
+        self.issuer = lab.adapter(lab.name).issuer
+
+    def token(self, name: str, role: str | None, /, key: Any = None, **claims: Any) -> str:
+        """See :class:`Issuer`."""
+        token = jwt.decode(super().token(name, role, **claims), options={"verify_signature": False})
+        head = {"kid": self.kid}
+        now = int(time.time())
+        return jwt.encode({**token, "aud": "core", "iat": now}, key or self.key, "RS256", headers=head)
+
+
+@contextmanager
+def gateway(at: dict[str, str], folder: Path) -> Iterator[str]:
+    """One origin for all services, without the checks of a stack's own gateway."""
+    port = free_port()
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "STANDIN_LISTEN": "127.0.0.1",
+        "STANDIN_PORT": str(port),
+        "INTERNAL_URL_CORE": at["core"],
+        "PIMS_URL": at["pims"],
+        "WEBUI_URL": at["web-ui"],
+    }
+    with (folder / "gateway.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dev.standin", "gateway"], cwd=ROOT, env=env, stdout=log, stderr=log
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait(lambda: answers(f"{url}/server/ping"), "the gateway's stand-in", 30)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def differences(hub: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
+    """What differs, by the exchange's name, after all were put to a new stack in their order."""
+    folder = tmp_path_factory.mktemp("recordings")
+    files = folder / "files"
+    files.mkdir()
+    with Lab.beside(hub, "jonas") as lab, forwarded(lab, PORTS) as at, gateway(at, folder) as url:
+        player = Player(url, at, Signer(lab), slides(files))
+        found = {e.name: player.play(e) for e in in_order(player)}
+        (Path(os.environ.get("TMPDIR", "/tmp")) / "real-differences.json").write_text(
+            json.dumps(found, indent=1)
+        )
+        yield found
+
+
+def test_the_servers_answer_as_they_were_recorded(differences: dict[str, list[str]]) -> None:
+    bad = [f"{name}: {text}" for name, texts in differences.items() for text in texts]
+    assert not bad, f"{len(bad)}\n" + "\n".join(bad)
