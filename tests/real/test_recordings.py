@@ -86,7 +86,7 @@ def differences(hub: Installed, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("recordings")
     files = folder / "files"
     files.mkdir()
-    with Lab.beside(hub, "jonas") as lab, forwarded(lab, PORTS) as at, gateway(at, folder) as url:
+    with Lab.beside(hub, "ivan") as lab, forwarded(lab, PORTS) as at, gateway(at, folder) as url:
         player = Player(url, at, Signer(lab), slides(files))
         found = {e.name: player.play(e) for e in in_order(player)}
         (Path(os.environ.get("TMPDIR", "/tmp")) / "real-differences.json").write_text(

@@ -33,7 +33,7 @@ MIB = 2**20
 @pytest.fixture
 def colleagues(hub: Installed, analyst: Lab) -> Iterator[list[Person]]:
     """Two members who see all projects."""
-    found = [Person(hub, key) for key in ("ivan", "karin")]
+    found = [Person(hub, key) for key in ("ivan", "ada")]
     for person in found:
         where = f"api/stacks/{analyst.name}/members/users/{person.name}"
         analyst.ask("PUT", where, {"projects": "all", "role": "user"})
@@ -98,7 +98,7 @@ def test_three_people_and_a_notebook_at_a_time_fit_into_size_s(
     with ThreadPoolExecutor(1) as beside:
         try:
             pages = []
-            for number, (context, name) in enumerate(zip(contexts, ("Petra", "Ivan", "Karin"), strict=True)):
+            for number, (context, name) in enumerate(zip(contexts, ("Petra", "Ivan", "Ada"), strict=True)):
                 page = context.new_page()
 
                 def count(answer: object, number: int = number) -> None:
