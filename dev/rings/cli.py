@@ -142,6 +142,7 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
     beside = bool(pods and rest)
     yielding = beside and processors < PROCESSORS
     extra = [*(["-k", wanted.words] if wanted.words else []), *extra]
+    exactly = {"CYTOMINE_TEST_PROFILE": "1"} if args.profile else {}
 
     def prepare_pods() -> install.Target:
         started = not (foreign or args.keep or cluster.healthy())
@@ -162,7 +163,7 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
 
     def with_pods() -> None:
         target = prepare_pods()
-        env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(args.port)}
+        env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(args.port), **exactly}
         for ring in pods:
             ran.aloud(
                 Run(ring, NEWEST, tuple(wanted.tests[ring]), workers=0 if few(ring) else LANES[ring]), env
@@ -187,7 +188,7 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
     with times.phase("preparation"), ThreadPoolExecutor(2) as pool:
         # Where nothing is built yet, what is compiled and what is downloaded share the processors.
         built = pool.submit(install.build, console) if pods and not foreign else None
-        local = environments.programs(console, rest) if {"unit", "api"} & set(rest) else {}
+        local = {**(environments.programs(console, rest) if {"unit", "api"} & set(rest) else {}), **exactly}
         if built:
             built.result()
     if beside:
