@@ -9,12 +9,18 @@ import hypothesis
 import pytest
 
 from dev.standin.local import Local
+from tests.support.examples import THOROUGH, examples
 from tests.support.gateway import Door, running
 from tests.support.standin import Issuer, local_stack
 
-# How long an example takes says how busy the machine is, where tests run side by side.
+# How long an example takes says how busy the machine is, where tests run side by side. A usual run tries the same examples
+# each time: whoever changes something else must not meet a new one. A thorough one looks for new ones.
 hypothesis.settings.register_profile(
-    "unit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "unit",
+    max_examples=examples(200),
+    derandomize=not THOROUGH,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("unit")
 

@@ -27,6 +27,7 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeRegressor
 
 from cytomine_spawner.notebook import landmarks, subwindows
 from cytomine_spawner.notebook.models import UnsafeModel, pack, unpack
+from tests.support.examples import examples
 from tests.support.forging import ROOT, campaign, joined, nodes_of, parts_of, saved
 
 
@@ -233,7 +234,7 @@ def test_a_file_starts_no_more_threads_than_there_are_processors() -> None:
 # -- what works -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     st.sampled_from([ExtraTreesClassifier, RandomForestClassifier, RandomForestRegressor, DecisionTreeClassifier, ExtraTreeRegressor]),
     st.integers(1, 3),
