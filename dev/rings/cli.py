@@ -16,7 +16,7 @@ from dev.console import Console, Problem
 from dev.demo import install
 from dev.rings import choose, environments, guard
 from dev.rings.environments import NEWEST
-from dev.rings.runs import REPORTS, RINGS, Count, Ran, Run, with_each_hub
+from dev.rings.runs import REPORTS, RINGS, Count, Ran, Run, in_groups, with_each_hub
 from dev.rings.times import Times
 from dev.standin.local import ensure_postgis
 
@@ -186,6 +186,8 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
                 runs = with_each_hub(ring, wanted.tests[ring], workers, yielding)
                 if wanted.named:
                     ran.aloud(runs[0], local)
+                elif ring == "unit":
+                    ran.quietly(in_groups(ring, wanted.tests[ring], yielding), local, lanes=workers)
                 else:
                     ran.quietly(runs, local)
 
