@@ -60,6 +60,7 @@ RULES = (
             "tests/conftest.py",
             "dev/rings/cli.py",
             "dev/rings/environments.py",
+            "dev/rings/groups.py",
             "dev/rings/runs.py",
             "dev/venv.py",
             "test",

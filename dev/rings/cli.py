@@ -16,7 +16,7 @@ from dev.console import Console, Problem
 from dev.demo import install
 from dev.rings import choose, environments, guard
 from dev.rings.environments import NEWEST
-from dev.rings.runs import REPORTS, RINGS, Count, Ran, Run, with_each_hub
+from dev.rings.runs import REPORTS, RINGS, Count, Ran, Run, in_groups, with_each_hub
 from dev.rings.times import Times
 from dev.standin.local import ensure_postgis
 
@@ -33,6 +33,7 @@ USAGE = """\
 ./test --since main        what the changes since a revision can break
 ./test -k entitlements     tests by name, or ./test tests/unit/test_x.py::test_y: with one JupyterHub, in seconds
 ./test --profile           all, and where the time went: rings, files, tests, fixtures
+./test --thorough unit     what holds for whatever comes is tried with six times as much, and each time with other things
 ./test unit -- --pdb       what stands behind -- goes to pytest
 ./test --port 8100         another port for the cluster's ingress
 
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> int:
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="./test",
-        usage="./test [RING...] [--since REVISION] [-k WORDS] [TEST...] [--profile] [--port N] [-- PYTEST_ARGUMENTS]",
+        usage="./test [RING...] [--since REVISION] [-k WORDS] [TEST...] [--profile] [--thorough] [--port N] [-- PYTEST_ARGUMENTS]",
         description=USAGE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -93,6 +94,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--since", metavar="REVISION", help="only what the changes since there can break")
     parser.add_argument("-k", dest="words", default="", metavar="WORDS", help="tests by name, as pytest's -k")
     parser.add_argument("--profile", action="store_true", help="say where the time went")
+    parser.add_argument("--thorough", action="store_true", help="more examples, and others each time")
     parser.add_argument("--port", type=int, default=int(os.environ.get("CYTOMINE_DEMO_PORT", "8000")))
     parser.add_argument("--keep", action="store_true", help="leave the tests' hub running at the end")
     args = parser.parse_args(argv)
@@ -142,6 +144,10 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
     beside = bool(pods and rest)
     yielding = beside and processors < PROCESSORS
     extra = [*(["-k", wanted.words] if wanted.words else []), *extra]
+    told = {
+        **({"CYTOMINE_TEST_PROFILE": "1"} if args.profile else {}),
+        **({"CYTOMINE_TEST_THOROUGH": "1"} if args.thorough else {}),
+    }
 
     def prepare_pods() -> install.Target:
         started = not (foreign or args.keep or cluster.healthy())
@@ -162,7 +168,7 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
 
     def with_pods() -> None:
         target = prepare_pods()
-        env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(args.port)}
+        env = {**target.kube.env, "CYTOMINE_TEST_PORT": str(args.port), **told}
         for ring in pods:
             ran.aloud(
                 Run(ring, NEWEST, tuple(wanted.tests[ring]), workers=0 if few(ring) else LANES[ring]), env
@@ -180,6 +186,8 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
                 runs = with_each_hub(ring, wanted.tests[ring], workers, yielding)
                 if wanted.named:
                     ran.aloud(runs[0], local)
+                elif ring == "unit":
+                    ran.quietly(in_groups(ring, wanted.tests[ring], yielding), local, lanes=workers)
                 else:
                     ran.quietly(runs, local)
 
@@ -187,7 +195,7 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
     with times.phase("preparation"), ThreadPoolExecutor(2) as pool:
         # Where nothing is built yet, what is compiled and what is downloaded share the processors.
         built = pool.submit(install.build, console) if pods and not foreign else None
-        local = environments.programs(console, rest) if {"unit", "api"} & set(rest) else {}
+        local = {**(environments.programs(console, rest) if {"unit", "api"} & set(rest) else {}), **told}
         if built:
             built.result()
     if beside:

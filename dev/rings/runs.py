@@ -21,6 +21,7 @@ from dev.cache import ROOT
 from dev.console import Console, duration
 from dev.rings import guard
 from dev.rings.environments import NEWEST, OLDEST
+from dev.rings.groups import contract, groups
 from dev.rings.times import Times
 
 RINGS = ["lint", "unit", "api", "cluster", "browser"]
@@ -72,7 +73,7 @@ class Run:
     """One run of pytest.
 
     Attributes:
-        name: the ring's, with the JupyterHub behind it if that is not the newest.
+        name: the ring's, with the group or the JupyterHub behind it if it is not all of the ring with the newest.
         hub: the environment's name.
         tests: files or folders.
         more: further arguments.
@@ -149,18 +150,27 @@ class Ran:
         with self.times.phase(run.ring):
             self.codes[run.name] = _pytest(self._command(run), run, env)
 
-    def quietly(self, runs: Sequence[Run], env: dict[str, str]) -> None:
-        """Runs of one ring beside each other; what each says is printed when it has ended."""
+    def quietly(self, runs: Sequence[Run], env: dict[str, str], lanes: int = 0) -> None:
+        """Runs of one ring beside each other; what each says is printed when it has ended.
+
+        Args:
+            runs: the runs, the longest first.
+            env: for pytest.
+            lanes: how many run at a time; all if 0.
+        """
         if self.stopped.is_set():
             return
         told: dict[str, str] = {}
         with (
             self.times.phase(runs[0].ring),
             self.console.step(f"{runs[0].ring} tests") as step,
-            ThreadPoolExecutor(len(runs)) as pool,
+            ThreadPoolExecutor(lanes or len(runs)) as pool,
         ):
 
             def one(run: Run) -> None:
+                if self.stopped.is_set():
+                    return
+
                 def tell(text: str) -> None:
                     told[run.name] = text
                     step.detail(", ".join(f"{other}: {said}" for other, said in told.items()))
@@ -207,6 +217,17 @@ def with_each_hub(ring: str, tests: Sequence[str], workers: int, yielding: bool)
         Run(ring, NEWEST, tuple(tests), workers=workers, yielding=yielding),
         Run(f"{ring}-{OLDEST}", OLDEST, tuple(tests), ("-m", CONTRACT), yielding=yielding),
     ]
+
+
+def in_groups(ring: str, tests: Sequence[str], yielding: bool) -> list[Run]:
+    """The runs of the unit ring: each of its groups with the newest JupyterHub, and the contract with the oldest."""
+    runs = [
+        Run(f"{ring}-{name}", NEWEST, tuple(files), yielding=yielding)
+        for name, files in groups(tests).items()
+    ]
+    if files := contract(tests):
+        runs.append(Run(f"{ring}-{OLDEST}", OLDEST, tuple(files), ("-m", CONTRACT), yielding=yielding))
+    return runs
 
 
 def progress(output: str) -> str:

@@ -272,16 +272,22 @@ class Local:
         variables["PIMS_URL"] = f"{self.url}/ims" if "web-ui" in roles else self.pims
         if "web-ui" in roles:
             variables |= {"CORE_URL": f"{self.url}/api", "IAM_URL": self.issuer}
-        with self._logs[roles[0]].open("ab") as log:
-            process = subprocess.Popen(
+        process = self.start(roles, {**variables, **extra}, self._logs[roles[0]])
+        self.processes[roles[0]] = process
+        return process
+
+    def start(
+        self, roles: tuple[str, ...], variables: dict[str, str], log_file: Path
+    ) -> subprocess.Popen[bytes]:
+        """Start the program with an environment; what it says is added to a file."""
+        with log_file.open("ab") as log:
+            return subprocess.Popen(
                 [self.python, "-m", "dev.standin", *roles],
-                env={**variables, **extra},
+                env=variables,
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
             )
-        self.processes[roles[0]] = process
-        return process
 
     def wait(self, role: str, seconds: float = 60) -> None:
         """Wait until its probe answers."""

@@ -1,6 +1,6 @@
 """Forges stored models, and uses what is accepted, in a process of its own: one that ends is seen, and what ended it.
 
-``python -m tests.support.forging READER SEED FIRST END`` is that process: for each file it writes a line with its number
+``python -m tests.support.forging READER SEED FIRST END SECONDS`` is that process: for each file it writes a line with its number
 before it opens it, and how that went behind. The same seed and number give the same file.
 """
 
@@ -339,7 +339,7 @@ def skops_alone(content: bytes) -> Any:
     return skops.io.loads(content, trusted=["sklearn.tree._tree.Tree"])
 
 
-def _child(reader: str, seed: int, first: int, end: int) -> None:
+def _child(reader: str, seed: int, first: int, end: int, seconds: int) -> None:
     from cytomine_spawner.notebook.models import UnsafeModel, unpack
 
     warnings.simplefilter("ignore")
@@ -356,7 +356,7 @@ def _child(reader: str, seed: int, first: int, end: int) -> None:
         lines.write(f"{number} ")
         lines.flush()
         # What hangs is ended by the signal; the processor's time counts, so that a busy machine ends none.
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         failures: Counter[str] = Counter()
         try:
             model = opened(content)
@@ -400,6 +400,7 @@ def campaign(
     *,
     reader: str = "ours",
     first_crash: bool = False,
+    seconds: int = SECONDS,
     told: Callable[[int], Any] = lambda n: None,
 ) -> Outcome:
     """Have files forged, opened and used in child processes.
@@ -409,11 +410,13 @@ def campaign(
         seed: of the chance.
         reader: ``ours``, or ``skops`` for skops' own.
         first_crash: stop at a file that ends the process.
+        seconds: of the processor's time after which a file that is being read or used has hung.
         told: is told how many are done.
     """
     outcome, number = Outcome(), 0
     while number < count and not (first_crash and outcome.crashed):
-        command = [sys.executable, "-m", "tests.support.forging", reader, str(seed), str(number), str(count)]
+        command = [sys.executable, "-m", "tests.support.forging", reader]
+        command += [str(word) for word in (seed, number, count, seconds)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout
             line, started = "", False
@@ -440,4 +443,4 @@ def campaign(
 
 
 if __name__ == "__main__":
-    _child(sys.argv[1], *map(int, sys.argv[2:5]))
+    _child(sys.argv[1], *map(int, sys.argv[2:6]))

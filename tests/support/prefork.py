@@ -1,4 +1,4 @@
-"""Processes of the stack service that are there at once: forked from one that has imported it already.
+"""Processes of the stack service and of stand-ins that are there at once: forked from one that has imported it already.
 
 To import what the service consists of takes five seconds of a processor; to fork, none. What runs is the same command
 in a process of its own: it has its own environment, folder, log and signals, and can be killed.
@@ -16,10 +16,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dev.standin.local import Local
+
+ROOT = Path(__file__).parents[2]
 MODULE = "cytomine_spawner.stacks.app"
+STAND_INS = [
+    f"dev.standin.{name}"
+    for name in ("__main__", "cbir", "core", "gateway", "mongo", "pims", "repository", "webui")
+]
 
 
-def _become(env: dict[str, str], folder: str, out: str, error: str) -> None:
+def _take(env: dict[str, str], folder: str, out: str, error: str) -> None:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
@@ -27,6 +34,10 @@ def _become(env: dict[str, str], folder: str, out: str, error: str) -> None:
         file = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.dup2(file, number)
         os.close(file)
+
+
+def _become(env: dict[str, str], folder: str, out: str, error: str) -> None:
+    _take(env, folder, out, error)
     # Whoever imported it before has read the environment of that moment.
     from kubernetes_asyncio.config import kube_config
 
@@ -81,27 +92,15 @@ def run(
 
 
 class Forked:
-    """The service with arguments, as much of ``subprocess.Popen`` as its tests use.
+    """A forked process, as much of ``subprocess.Popen`` as tests use.
 
     Args:
-        arguments: of the command.
-        env: its whole environment.
-        folder: where it runs.
-        log: gets what it says.
-        clock: the file of a clock that a test moves; empty for the usual one.
+        process: one that has started.
     """
 
-    def __init__(
-        self,
-        arguments: Sequence[str],
-        env: dict[str, str],
-        folder: Path,
-        log: Path,
-        clock: Path | None = None,
-    ) -> None:
-        words = (list(arguments), dict(env), str(folder), str(log), str(clock or ""))
-        self._process = _process(_serve, *words)
-        self.pid = int(self._process.pid)
+    def __init__(self, process: Any) -> None:
+        self._process = process
+        self.pid = int(process.pid)
 
     @property
     def returncode(self) -> int | None:
@@ -122,10 +121,59 @@ class Forked:
         """Tell it to end."""
         self.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end."""
         self._process.join(timeout)
         code = self.poll()
         if code is None:
-            raise subprocess.TimeoutExpired(MODULE, timeout or 0)
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
         return code
+
+
+class ForkedService(Forked):
+    """The service with arguments.
+
+    Args:
+        arguments: of the command.
+        env: its whole environment.
+        folder: where it runs.
+        log: gets what it says.
+        clock: the file of a clock that a test moves; empty for the usual one.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        env: dict[str, str],
+        folder: Path,
+        log: Path,
+        clock: Path | None = None,
+    ) -> None:
+        words = (list(arguments), dict(env), str(folder), str(log), str(clock or ""))
+        super().__init__(_process(_serve, *words))
+
+
+def _play(roles: tuple[str, ...], env: dict[str, str], log: str) -> None:
+    _take(env, str(ROOT), log, log)
+    sys.argv = ["dev.standin", *roles]
+    from dev.standin.__main__ import main
+
+    sys.exit(main())
+
+
+class ForkedStandIns(Local):
+    """A stack of stand-ins whose programs are forked from one that has imported them: most of a start is imports."""
+
+    def start(self, roles: tuple[str, ...], variables: dict[str, str], log_file: Path) -> Any:
+        """Start the program with an environment; what it says is added to a file."""
+        log_file.touch()
+        context: Any = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(STAND_INS)
+        # A daemon in multiprocessing's sense: it ends with the tests, whatever becomes of them.
+        process = context.Process(target=_play, args=(roles, variables, str(log_file)), daemon=True)
+        process.start()
+        return Forked(process)

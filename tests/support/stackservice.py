@@ -26,7 +26,7 @@ from cytomine_spawner.stacks import model
 from cytomine_spawner.stacks.kube import RESOURCES
 from tests.support.hub import free_port
 from tests.support.movedclock import Hand
-from tests.support.prefork import MODULE, Forked
+from tests.support.prefork import MODULE, Forked, ForkedService
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
@@ -296,7 +296,7 @@ class Service:
         """Start it; ready when this returns."""
         arguments = [f"--config={self.folder}/config.py"]
         if self._hand:
-            self.process = Forked(arguments, self._env, self.folder, self.log, self._hand.file)
+            self.process = ForkedService(arguments, self._env, self.folder, self.log, self._hand.file)
         else:
             command = [sys.executable, "-m", MODULE, *arguments]
             with self.log.open("a") as log:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from PIL import Image, TiffImagePlugin
 
 from dev.standin.local import Local, free_port
+from tests.support.prefork import ForkedStandIns
 
 NAMESPACE = uuid.UUID("6f9d0f64-6d0c-4e39-9d3c-5d5a1f2b7c11")
 
@@ -77,7 +78,7 @@ def local_stack(folder: Path, issuer: Issuer | None = None, **options: Any) -> I
     issuer = issuer or Issuer()
     with (
         contextlib.closing(issuer),
-        Local(folder, issuer.issuer, issuer.jwks, **options).running() as local,
+        ForkedStandIns(folder, issuer.issuer, issuer.jwks, **options).running() as local,
     ):
         yield local, issuer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,11 @@ import pytest
 
 # Names the file to write. Where it is not set, nothing is measured.
 WHERE = "CYTOMINE_TEST_TIMES"
+# Set by ``./test --profile``: each fixture is measured, too, and each block exactly.
+EXACTLY = "CYTOMINE_TEST_PROFILE"
+# Seconds. To add up what all descendants compute takes milliseconds, some twenty times a test: whatever is over sooner
+# has its own time alone, unless it is to be exact.
+LONG = 0.1
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -31,16 +37,41 @@ def computed(pid: int | str = "self") -> float:
     return sum(map(int, fields[11:15])) / _TICK + sum(computed(child) for child in children)
 
 
+def own() -> float:
+    """Seconds of processor time of this process and of those of its children that have ended."""
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 class Clock:
-    """Measures one block: seconds that passed, seconds that this process and its descendants computed."""
+    """Measures one block: seconds that passed, seconds that this process and its descendants computed.
+
+    Args:
+        exact: whether to look at the descendants before a block, too, and however short it is. Otherwise what they computed
+            in short blocks counts for the next long one.
+    """
+
+    _last = (0.0, 0.0)
+
+    def __init__(self, exact: bool = False) -> None:
+        self._exact = exact
 
     def __enter__(self) -> Clock:
-        self._wall, self._cpu = time.monotonic(), computed()
+        self.began, self._own = time.monotonic(), own()
+        self._all = computed() if self._exact else 0.0
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wall = time.monotonic() - self._wall
-        self.cpu = max(0.0, computed() - self._cpu)
+        self.wall = time.monotonic() - self.began
+        now = own()
+        self.cpu = now - self._own
+        if self._exact:
+            self.cpu = max(0.0, computed() - self._all)
+        elif self.wall >= LONG:
+            last_own, last_all = Clock._last
+            whole = computed()
+            self.cpu = max(self.cpu, whole - last_all - (self._own - last_own))
+            Clock._last = (now, whole)
 
 
 class Times:
@@ -48,17 +79,18 @@ class Times:
 
     Args:
         path: the JSON file that gets it at the end.
+        exact: whether each block is measured exactly.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.began = path, Clock().__enter__()
+    def __init__(self, path: Path, exact: bool = False) -> None:
+        self.path, self.exact, self.began = path, exact, Clock(exact=True).__enter__()
         self.tests: dict[str, dict[str, list[float]]] = {}
         self.fixtures: dict[str, dict[str, Any]] = {}
         self.collected = 0.0
 
     @pytest.hookimpl
     def pytest_collection_finish(self) -> None:
-        self.collected = time.monotonic() - self.began._wall
+        self.collected = time.monotonic() - self.began.began
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
@@ -73,17 +105,34 @@ class Times:
         return (yield from self._phase(item, "teardown"))
 
     def _phase(self, item: pytest.Item, phase: str) -> Iterator[None]:
-        clock = Clock()
+        clock = Clock(self.exact)
         try:
             with clock:
                 return (yield)
         finally:
             self.tests.setdefault(item.nodeid, {})[phase] = [clock.wall, clock.cpu]
 
+    @pytest.hookimpl
+    def pytest_unconfigure(self) -> None:
+        self.began.__exit__()
+        whole = {"wall": self.began.wall, "cpu": self.began.cpu, "collected": self.collected}
+        self.path.write_text(json.dumps({**whole, "tests": self.tests, "fixtures": self.fixtures}))
+
+
+class Exactly(Times):
+    """The same, exactly, and by fixture.
+
+    Args:
+        path: the JSON file that gets it at the end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, exact=True)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
         # What a fixture asks for is set up before it: its own time has none of theirs.
-        clock = Clock()
+        clock = Clock(exact=True)
         try:
             with clock:
                 return (yield)
@@ -97,15 +146,10 @@ class Times:
                 entry["wall"] += clock.wall
                 entry["cpu"] += clock.cpu
 
-    @pytest.hookimpl
-    def pytest_unconfigure(self) -> None:
-        self.began.__exit__()
-        whole = {"wall": self.began.wall, "cpu": self.began.cpu, "collected": self.collected}
-        self.path.write_text(json.dumps({**whole, "tests": self.tests, "fixtures": self.fixtures}))
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Measure, if the environment names a file for it; each worker of a run has one of its own."""
     if where := os.environ.get(WHERE):
         worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-        config.pluginmanager.register(Times(Path(f"{where}-{worker}.json" if worker else f"{where}.json")))
+        kind = Exactly if EXACTLY in os.environ else Times
+        config.pluginmanager.register(kind(Path(f"{where}-{worker}.json" if worker else f"{where}.json")))

@@ -8,33 +8,22 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from dev.rings.groups import HUB_CONTRACT
 from dev.standin.local import Local
+from tests.support.examples import THOROUGH, examples
 from tests.support.gateway import Door, running
 from tests.support.standin import Issuer, local_stack
 
-# How long an example takes says how busy the machine is, where tests run side by side.
+# How long an example takes says how busy the machine is, where tests run side by side. A usual run tries the same examples
+# each time: whoever changes something else must not meet a new one. A thorough one looks for new ones.
 hypothesis.settings.register_profile(
-    "unit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "unit",
+    max_examples=examples(200),
+    derandomize=not THOROUGH,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("unit")
-
-# What JupyterHub, KubeSpawner and HubOAuth do for us could differ from one version to the next in these: a real hub runs,
-# or the classes that a hub makes and calls are ours. All else knows the hub by its REST API at most, and runs once.
-HUB_CONTRACT = {
-    "test_companion.py",  # the spawner's methods that the hub calls
-    "test_companion_hub.py",
-    "test_failures.py",  # JupyterHub 6 has an exception of its own for them
-    "test_hub_config.py",  # traits and scopes that exist, and a hub that starts with them
-    "test_hub_config_stacks.py",
-    "test_hub_rest.py",
-    "test_identity_hub.py",
-    "test_lslogin.py",  # the authenticator's methods that the hub calls
-    "test_lslogin_hub.py",
-    "test_lslogin_sessions.py",
-    "test_spawner.py",
-    "test_stacks_access.py",  # HubOAuth's tokens, cookies and XSRF
-    "test_stacks_hub.py",
-}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

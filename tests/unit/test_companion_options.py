@@ -25,6 +25,7 @@ from cytomine_spawner.options import (
     read_choices,
 )
 from cytomine_spawner.stacks.model import Phase
+from tests.support.examples import examples
 from tests.support.kube import IMAGES, SIZES
 from tests.support.stacks import a_stack
 
@@ -124,7 +125,7 @@ def outcome(raw) -> CytomineChoice | OptionsError | None:
 
 
 @given(JSON)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_whatever_json_arrives_gives_a_choice_or_a_400(raw):
     result = outcome(raw)
     if isinstance(result, OptionsError):
@@ -183,7 +184,7 @@ def test_who_may_have_a_stack_no_more_gets_the_notebook_alone(cytomine, words):
 
 
 @given(JSON | st.dictionaries(st.sampled_from(["image", "size", "cytomine", "x"]), JSON))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_whatever_the_database_holds_gives_options_that_can_be_used(stored):
     options, told = offer().nearest(stored)
     assert parse_json(options.model_dump(exclude_none=True), offer()) == options

@@ -20,6 +20,7 @@ from cytomine_spawner.stacks import dataset_files, dataset_geojson
 from cytomine_spawner.stacks.dataset_errors import DatasetError
 from cytomine_spawner.stacks.dataset_geojson import Features
 from cytomine_spawner.stacks.dataset_shapes import Piece, Shape, Unfit
+from tests.support.examples import examples
 
 WIDTH, HEIGHT = 640, 360
 NUMBERS = st.floats(-200, 900) | st.integers(-200, 900) | st.sampled_from([0, 0.5, 360, 640, 1e300, math.nan])
@@ -98,7 +99,7 @@ def read(path: Path, document: Any) -> Features | None:
     return None
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), suppress_health_check=list(HealthCheck))
 @given(COLLECTIONS)
 def test_each_annotation_is_stored_once_or_counted(
     tmp_path_factory: pytest.TempPathFactory, document: Any
@@ -132,7 +133,7 @@ def test_each_annotation_is_stored_once_or_counted(
     assert [s.key for s in again.shapes] == [s.key for s in found.shapes]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(COLLECTIONS)
 def test_what_geopandas_reads_is_read_or_counted(
     tmp_path_factory: pytest.TempPathFactory, document: Any
@@ -150,7 +151,7 @@ def test_what_geopandas_reads_is_read_or_counted(
 PARTS = st.text("ab1-_. ", min_size=1, max_size=5).filter(lambda t: t.strip(". ") == t)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(st.sets(PARTS, min_size=1, max_size=4), PARTS, st.sampled_from(["", "-tissue", "_2", " x", "y", "0"]))
 def test_a_file_is_never_put_on_a_slide_that_it_is_not_named_after(
     tmp_path_factory: pytest.TempPathFactory, slides: set[str], name: str, rest: str

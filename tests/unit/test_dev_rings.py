@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from dev import venv
+from dev.cache import ROOT
 from dev.console import Console
-from dev.rings import cli, environments, runs
+from dev.rings import cli, environments, groups, runs
 from dev.rings.times import Times
 
 
@@ -75,13 +76,53 @@ def test_all_of_a_ring_runs_with_the_newest_hub_and_its_contract_with_the_oldest
     pythons = {name: Path(name) for name in environments.HUBS}
     for extra, code in (([], runs.NONE_CHOSEN), (["-k", "chosen"], 0)):
         ran = runs.Ran(Console(), pythons, Times(tmp_path), extra, alone=True)
-        ran.quietly(runs.with_each_hub("unit", ["tests/unit"], 2, yielding=False), {})
-        assert ran.codes == {"unit": code, "unit-jupyterhub-5": code}
-    whole, contract = commands["unit"], commands["unit-jupyterhub-5"]
+        ran.quietly(runs.with_each_hub("api", ["tests/api"], 2, yielding=False), {})
+        assert ran.codes == {"api": code, "api-jupyterhub-5": code}
+    whole, contract = commands["api"], commands["api-jupyterhub-5"]
     assert (whole[0], contract[0]) == ("jupyterhub-6", "jupyterhub-5")
     assert "hub_contract" not in whole
     assert contract[contract.index("-m", 3) + 1] == "hub_contract"
     assert "--numprocesses=2" in whole
+
+
+def test_each_file_of_the_unit_ring_runs_in_one_group_and_its_contract_with_the_oldest_hub() -> None:
+    run = runs.in_groups("unit", ["tests/unit"], yielding=True)
+    newest = [file for one in run if one.hub == environments.NEWEST for file in one.tests]
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests/unit").rglob("test_*.py")}
+    assert len(newest) == len(set(newest))
+    assert set(newest) == there
+    (oldest,) = (one for one in run if one.hub == environments.OLDEST)
+    assert {Path(file).name for file in oldest.tests} == groups.HUB_CONTRACT, "a name that is no file's"
+    assert oldest.more == ("-m", "hub_contract")
+    some = runs.in_groups("unit", ["tests/unit/test_render.py", "tests/unit/notebook/test_plain.py"], True)
+    assert [(one.name, len(one.tests)) for one in some] == [("unit-notebook", 1), ("unit-service", 1)]
+
+
+def test_as_many_groups_run_at_a_time_as_there_are_lanes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    busy, most, lock = 0, 0, threading.Lock()
+    meet = threading.Barrier(2, timeout=10)
+
+    def runs_tests(*_: object) -> int:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        meet.wait()
+        with lock:
+            busy -= 1
+        meet.wait()
+        return 0
+
+    monkeypatch.setattr(runs, "_pytest", runs_tests)
+    ran = runs.Ran(
+        Console(), dict.fromkeys(environments.HUBS, Path("python")), Times(tmp_path), [], alone=True
+    )
+    four = [runs.Run(f"unit-{n}", environments.NEWEST, ("x",)) for n in range(4)]
+    ran.quietly(four, {}, lanes=2)
+    assert ran.codes == dict.fromkeys((run.name for run in four), 0)
+    assert most == 2
 
 
 def test_a_ring_that_yields_has_a_tenth_of_the_weight_of_those_beside_it(

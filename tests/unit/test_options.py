@@ -20,6 +20,7 @@ from cytomine_spawner.options import (
     read_choices,
     shorten,
 )
+from tests.support.examples import examples
 from tests.support.kube import IMAGES, SIZES
 
 
@@ -116,7 +117,7 @@ def outcome(parse, raw) -> SpawnOptions | OptionsError:
 
 
 @given(ANYTHING)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 def test_whatever_json_arrives_gives_options_or_a_400_that_can_be_sent(raw):
     result = outcome(parse_json, raw)
     if isinstance(result, SpawnOptions):
@@ -130,7 +131,6 @@ def test_whatever_json_arrives_gives_options_or_a_400_that_can_be_sent(raw):
 
 
 @given(st.dictionaries(st.text() | st.sampled_from(["image", "size"]), st.lists(st.text(), max_size=3)))
-@settings(deadline=None)
 def test_whatever_form_arrives_gives_options_or_a_400(form):
     result = outcome(parse_form, form)
     assert isinstance(result, SpawnOptions) or result.status_code == 400

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cytomine_spawner.stacks import model, render
 from cytomine_spawner.stacks.model import StackSpec
 from cytomine_spawner.stacks.quantity import cores, gib, to_bytes
+from tests.support.examples import examples
 from tests.support.rendering import (
     ALL_EXTRAS,
     VALUE_SETS,
@@ -317,7 +318,7 @@ def test_pods_start_anew_when_their_configuration_changes():
 # --- names
 
 
-@hypothesis_settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@hypothesis_settings(max_examples=examples(30), suppress_health_check=[HealthCheck.too_slow])
 @given(
     owner=st.one_of(
         st.from_regex(r"[0-9a-f]{40}@lifescience-ri\.eu", fullmatch=True), st.text(min_size=1, max_size=60)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cytomine_spawner.names import is_plain, plain
 from cytomine_spawner.stacks.model import Members, Phase
+from tests.support.examples import examples
 from tests.support.stacks import PREFIX, Service, a_stack
 
 pytest_plugins = ["tests.support.servedstacks"]
@@ -133,7 +134,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(["desiredState", "idleTimeout", "displayName", "owner", ""])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.dictionaries(FIELDS, JSON, max_size=3) | JSON)
 def test_no_input_makes_the_service_fail(service: Service, body: Any) -> None:
     answer = service.program("ada").patch(f"{API}/stacks/{ADA}", content=json.dumps(body))
@@ -242,7 +243,7 @@ def test_the_document_describes_the_api_as_it_is(service: Service) -> None:
 
 
 @given(name=st.text(max_size=60))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 def test_a_name_is_taken_as_it_is_or_refused(service: Service, name: str) -> None:
     answer = service.program("ada").patch(f"{API}/stacks/{ADA}", json={"displayName": name})
     assert answer.status_code == (200 if is_plain(name) else 400), answer.text

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cytomine_spawner.names import plain as readable
 from cytomine_spawner.stacks.model import Access, ChosenProject, Members, Phase, ProjectRole, Reach
 from cytomine_spawner.stacks.store import LogSource
+from tests.support.examples import examples
 from tests.support.stackpages import ADA, cards, starting
 from tests.support.stacks import PREFIX, Service, a_stack
 
@@ -128,7 +129,7 @@ NASTY = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(title=NASTY | SHOWN, sentence=NASTY | SHOWN, server=NASTY | SHOWN.filter(bool))
 def test_whatever_a_stack_is_called_the_page_shows_it_as_text(
     service: Service, client: httpx.Client, title: str, sentence: str, server: str

@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from dev.standin.local import Local, PostGIS, answers, free_port
+from tests.support.prefork import ForkedStandIns
 from tests.support.standin import Issuer
 
 # What core needs at its start, beside the database.
@@ -28,7 +29,7 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture(scope="module")
 def _stack(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[Local]:
-    stack = Local(tmp_path_factory.mktemp("stack"), issuer.issuer, issuer.jwks)
+    stack = ForkedStandIns(tmp_path_factory.mktemp("stack"), issuer.issuer, issuer.jwks)
     stack.database.start()
     yield stack
     for role in list(stack.processes):
@@ -87,6 +88,7 @@ def test_core_lives_on_with_its_port_closed_when_its_start_failed(
 
 
 def test_the_repository_ends_with_a_reason_when_there_is_no_database(tmp_path: Path, issuer: Issuer) -> None:
+    # Not forked: this is the program as a pod starts it.
     stack = Local(tmp_path, issuer.issuer, issuer.jwks)
     process = stack.launch("repository", STANDIN_CONNECT_TIMEOUT="2")
     assert process.wait(30) == 1
@@ -97,14 +99,14 @@ def test_the_repository_ends_with_a_reason_when_there_is_no_database(tmp_path: P
 def test_the_image_server_ends_without_the_file_that_log_config_file_names(
     tmp_path: Path, issuer: Issuer, file: str
 ) -> None:
-    stack = Local(tmp_path, issuer.issuer, issuer.jwks)
+    stack = ForkedStandIns(tmp_path, issuer.issuer, issuer.jwks)
     assert stack.launch("pims", LOG_CONFIG_FILE=file).wait(30) == 1
     named = file or "/app/logging-prod.yml"
     assert f"FileNotFoundError: [Errno 2] No such file or directory: '{named}'" in stack.log("pims")
 
 
 def test_the_migration_fails_where_the_superuser_is_named_postgres(tmp_path: Path, issuer: Issuer) -> None:
-    stack = Local(tmp_path, issuer.issuer, issuer.jwks)
+    stack = ForkedStandIns(tmp_path, issuer.issuer, issuer.jwks)
     stack.database = PostGIS(tmp_path, superuser="postgres")
     stack.database.start()
     try:

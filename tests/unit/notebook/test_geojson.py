@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cytomine_spawner.notebook.annotations import frame, from_geojson, to_geojson, to_image
 from cytomine_spawner.notebook.origins import said
 from cytomine_spawner.notebook.shapes import InvalidGeometry, prepare
+from tests.support.examples import examples
 
 FILES = Path(__file__).parents[1] / "geojson"
 SIDE = 1000
@@ -337,7 +338,7 @@ def flat(shape: Any) -> list[Any]:
     return [] if shape.is_empty else [shapely.force_2d(shape)]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow])
 @given(documents())
 def test_what_geopandas_reads_is_imported_refused_or_counted_and_never_lost_doubled_or_mirrored(
     made: tuple[dict[str, Any], dict[int, str | None], int],

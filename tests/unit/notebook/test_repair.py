@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cytomine_spawner.notebook.masks import rasterize
 from cytomine_spawner.notebook.repair import repaired
 from cytomine_spawner.notebook.shapes import InvalidGeometry, prepare
+from tests.support.examples import examples
 
 
 def ring(x: float, y: float, right: float, bottom: float) -> list[tuple[float, float]]:
@@ -72,7 +73,7 @@ def test_a_repaired_shape_has_the_area_that_its_outline_goes_around(case: str) -
     assert repaired(shape.reverse()).area == pytest.approx(area)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=3, max_size=7),

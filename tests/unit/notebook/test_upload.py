@@ -17,6 +17,7 @@ from cytomine_spawner.notebook import safe, shapes
 from cytomine_spawner.notebook.annotations import frame, read_annotations
 from cytomine_spawner.notebook.transport import RequestFailed
 from cytomine_spawner.notebook.uploads import UploadIncomplete, upload
+from tests.support.examples import examples
 
 from .conftest import HEIGHT, WIDTH, Stack
 
@@ -252,7 +253,7 @@ def test_simplified_outlines_are_recognised() -> None:
 point = st.tuples(st.floats(-50, 150), st.floats(-50, 150))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.lists(point, min_size=3, max_size=8), st.sampled_from(["top-left", "bottom-left"]))
 @example([(0.0, 0.0), (1.0, 59.634765625), (33.0, 1.0), (-1.0, 0.0)], "top-left")
 def test_what_is_prepared_is_valid_inside_and_recognised(corners: Any, origin: Any) -> None:

@@ -1,0 +1,74 @@
+"""The groups of the unit ring: files that import and start the same run in one process, one after the other.
+
+To import what all of them need takes longer than most of the tests, as do the start of a hub, of an nginx and of a stack
+of stand-ins: with groups each is paid once or twice, and not once for every worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from dev.cache import ROOT
+
+UNIT = "tests/unit"
+# What JupyterHub, KubeSpawner and HubOAuth do for us could differ from one version to the next in these: a real hub runs,
+# or the classes that a hub makes and calls are ours. All else knows the hub by its REST API at most, and runs once.
+HUB_CONTRACT = frozenset(
+    {
+        "test_companion.py",  # the spawner's methods that the hub calls
+        "test_companion_hub.py",
+        "test_failures.py",  # JupyterHub 6 has an exception of its own for them
+        "test_hub_config.py",  # traits and scopes that exist, and a hub that starts with them
+        "test_hub_config_stacks.py",
+        "test_hub_rest.py",
+        "test_identity_hub.py",
+        "test_lslogin.py",  # the authenticator's methods that the hub calls
+        "test_lslogin_hub.py",
+        "test_lslogin_sessions.py",
+        "test_spawner.py",
+        "test_stacks_access.py",  # HubOAuth's tokens, cookies and XSRF
+        "test_stacks_hub.py",
+    }
+)
+# Patterns of files below the ring's folder, the longest group first; what fits none is the service's.
+PATTERNS = {
+    "notebook": ("notebook/*",),
+    "data": (
+        "test_dataset*",
+        "test_standin*",
+        "test_projects.py",
+        "test_gateway_client.py",
+        "test_imports.py",
+    ),
+    "hub": (*sorted(HUB_CONTRACT), "test_hub_hosts.py"),
+    "service": ("*",),
+}
+
+
+def groups(tests: Sequence[str], root: Path = ROOT) -> dict[str, list[str]]:
+    """The files of each group that has some.
+
+    Args:
+        tests: files or folders of the ring, from the top of the checkout.
+        root: the checkout.
+    """
+    files: list[str] = []
+    for test in tests:
+        path = root / test
+        found = sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
+        files += [file.relative_to(root).as_posix() for file in found]
+    sorted_out: dict[str, list[str]] = {name: [] for name in PATTERNS}
+    for file in dict.fromkeys(files):
+        below = file.removeprefix(f"{UNIT}/")
+        name = next(n for n, patterns in PATTERNS.items() if any(fnmatchcase(below, p) for p in patterns))
+        sorted_out[name].append(file)
+    return {name: found for name, found in sorted_out.items() if found}
+
+
+def contract(tests: Sequence[str], root: Path = ROOT) -> list[str]:
+    """Those files of the ring that run with each version of JupyterHub."""
+    return [
+        file for found in groups(tests, root).values() for file in found if Path(file).name in HUB_CONTRACT
+    ]
