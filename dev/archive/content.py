@@ -156,7 +156,7 @@ class Content:
     async def add_folder(self, dataset_id: str, folder: Path) -> Dataset:
         """All files below a folder, by their paths from it; ``PRIVATE`` folders are left out, as at ingestion."""
         dataset = self.dataset(dataset_id)
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        for path in await asyncio.to_thread(_files, folder):
             relative = path.relative_to(folder)
             if "PRIVATE" not in relative.parts:
                 await self.add(dataset_id, relative.as_posix(), sources.File(path))
@@ -166,6 +166,10 @@ class Content:
         """A file by dataset and whole submitted path."""
         dataset = self.datasets.get(dataset_id)
         return next((file for file in dataset.files if file.path == path), None) if dataset else None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _sums(entry: Entry, body: Source) -> tuple[str, str]:

@@ -48,6 +48,7 @@ class Sealed:
         self._ciphers = [ChaCha20Poly1305(key) for key in keys]
 
     def read(self, offset: int, length: int) -> bytes:
+        """The bytes at an offset."""
         length = max(0, min(length, self.size - offset))
         if not length:
             return b""

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from . import call
 from .content import Content, Entry
 from .faults import Body, Count, Counters, Cut, Fault
 from .settings import Settings
@@ -99,45 +100,39 @@ class Archive:
         """End all sessions and drop what is cached, as after the longest of their lives."""
         self.door.forget()
 
-    def fault(self, request: web.Request, kind: str) -> Fault | None:
-        """The fault of a kind whose turn it is at this request."""
-        found: list[Fault] = request["faults"]
-        return next((fault for fault in found if fault.kind == kind), None)
-
     @web.middleware
     async def _outermost(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.counters.total.requests += 1
-        request["faults"] = [f for f in self.faults if f.due(request.method, request.path)]
+        made = call.begin(request, [f for f in self.faults if f.due(request.method, request.path)])
         self.faults[:] = [f for f in self.faults if not f.spent]
-        status = 0
+        status = 500
         try:
             response: web.StreamResponse = await handler(request)
             status = response.status
         except Cut:
             # The connection is gone; the head said this.
-            status = request.get("status", 0)
-            response = web.Response(status=status or 500)
+            status = made.status
+            response = web.Response(status=status)
         finally:
             self.counters.statuses[status] += 1
-            self._record(request, status)
+            self._record(request, made, status)
         return response
 
-    def _record(self, request: web.Request, status: int) -> None:
-        file: Entry | None = request.get("file")
+    def _record(self, request: web.Request, made: call.Call, status: int) -> None:
+        file, person = made.file, made.person
         if file is not None:
             self.counters.files[file.id].requests += 1
-        person = request.get("person")
         self.counters.audit.append(
             {
                 "user": person.subject if person else "",
                 "dataset": file.dataset if file else "",
                 "file": file.id if file else "",
-                "correlation": request.get("correlation", ""),
+                "correlation": made.correlation,
                 "method": request.method,
                 "path": request.path,
                 "range": request.headers.get("Range", ""),
                 "status": status,
-                "sent": request.get("sent", Count()).sent,
+                "sent": made.sent.sent,
                 "auth": person.source if person else "",
             }
         )
@@ -145,7 +140,7 @@ class Archive:
     @web.middleware
     async def _failing(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Inside of the version's own errors, so that a fault looks as the server's own."""
-        for fault in request["faults"]:
+        for fault in call.of(request).faults:
             if fault.kind == "slow":
                 await asyncio.sleep(fault.seconds)
             elif fault.kind == "revoke":
@@ -185,8 +180,9 @@ class Archive:
             length: the size that is told; None tells none.
         """
         response = web.StreamResponse(status=status, headers=headers)
-        response.headers.update(request["headers"])
-        request["status"] = status
+        made = call.of(request)
+        response.headers.update(made.headers)
+        made.status = status
         count = self.counters.files[file.id]
         if length is not None:
             response.content_length = part[1] if part else length
@@ -194,8 +190,7 @@ class Archive:
             await response.prepare(request)
             await response.write_eof()
             return response
-        own = request["sent"] = Count()
-        body = Body(request, response, request["faults"], [self.counters.total, count, own])
+        body = Body(request, response, made.faults, [self.counters.total, count, made.sent])
         await body.start()
         start, size = part or (0, len(header))
         end = start + size
@@ -203,7 +198,7 @@ class Archive:
             await body.write(header[start:end])
         first, last = max(0, start - len(header)), end - len(header)
         if part and last > first:
-            flip = self.fault(request, "flip")
+            flip = made.fault("flip")
             at = first
             async with aclosing(self._pieces(file, count, first, last - first)) as pieces:
                 async for piece in pieces:

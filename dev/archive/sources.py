@@ -14,14 +14,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 
 class Source(Protocol):
-    """Bytes that are read by offset.
-
-    Attributes:
-        size: how many there are.
-    """
+    """Bytes that are read by offset."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many bytes there are."""
+        ...
 
     def read(self, offset: int, length: int) -> bytes:
         """The bytes from ``offset``, fewer than ``length`` at the end. May be called by several threads at once."""
@@ -36,6 +34,7 @@ class Bytes:
         self.size = len(content)
 
     def read(self, offset: int, length: int) -> bytes:
+        """The bytes at an offset."""
         return self.content[offset : offset + length]
 
 
@@ -47,6 +46,7 @@ class File:
         self.size = path.stat().st_size
 
     def read(self, offset: int, length: int) -> bytes:
+        """The bytes at an offset."""
         fd = os.open(self.path, os.O_RDONLY)
         try:
             return os.pread(fd, length, offset)
@@ -67,6 +67,7 @@ class Noise:
         self._key = hashlib.sha256(seed.encode()).digest()
 
     def read(self, offset: int, length: int) -> bytes:
+        """The bytes at an offset."""
         length = max(0, min(length, self.size - offset))
         first, skip = divmod(offset, 16)
         # The keystream of AES in counter mode begins at any block.
@@ -88,6 +89,7 @@ class Patched:
         self.size = under.size
 
     def read(self, offset: int, length: int) -> bytes:
+        """The bytes at an offset."""
         found = self.under.read(offset, length)
         end = offset + len(found)
         hits = [(at, new) for at, new in self.patches if at < end and at + len(new) > offset]

@@ -45,14 +45,17 @@ class Virtual:
         self._bodies: dict[str, Source] = {}
 
     async def put(self, key: str, body: Source) -> None:
+        """Store a body."""
         self._bodies[key] = body
 
     async def get(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+        """One read, in pieces as they come."""
         body = self._bodies[key]
         for at in range(start, min(start + length, body.size), PIECE):
             yield await asyncio.to_thread(body.read, at, min(PIECE, start + length - at))
 
     async def close(self) -> None:
+        """Give up what it holds."""
         self._bodies.clear()
 
 
@@ -63,6 +66,7 @@ class Folder:
         self.root = root
 
     async def put(self, key: str, body: Source) -> None:
+        """Store a body."""
         await asyncio.to_thread(self._write, key, body)
 
     def _write(self, key: str, body: Source) -> None:
@@ -72,6 +76,7 @@ class Folder:
                 out.write(body.read(at, PIECE))
 
     async def get(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+        """One read, in pieces as they come."""
         fd = await asyncio.to_thread(os.open, self.root / key, os.O_RDONLY)
         try:
             while length > 0:
@@ -113,6 +118,7 @@ class Bucket:
         return self._session
 
     async def put(self, key: str, body: Source) -> None:
+        """Store a body."""
         if not self._made:
             async with self._http().put(self._base) as answer:
                 answer.raise_for_status()
@@ -122,6 +128,7 @@ class Bucket:
             answer.raise_for_status()
 
     async def get(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+        """One read, in pieces as they come."""
         wanted = {"Range": f"bytes={start}-{start + length - 1}"}
         async with self._http().get(f"{self._base}/{quote(key)}", headers=wanted) as answer:
             answer.raise_for_status()
@@ -129,6 +136,7 @@ class Bucket:
                 yield piece
 
     async def close(self) -> None:
+        """Give up what it holds."""
         if self._session is not None:
             await self._session.close()
 
@@ -187,8 +195,10 @@ class Reader:
                 yield piece
 
     async def seeking(self, start: int, length: int) -> AsyncIterator[bytes]:
-        """A range as version 2 reads it: straight at its place on a disk; from an object store whole blocks, each
-        pulled to its end before its first byte leaves, unless the range starts at 0.
+        """A range as version 2 reads it.
+
+        On a disk straight at its place; from an object store whole blocks, each pulled to its end before its first byte
+        leaves, unless the range starts at 0.
         """
         end = min(start + length, self.size)
         if self._block is None or start == 0:

@@ -82,15 +82,12 @@ class Provider:
         """The keys at an address; those that cannot be used are left out.
 
         Raises:
-            Refused: there are none.
+            Refused: it does not answer, or has no key.
         """
-        found = []
-        for key in (await self._json(url)).get("keys", []):
-            try:
-                found.append(jwt.PyJWK(key))
-            except (jwt.PyJWTError, TypeError):
-                continue
-        return found
+        try:
+            return jwt.PyJWKSet.from_dict(await self._json(url)).keys
+        except jwt.PyJWTError as error:
+            raise Refused(f"{url} has no keys: {error}") from None
 
     async def token_keys(self) -> list[jwt.PyJWK]:
         """The keys of signed access tokens, asked for once, as upstream does at its start."""

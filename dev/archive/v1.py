@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from . import ranges
+from . import call, ranges
 from .content import Dataset, Entry
 from .crypt import SEALED, KeyRefused
 from .tokens import Person, Unauthorized
@@ -58,7 +58,6 @@ class Version1:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Errors are plain text."""
-        request["headers"] = {}
         try:
             response: web.StreamResponse = await handler(request)
         except Said as said:
@@ -70,7 +69,7 @@ class Version1:
         except web.HTTPNotFound:
             response = web.Response(status=404, text="404 page not found")
         if not response.prepared:
-            response.headers.update(request["headers"])
+            response.headers.update(call.of(request).headers)
         return response
 
     async def _person(self, request: web.Request) -> Person:
@@ -80,8 +79,10 @@ class Version1:
             session, life = cookie
             secure = "; Secure" if self._archive.settings.secure_cookies else ""
             age = f"; Max-Age={life}" if life else ""
-            request["headers"]["Set-Cookie"] = f"sda_session_key={session}; Path=/{age}; HttpOnly{secure}"
-        request["person"] = person
+            call.of(request).headers["Set-Cookie"] = (
+                f"sda_session_key={session}; Path=/{age}; HttpOnly{secure}"
+            )
+        call.of(request).person = person
         if least := self._archive.settings.client_version:
             given = request.headers.get("SDA-Client-Version", "")
             if not given:
@@ -165,7 +166,7 @@ class Version1:
         return found
 
     async def _object(self, request: web.Request, file: Entry) -> web.StreamResponse:
-        request["file"] = file
+        call.of(request).file = file
         key = _key(request)
         start, end = _coordinates(request)
         try:
@@ -201,9 +202,9 @@ class Version1:
             raise Said(500, "file decoding error")
         # An end of 0 is no end; no length is told, and a range is a 200 like all else.
         stop = min(end, size) if end else size
-        if self._archive.fault(request, "whole"):
+        if call.of(request).fault("whole"):
             start, stop = 0, size
-        if shift := self._archive.fault(request, "shift") or self._archive.fault(request, "lie"):
+        if shift := call.of(request).fault("shift", "lie"):
             start, stop = min(start + shift.after, size), min(stop + shift.after, size)
         return await self._archive.send(request, file, 200, headers, (start, max(0, stop - start)), new, None)
 

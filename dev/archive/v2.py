@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from . import paging, ranges
+from . import call, paging, ranges
 from .content import Entry
 from .crypt import KeyRefused
 from .tokens import Person, Unauthorized
@@ -83,8 +83,9 @@ class Version2:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """An id for each request, and problems in the form that clients read."""
-        correlation = request["correlation"] = str(uuid.uuid4())
-        request["headers"] = {"X-Correlation-ID": correlation}
+        made = call.of(request)
+        correlation = made.correlation = str(uuid.uuid4())
+        made.headers["X-Correlation-ID"] = correlation
         try:
             response: web.StreamResponse = await handler(request)
         except Problem as problem:
@@ -94,7 +95,7 @@ class Version2:
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
             response = web.Response(status=404, text="404 page not found")
         if not response.prepared:
-            response.headers.update(request["headers"])
+            response.headers.update(call.of(request).headers)
         return response
 
     async def _person(self, request: web.Request) -> Person:
@@ -103,8 +104,8 @@ class Version2:
             session, life = cookie
             secure = "; Secure" if self._archive.settings.secure_cookies else ""
             text = f"sda_session={session}; Path=/; Max-Age={life}; HttpOnly{secure}; SameSite=Lax"
-            request["headers"]["Set-Cookie"] = text
-        request["person"] = person
+            call.of(request).headers["Set-Cookie"] = text
+        call.of(request).person = person
         return person
 
     async def _may(self, request: web.Request, dataset: str) -> None:
@@ -249,7 +250,7 @@ class Version2:
         file = self._archive.content.files.get(request.match_info["file"])
         if file is None or file.dataset not in person.datasets or file.dataset in self._archive.revoked:
             raise _refused()
-        request["file"] = file
+        call.of(request).file = file
         return file
 
     async def _with_key(self, request: web.Request) -> tuple[Entry, bytes]:
@@ -304,9 +305,7 @@ class Version2:
         if request.method == "HEAD":
             return await self._archive.send(request, file, 200, headers, None, header, size)
         text = request.headers.get("Range", "")
-        if self._archive.fault(request, "whole") or not ranges.honoured(
-            request.headers.get("If-Range", ""), etag
-        ):
+        if call.of(request).fault("whole") or not ranges.honoured(request.headers.get("If-Range", ""), etag):
             text = ""
         try:
             wanted = ranges.parse(text, size)
@@ -320,7 +319,7 @@ class Version2:
             return await self._archive.send(request, file, 200, headers, (0, size), header, size)
         start, end = wanted
         length = end - start + 1
-        if shift := self._archive.fault(request, "shift") or self._archive.fault(request, "lie"):
+        if shift := call.of(request).fault("shift", "lie"):
             told, start = start, min(start + shift.after, size - length)
             said = start if shift.kind == "shift" else told
         else:
