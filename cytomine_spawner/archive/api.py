@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -75,7 +75,9 @@ class Api(Protocol):
     async def open(self, file: RemoteFile, pair: KeyPair) -> Opened:
         """A file's header for a key pair."""
 
-    def body(self, file: RemoteFile, opened: Opened, pair: KeyPair, first: int, stop: int) -> AsyncIterator[bytes]:
+    def body(
+        self, file: RemoteFile, opened: Opened, pair: KeyPair, first: int, stop: int
+    ) -> AsyncGenerator[bytes, None]:
         """Bytes of the encrypted body."""
 
     async def encrypted_checksum(self, file: RemoteFile) -> str | None:
@@ -98,7 +100,9 @@ async def detect(http: Http) -> Api:
         kind = found.get("type") if isinstance(found, dict) else None
         if isinstance(kind, dict) and kind.get("artifact") == "drs":
             return V2(http)
-        raise Refused(f"{http.base} answers, but not as an archive of sensitive data does: check the address.")
+        raise Refused(
+            f"{http.base} answers, but not as an archive of sensitive data does: check the address."
+        )
     return V1(http)
 
 
@@ -112,7 +116,9 @@ class V2:
 
     async def datasets(self) -> list[str]:
         """The ids of the datasets that the token grants, sorted."""
-        return sorted({str(name) for name in await self._pages("/datasets?", "datasets", "Listing the datasets")})
+        return sorted(
+            {str(name) for name in await self._pages("/datasets?", "datasets", "Listing the datasets")}
+        )
 
     async def files(self, dataset: str) -> list[RemoteFile]:
         """All files of a dataset.
@@ -148,10 +154,14 @@ class V2:
             head = await self.http.read(f"{self._path(file)}/content", what, method="HEAD")
             size = _size(head.headers.get("Content-Length"))
         if size is None:
-            raise Refused(f"{what} failed: the archive does not say how long it is. Tell the archive's operators.")
+            raise Refused(
+                f"{what} failed: the archive does not say how long it is. Tell the archive's operators."
+            )
         return Opened(answer.body, answer.headers.get("SDA-Content-ETag", ""), size)
 
-    def body(self, file: RemoteFile, opened: Opened, pair: KeyPair, first: int, stop: int) -> AsyncIterator[bytes]:  # noqa: ARG002
+    def body(
+        self, file: RemoteFile, opened: Opened, pair: KeyPair, first: int, stop: int
+    ) -> AsyncGenerator[bytes, None]:
         """Bytes of the encrypted body.
 
         Raises:
@@ -168,7 +178,9 @@ class V2:
                 raise Temporary("the archive does not send the range that was asked for", tries=4)
 
         headers = {"If-Range": opened.etag} if opened.etag else {}
-        return self.http.stream(f"{self._path(file)}/content", f"Reading {file.path}", first, stop, headers, check)
+        return self.http.stream(
+            f"{self._path(file)}/content", f"Reading {file.path}", first, stop, headers, check
+        )
 
     async def encrypted_checksum(self, file: RemoteFile) -> str | None:
         """The checksum of the encrypted body, from the file's DRS object.
@@ -266,11 +278,15 @@ class V1:
         whole = _size(head.headers.get("Content-Length"))
         length = _size(head.headers.get("Client-Additional-Bytes"))
         if not whole or not length or length > whole:
-            raise Refused(f"{what} failed: the archive does not say how long its header is. Tell the archive's operators.")
+            raise Refused(
+                f"{what} failed: the archive does not say how long its header is. Tell the archive's operators."
+            )
         parts = [part async for part in self._stream(file, what, pair, 0, length)]
         return Opened(b"".join(parts), "", whole - length)
 
-    def body(self, file: RemoteFile, opened: Opened, pair: KeyPair, first: int, stop: int) -> AsyncIterator[bytes]:
+    def body(
+        self, file: RemoteFile, opened: Opened, pair: KeyPair, first: int, stop: int
+    ) -> AsyncGenerator[bytes, None]:
         """Bytes of the encrypted body.
 
         Raises:
@@ -284,7 +300,9 @@ class V1:
         """None: version 1 does not say."""
         return None
 
-    def _stream(self, file: RemoteFile, what: str, pair: KeyPair, first: int, stop: int) -> AsyncIterator[bytes]:
+    def _stream(
+        self, file: RemoteFile, what: str, pair: KeyPair, first: int, stop: int
+    ) -> AsyncGenerator[bytes, None]:
         def check(response: aiohttp.ClientResponse, at: int, end: int) -> None:
             if response.status == 206 and "Content-Range" in response.headers:
                 _check_range(response, at, end, None, file)
@@ -302,18 +320,24 @@ class V1:
         return f"/s3/{quote(path, safe='/:')}"
 
 
-def _check_range(response: aiohttp.ClientResponse, at: int, end: int, total: int | None, file: RemoteFile) -> None:
+def _check_range(
+    response: aiohttp.ClientResponse, at: int, end: int, total: int | None, file: RemoteFile
+) -> None:
     found = RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if not found or (int(found[1]), int(found[2])) != (at, end - 1):
         raise Temporary("the archive does not send the range that was asked for", tries=4)
     if total is not None and int(found[3]) != total:
-        raise Damaged(f"{file.path} has {found[3]} bytes where the archive's list says {total}: tell its operators.")
+        raise Damaged(
+            f"{file.path} has {found[3]} bytes where the archive's list says {total}: tell its operators."
+        )
 
 
 def _text(entry: Any, key: str) -> str:
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, str) or not value:
-        raise Refused(f"The archive's list of files has an entry without {key}: tell the archive's operators.")
+        raise Refused(
+            f"The archive's list of files has an entry without {key}: tell the archive's operators."
+        )
     return value
 
 
@@ -336,5 +360,3 @@ def _checksum(sums: list[tuple[Any, Any]]) -> str | None:
         if name in known:
             return f"{name}:{known[name]}"
     return None
-
-

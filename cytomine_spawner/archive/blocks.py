@@ -103,7 +103,12 @@ def _round(size: int) -> int:
 
 
 def plan(
-    missing: Iterable[int], needed: Iterable[int], known: Callable[[int], bool], block: int, most: int, end: int
+    missing: Iterable[int],
+    needed: Iterable[int],
+    known: Callable[[int], bool],
+    block: int,
+    most: int,
+    end: int,
 ) -> list[tuple[int, int]]:
     """Which segments to ask for: ranges (first, last) that cover all missing ones.
 

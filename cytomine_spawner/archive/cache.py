@@ -101,7 +101,9 @@ class DiskCache:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise OSError(f"The cache's folder {folder} is no folder of yours: name another by cache_folder=.")
+            raise OSError(
+                f"The cache's folder {folder} is no folder of yours: name another by cache_folder=."
+            )
         if stat.S_IMODE(found.st_mode) & 0o077:
             folder.chmod(0o700)
 
@@ -138,7 +140,7 @@ class DiskCache:
         for at in range(0, len(data), RUN):
             try:
                 self._write(content, first + at, data[at : at + RUN])
-            except OSError as error:
+            except OSError as error:  # noqa: PERF203 - it ends the loop
                 self._fail(error)
                 return
 
@@ -252,7 +254,9 @@ class DiskCache:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(
+            self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -265,4 +269,8 @@ class DiskCache:
     def _fail(self, error: OSError) -> None:
         if not self._failed:
             self._failed = True
-            log.warning("The cache of the archive in %s does not work (%s): reading goes on without.", self.folder, error.strerror)
+            log.warning(
+                "The cache of the archive in %s does not work (%s): reading goes on without.",
+                self.folder,
+                error.strerror,
+            )

@@ -112,7 +112,7 @@ class Keys:
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(nonce, sealed, None)
-            except InvalidTag:
+            except InvalidTag:  # noqa: PERF203
                 continue
         raise BadSegment("a segment does not fit its key")
 

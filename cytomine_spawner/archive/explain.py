@@ -36,15 +36,17 @@ async def why_empty(http: Http, issuer: str | None, dataset: str = "") -> str:
             f"The list is empty as your token carries no visas: {_host(signer)} signed it, and visas are read with a token "
             f"of {_host(home)}. Use that one."
         )
-    asker = Http(home, http.source, min(http.patience, 30.0), http.stall, 1, home.startswith("http://"))
+    asker = Http(
+        _origin(home), http.source, min(http.patience, 30.0), http.stall, 1, home.startswith("http://")
+    )
     try:
-        found = await asker.read("/.well-known/openid-configuration", f"Asking {_host(home)} for your visas", anonymous=True)
-        userinfo = str(found.json().get("userinfo_endpoint", ""))
+        path = f"{home.removeprefix(_origin(home))}/.well-known/openid-configuration"
+        found = (await asker.read(path, "Asking for your visas", anonymous=True)).json()
+        userinfo = str(found.get("userinfo_endpoint", ""))
         if not userinfo.startswith(f"{_origin(home)}/"):
             raise ArchiveError("its userinfo is elsewhere")
-        path = userinfo.removeprefix(_origin(home))
-        asker = Http(_origin(home), http.source, min(http.patience, 30.0), http.stall, 1, home.startswith("http://"))
-        claimed = (await asker.read(path, "Asking for your visas")).json()
+        claimed = (await asker.read(userinfo.removeprefix(_origin(home)), "Asking for your visas")).json()
+        passport = claimed.get("ga4gh_passport_v1")
     except PermissionError:
         return (
             f"The list is empty as your token carries no visas: {_host(home)} does not know it. Log in there, and use the "
@@ -57,7 +59,7 @@ async def why_empty(http: Http, issuer: str | None, dataset: str = "") -> str:
         )
     finally:
         await asker.close()
-    return judge(claimed.get("ga4gh_passport_v1"), dataset)
+    return judge(passport, dataset)
 
 
 def judge(passport: Any, dataset: str = "", now: float | None = None) -> str:

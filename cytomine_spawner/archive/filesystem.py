@@ -92,7 +92,9 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         self._memory = MemoryCache(memory_size)
         self._disk = None
         if cache_size > 0:
-            self._disk = DiskCache(Path(cache_folder).expanduser() if cache_folder else default_folder(), cache_size)
+            self._disk = DiskCache(
+                Path(cache_folder).expanduser() if cache_folder else default_folder(), cache_size
+            )
         self._room = cache_size or memory_size
         self._shared: Shared | None = None
         self._trees: dict[str, tuple[float, Tree]] = {}
@@ -389,13 +391,46 @@ def _refusing(name: str) -> Callable[..., Any]:
     return found
 
 
-_WRITING = (
-    "copy cp cp_file delete makedir makedirs mkdir mkdirs move mv mv_file pipe pipe_file put put_file rename rm rm_file rmdir "
-    "touch upload write_bytes write_text"
-).split()
-_WRITING_ASYNC = (
-    "_copy _cp_file _makedirs _mkdir _mv_file _pipe _pipe_file _put _put_file _rm _rm_file _rmdir _touch".split()
-)
+_WRITING = [
+    "copy",
+    "cp",
+    "cp_file",
+    "delete",
+    "makedir",
+    "makedirs",
+    "mkdir",
+    "mkdirs",
+    "move",
+    "mv",
+    "mv_file",
+    "pipe",
+    "pipe_file",
+    "put",
+    "put_file",
+    "rename",
+    "rm",
+    "rm_file",
+    "rmdir",
+    "touch",
+    "upload",
+    "write_bytes",
+    "write_text",
+]
+_WRITING_ASYNC = [
+    "_copy",
+    "_cp_file",
+    "_makedirs",
+    "_mkdir",
+    "_mv_file",
+    "_pipe",
+    "_pipe_file",
+    "_put",
+    "_put_file",
+    "_rm",
+    "_rm_file",
+    "_rmdir",
+    "_touch",
+]
 for _name in (*_WRITING, *_WRITING_ASYNC):
     setattr(SdaFileSystem, _name, _refusing(_name))
 

@@ -14,7 +14,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,9 @@ class Http:
         except ValueError:
             url = yarl.URL()
         if url.scheme not in {"http", "https"} or not url.host or url.user or url.query_string:
-            raise ValueError(f"{base!r} is no address of an archive: it looks like https://download.example.org.")
+            raise ValueError(
+                f"{base!r} is no address of an archive: it looks like https://download.example.org."
+            )
         if url.scheme == "http" and url.host not in LOOPBACK and not allow_http:
             raise ValueError(
                 f"{base} is not encrypted, so your token could be read on the way: use https, or allow_http=True within a "
@@ -190,7 +192,12 @@ class Http:
             return self._token
 
     async def read(
-        self, path: str, what: str, headers: dict[str, str] | None = None, method: str = "GET", anonymous: bool = False
+        self,
+        path: str,
+        what: str,
+        headers: dict[str, str] | None = None,
+        method: str = "GET",
+        anonymous: bool = False,
     ) -> Answer:
         """An answer, read whole.
 
@@ -210,7 +217,7 @@ class Http:
                 async with self.respond(method, path, what, headers or {}, anonymous) as response:
                     body = b"" if method == "HEAD" else await _limited(response)
                     return Answer(response.status, response.headers, body)
-            except Temporary as failure:
+            except Temporary as failure:  # noqa: PERF203
                 await patience.pause(failure)
 
     async def stream(
@@ -221,7 +228,7 @@ class Http:
         stop: int,
         headers: dict[str, str],
         check: Callable[[aiohttp.ClientResponse, int, int], None],
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of a range, in pieces; what was cut goes on where it ended.
 
         Args:
@@ -250,7 +257,7 @@ class Http:
                         yield chunk
                 if at < stop:
                     raise Temporary("the connection was cut")
-            except Temporary as failure:
+            except Temporary as failure:  # noqa: PERF203
                 await patience.pause(failure)
 
     @contextlib.asynccontextmanager
@@ -302,7 +309,9 @@ async def _limited(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > LIMIT:
-            raise Refused(f"The archive's answer is longer than {LIMIT >> 20} MiB: is the address that of an archive?")
+            raise Refused(
+                f"The archive's answer is longer than {LIMIT >> 20} MiB: is the address that of an archive?"
+            )
         parts.append(chunk)
     return b"".join(parts)
 
@@ -364,7 +373,9 @@ async def _refuse(response: aiohttp.ClientResponse, what: str, token: str) -> No
     if status == 412:
         raise Refused(f"{what} failed: the archive wants a newer client{said}. Update this package.")
     if status == 416:
-        raise Damaged(f"{what} failed: the archive's content is shorter than it says. Tell the archive's operators.")
+        raise Damaged(
+            f"{what} failed: the archive's content is shorter than it says. Tell the archive's operators."
+        )
     if 300 <= status < 400:
         raise Refused(f"{what} failed: the archive sends on to another address. Give that one, as url=.")
     raise Refused(f"{what} failed: the archive answers {status}{said}. Tell the archive's operators.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -27,7 +27,9 @@ from .errors import Changed, Damaged
 PIECE = 16  # segments that are decrypted at a time: 1 MiB
 LOADED = 256  # segments that are read from disk at a time: 16 MiB
 INLINE = 2  # so few are decrypted at once, not in a thread
-FRESH = 300.0  # who opens a file whose header is older asks the archive anew whether it is granted, in seconds
+FRESH = (
+    300.0  # who opens a file whose header is older asks the archive anew whether it is granted, in seconds
+)
 
 
 @dataclass
@@ -208,7 +210,9 @@ class Reader:
             on_disk = await asyncio.to_thread(disk.known, name)
             stored = sorted(want.missing & on_disk)
             for at in range(0, len(stored), LOADED):
-                found = await asyncio.to_thread(lambda part: list(disk.get(name, part)), stored[at : at + LOADED])
+                found = await asyncio.to_thread(
+                    lambda part: list(disk.get(name, part)), stored[at : at + LOADED]
+                )
                 for segment, data in found:
                     memory.put(name, segment, data)
                     want.offer(segment, data)
@@ -245,7 +249,7 @@ class Reader:
                             async for number, parts in pieces:
                                 await self._deliver(head, number, parts)
                                 at = number + len(parts)
-                    except BadSegment as error:
+                    except BadSegment as error:  # noqa: PERF203
                         await self._deliver(head, at, error.good)
                         at += len(error.good)
                         # What was hurt on the way comes right the second time; what is hurt in the archive does not.
@@ -279,14 +283,16 @@ class Reader:
         if self.shared.disk is not None and parts:
             await asyncio.to_thread(self.shared.disk.put, head.content, first, parts)
 
-    async def _pour(self, head: Head, first: int, last: int, observe: bool = True) -> AsyncIterator[tuple[int, list[bytes]]]:
+    async def _pour(
+        self, head: Head, first: int, last: int, observe: bool = True
+    ) -> AsyncGenerator[tuple[int, list[bytes]], None]:
         """Segments in order, decrypted, in pieces: the first one's number, and their bytes."""
         low, high = cipher_range(first, last, head.opened.body_size)
         begun, wait, came = time.monotonic(), 0.0, 0
         buffer = bytearray()
         number = first
         stream = self.shared.api.body(self.file, head.opened, key_pair(), low, high)
-        async with aclosing(stream) as chunks:  # type: ignore[type-var]
+        async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 if not came:
                     wait = time.monotonic() - begun
@@ -304,12 +310,11 @@ class Reader:
         if buffer:
             yield number, await _decrypted(head.keys, bytes(buffer))
 
-    async def stream(self, start: int = 0, tell: Callable[[bytes], None] | None = None) -> AsyncIterator[bytes]:
+    async def stream(self, start: int = 0) -> AsyncGenerator[bytes, None]:
         """The file from a byte to its end, in one request where it is in one piece; nothing of it is cached.
 
         Args:
             start: the first byte.
-            tell: called with each piece before it is given.
 
         Raises:
             ArchiveError: something of it cannot be had.
@@ -326,13 +331,20 @@ class Reader:
                                 base = number * SEGMENT
                                 piece = data[max(at - base, 0) : high - base]
                                 at = base + len(data)
-                                if tell is not None:
-                                    tell(piece)
                                 yield piece
-                    except BadSegment as error:
+                    except BadSegment as error:  # noqa: PERF203
                         if at == failed:
                             raise self._named(error) from None
                         failed = at
+
+    async def encrypted(self) -> AsyncGenerator[bytes, None]:
+        """The encrypted body as it is in the archive, in pieces.
+
+        Raises:
+            ArchiveError: it cannot be opened.
+        """
+        head = await self.head()
+        return self.shared.api.body(self.file, head.opened, key_pair(), 0, head.opened.body_size)
 
 
 async def _decrypted(keys: Keys, body: bytes) -> list[bytes]:

@@ -175,7 +175,7 @@ class CallableToken:
             return self._token
         return await self.renew(self._token)
 
-    async def renew(self, refused: str) -> str:
+    async def renew(self, refused: str) -> str:  # noqa: ARG002
         """A token, asked anew.
 
         Args:
@@ -248,7 +248,7 @@ def source(token: object, token_file: str | None) -> Source:
         )
     if token is not None:
         if hasattr(token, "current") and hasattr(token, "renew"):
-            return token  # type: ignore[no-any-return]
+            return token
         if callable(token):
             return CallableToken(token)
         raise ValueError("token= takes a function that gives a token.")
