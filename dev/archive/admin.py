@@ -67,3 +67,33 @@ def app(archive: Archive) -> web.Application:
         ]
     )
     return made
+
+
+class Admin:
+    """The second port of an archive.
+
+    Args:
+        archive: what it steers.
+
+    Attributes:
+        url: where it answers, once it was started.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._app = app(archive)
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Serve in the running loop; a free port is taken if none is named."""
+        self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+        self.url = f"http://{host}:{self._runner.addresses[0][1]}"
+        return self.url
+
+    async def stop(self) -> None:
+        """Stop serving."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
