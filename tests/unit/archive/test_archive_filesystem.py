@@ -16,6 +16,7 @@ import sys
 
 import fsspec
 import pytest
+from dask.bytes import read_bytes
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem, make_path_posix
 from fsspec.spec import AbstractFileSystem
@@ -326,11 +327,10 @@ async def test_coroutines_read_without_a_thread(v2, local, tmp_path):
 
 
 def test_dask_reads_by_the_address(v2, local, tmp_path):
-    dask = pytest.importorskip("dask.bytes")
     place = tmp_path / "token"
     place.write_text(local.issuer.token(local.petra))
     options = {"url": v2.url, "token_file": str(place), "cache_folder": str(tmp_path / "c")}
-    _sample, [blocks] = dask.read_bytes(f"sda://{SLIDE}", blocksize=1 << 20, **options)
+    _sample, [blocks] = read_bytes(f"sda://{SLIDE}", blocksize=1 << 20, **options)
     # Each block is pickled on its way to a worker.
     found = [pickle.loads(pickle.dumps(block)).compute(scheduler="threads") for block in blocks]
     assert b"".join(found) == local.plain[SLIDE]

@@ -7,7 +7,9 @@ import threading
 import time
 
 import fsspec
+import numpy
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -296,8 +298,6 @@ def test_a_file_that_was_cut_at_a_segments_border_is_not_opened(v2, reach, local
 
 
 def test_readers_of_images_read_slides_where_they_lie(server, reach, local, tmp_path):
-    tifffile = pytest.importorskip("tifffile")
-    numpy = pytest.importorskip("numpy")
     picture = numpy.random.default_rng(1).integers(0, 255, (700, 900, 3), "uint8")
     tifffile.imwrite(tmp_path / "a.tif", picture, tile=(256, 256), photometric="rgb")
     name = f"IMAGES/picture-{server.settings.version}.tif"
