@@ -160,7 +160,12 @@ class V2:
         return Opened(answer.body, answer.headers.get("SDA-Content-ETag", ""), size)
 
     def body(
-        self, file: RemoteFile, opened: Opened, pair: KeyPair, first: int, stop: int
+        self,
+        file: RemoteFile,
+        opened: Opened,
+        pair: KeyPair,  # noqa: ARG002
+        first: int,
+        stop: int,
     ) -> AsyncGenerator[bytes, None]:
         """Bytes of the encrypted body.
 

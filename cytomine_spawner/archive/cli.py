@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             patience=options.patience,
             issuer=options.issuer,
             cache_size=0,
+            skip_instance_cache=True,
         )
         return int(options.run(fs, options))
     except BrokenPipeError:

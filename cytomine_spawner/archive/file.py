@@ -28,7 +28,7 @@ class SdaFile(AbstractBufferedFile):  # type: ignore[misc]
         cache_type: str = "none",
         cache_options: dict[str, Any] | None = None,
     ) -> None:
-        self._reader = reader
+        self._reader, self._head = reader, reader.opened
         super().__init__(
             fs,
             fs._strip_protocol(path),
@@ -36,14 +36,14 @@ class SdaFile(AbstractBufferedFile):  # type: ignore[misc]
             block_size or 256 * 1024,
             cache_type=cache_type,
             cache_options=dict(cache_options or {}),
-            size=reader.size,
+            size=self._head.layout.size,
         )
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         # What is in memory needs no way through the loop's thread: readers of TIFF ask for a few bytes at a time.
-        found = self._reader.peek(start, end)
+        found = self._reader.peek(start, end, self._head)
         if found is None:
-            found = sync(self.fs.loop, self._reader.read, [(start, end)])[0]
+            found = sync(self.fs.loop, self._reader.read, [(start, end)], self._head)[0]
         return bytes(found)
 
     def __reduce__(self) -> Any:
@@ -55,11 +55,11 @@ class SdaStream(AbstractAsyncStreamedFile):  # type: ignore[misc]
     """A file of the archive whose ``read`` is a coroutine."""
 
     def __init__(self, fs: SdaFileSystem, reader: Reader, path: str) -> None:
-        self._reader = reader
-        super().__init__(fs, path, "rb", cache_type="none", size=reader.size)
+        self._reader, self._head = reader, reader.opened
+        super().__init__(fs, path, "rb", cache_type="none", size=self._head.layout.size)
 
     async def _fetch_range(self, start: int, end: int) -> bytes:
-        return (await self._reader.read([(start, end)]))[0]
+        return (await self._reader.read([(start, end)], self._head))[0]
 
 
 def _reopen(fs: SdaFileSystem, path: str, block_size: int, cache_type: str, loc: int) -> SdaFile:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import threading
 import time
 import warnings
 import weakref
@@ -20,7 +22,7 @@ from fsspec.utils import isfilelike
 from .api import Api, RemoteFile, detect
 from .blocks import Policy
 from .cache import DiskCache, MemoryCache
-from .errors import ArchiveError, EmptyArchive, NoSuchPath, ReadOnly
+from .errors import ArchiveError, EmptyArchive, NoSuchPath, NotGranted, ReadOnly
 from .explain import why_empty
 from .file import SdaFile, SdaStream
 from .http import Http
@@ -201,7 +203,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
     async def _exists(self, path: str, **kwargs: Any) -> bool:
         try:
             await self._info(path, **kwargs)
-        except (FileNotFoundError, PermissionError):
+        except (FileNotFoundError, NotGranted):
             return False
         return True
 
@@ -354,8 +356,14 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
 
 
 def _close(http: Http, loop: Any) -> None:
-    if loop is not None and loop.is_running():
-        asyncio.run_coroutine_threadsafe(http.close(), loop)
+    """Close the connections of a filesystem that nobody has any more."""
+    if loop is None or not loop.is_running():
+        return
+    closing = asyncio.run_coroutine_threadsafe(http.close(), loop)
+    # At the interpreter's end the loop's thread ends with it; in that thread nothing can be waited for.
+    if threading.get_ident() != getattr(loop, "_thread_id", None):
+        with contextlib.suppress(Exception):
+            closing.result(1)
 
 
 def _limits(reader: Reader, start: int | None, end: int | None) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .api import Api, Opened, RemoteFile
 from .blocks import Policy, plan
@@ -19,6 +19,7 @@ from .crypt import (
     Layout,
     cipher_range,
     key_pair,
+    plain_size,
     read_header,
     segments,
 )
@@ -47,25 +48,6 @@ class Shared:
     policy: Policy
     memory: MemoryCache
     disk: DiskCache | None
-
-
-@dataclass
-class Head:
-    """A file that was opened.
-
-    Attributes:
-        opened: the archive's answer.
-        keys: what opens its segments.
-        layout: which bytes are the file.
-        content: the content's name in the cache.
-        since: when, by the monotonic clock.
-    """
-
-    opened: Opened
-    keys: Keys
-    layout: Layout
-    content: str
-    since: float
 
 
 class _Want:
@@ -98,6 +80,29 @@ class _Want:
             self.done.set_result(None)
 
 
+@dataclass
+class Head:
+    """A file that was opened.
+
+    Attributes:
+        opened: the archive's answer.
+        keys: what opens its segments.
+        layout: which bytes are the file.
+        content: the content's name in the cache.
+        since: when the archive granted it last, by the monotonic clock.
+        wants: who waits for bytes of this content.
+        flying: its segments that are on their way.
+    """
+
+    opened: Opened
+    keys: Keys
+    layout: Layout
+    content: str
+    since: float
+    wants: set[_Want] = field(default_factory=set)
+    flying: set[int] = field(default_factory=set)
+
+
 class Reader:
     """Reads one file.
 
@@ -110,8 +115,6 @@ class Reader:
         self.file, self.shared = file, shared
         self._head: Head | None = None
         self._opening: asyncio.Lock | None = None
-        self._wants: set[_Want] = set()
-        self._flying: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._edge, self._run = -1, 0
 
@@ -132,8 +135,11 @@ class Reader:
         if self._opening is None:
             self._opening = asyncio.Lock()
         async with self._opening:
-            if self._head is None or (fresh and time.monotonic() - self._head.since > FRESH):
+            known = self._head
+            if known is None or (fresh and time.monotonic() - known.since > FRESH):
                 self._head = await self._open()
+                if known is not None and known.content == self._head.content:
+                    known.since, self._head = self._head.since, known
             return self._head
 
     async def _open(self) -> Head:
@@ -145,7 +151,8 @@ class Reader:
         except Damaged as error:
             raise Damaged(f"{file.path} cannot be opened: {error}. Tell the archive's operators.") from None
         # Crypt4GH does not protect the end of a file: what was cut between two segments still decrypts.
-        if edits is None and file.plain_size is not None and layout.size != file.plain_size:
+        # Whether an archive's list counts what an edit list leaves out is not said anywhere.
+        if file.plain_size is not None and file.plain_size not in {layout.size, plain_size(opened.body_size)}:
             raise Damaged(
                 f"{file.path} has {layout.size} bytes where the archive's list says {file.plain_size}: list the dataset "
                 "anew, and tell the archive's operators if it stays so."
@@ -153,15 +160,21 @@ class Reader:
         parts = (keys.secret, file.id, opened.etag, str(opened.body_size), file.checksum or "")
         return Head(opened, keys, layout, content_name(*parts), time.monotonic())
 
-    def peek(self, start: int, stop: int) -> bytes | None:
+    @property
+    def opened(self) -> Head:
+        """The file as it was opened last: who keeps it reads this content and no later one."""
+        assert self._head is not None  # noqa: S101
+        return self._head
+
+    def peek(self, start: int, stop: int, head: Head) -> bytes | None:
         """Bytes that are in memory, for any thread; None where they are not.
 
         Args:
             start: the first byte.
             stop: the one behind the last.
+            head: the file as it was opened.
         """
-        head = self._head
-        if head is None or stop - start > PIECE * SEGMENT:
+        if stop - start > PIECE * SEGMENT:
             return None
         parts = []
         for low, high in head.layout.spans(start, stop):
@@ -173,25 +186,26 @@ class Reader:
                 parts.append(data[max(low - base, 0) : high - base])
         return b"".join(parts)
 
-    async def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    async def read(self, ranges: Sequence[tuple[int, int]], head: Head | None = None) -> list[bytes]:
         """Several ranges of the file; what lies side by side is one request.
 
         Args:
             ranges: (first byte, the one behind the last) each.
+            head: the file as it was opened; as it was opened last where None.
 
         Raises:
             ArchiveError: something of it cannot be had.
         """
-        head = await self.head()
+        head = head or await self.head()
         cut = [(max(0, start), min(stop, head.layout.size)) for start, stop in ranges]
         spans = [span for start, stop in cut for span in head.layout.spans(start, stop)]
         want = _Want(spans)
-        self._wants.add(want)
+        head.wants.add(want)
         try:
             await self._fill(want, head)
             await want.done
         finally:
-            self._wants.discard(want)
+            head.wants.discard(want)
         view, at, found = memoryview(want.buffer), 0, []
         for start, stop in cut:
             length = max(0, stop - start)
@@ -217,7 +231,7 @@ class Reader:
                     memory.put(name, segment, data)
                     want.offer(segment, data)
         # From here to the tasks' start nothing else runs: no segment can arrive unseen.
-        missing = want.missing - self._flying
+        missing = want.missing - head.flying
         if not missing:
             return
         count = segments(head.opened.body_size)
@@ -225,15 +239,15 @@ class Reader:
         self._run = self._run + 1 if min(missing) == self._edge else 0
         after = max(missing) + 1
         ahead = self.shared.policy.ahead(self._run, block) // SEGMENT
-        missing |= set(range(after, min(after + ahead, count))) - self._flying - on_disk
+        missing |= set(range(after, min(after + ahead, count))) - head.flying - on_disk
 
         def known(segment: int) -> bool:
-            return segment in self._flying or segment in on_disk or memory.has(name, segment)
+            return segment in head.flying or segment in on_disk or memory.has(name, segment)
 
         most = self.shared.policy.request(block) // SEGMENT
         for first, last in plan(missing, want.missing, known, block // SEGMENT, most, count):
             self._edge = last + 1
-            self._flying.update(range(first, last + 1))
+            head.flying.update(range(first, last + 1))
             task = asyncio.create_task(self._fetch(head, first, last))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -257,12 +271,12 @@ class Reader:
                             raise
                         failed = at
         except BaseException as error:
-            if isinstance(error, Changed):
-                self._head = None
-            self._flying.difference_update(range(at, last + 1))
+            if isinstance(error, Changed) and self._head is head:
+                self._head = None  # who opens it now gets the new content
+            head.flying.difference_update(range(at, last + 1))
             if not isinstance(error, Exception):
                 raise
-            for want in list(self._wants):
+            for want in list(head.wants):
                 if not want.done.done() and not want.missing.isdisjoint(range(at, last + 1)):
                     want.done.set_exception(self._named(error))
 
@@ -277,8 +291,8 @@ class Reader:
     async def _deliver(self, head: Head, first: int, parts: list[bytes]) -> None:
         for number, data in enumerate(parts, first):
             self.shared.memory.put(head.content, number, data)
-            self._flying.discard(number)
-            for want in list(self._wants):
+            head.flying.discard(number)
+            for want in list(head.wants):
                 want.offer(number, data)
         if self.shared.disk is not None and parts:
             await asyncio.to_thread(self.shared.disk.put, head.content, first, parts)

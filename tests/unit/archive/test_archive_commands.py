@@ -140,8 +140,12 @@ def test_a_part_of_another_content_is_not_gone_on_with(sda, local, tmp_path, sma
     assert (tmp_path / "a.tif").read_bytes() == local.plain[SLIDE]
 
 
-def test_a_part_that_was_changed_on_disk_is_found_by_the_checksum(sda, server, local, tmp_path, small, monkeypatch):
-    server.faults += [Fault("status", BODY, "GET", times=0, status=503, skip=1 + (server.settings.version == 1))]
+def test_a_part_that_was_changed_on_disk_is_found_by_the_checksum(
+    sda, server, local, tmp_path, small, monkeypatch
+):
+    server.faults += [
+        Fault("status", BODY, "GET", times=0, status=503, skip=1 + (server.settings.version == 1))
+    ]
     server.faults += [Fault("cut", BODY, "GET", after=2_500_000, skip=server.settings.version == 1)]
     sda("get", SLIDE, tmp_path / "a.tif", "--patience", 1)
     with (tmp_path / "a.tif.sda-part").open("r+b") as file:
@@ -156,7 +160,9 @@ def test_a_part_that_was_changed_on_disk_is_found_by_the_checksum(sda, server, l
 
 
 def test_one_bad_file_does_not_keep_the_others_from_coming(sda, server, local, tmp_path):
-    server.faults.append(Fault("flip", BODY, "GET", times=0, at=15 * 65_564 + 9))  # only two files are so long
+    server.faults.append(
+        Fault("flip", BODY, "GET", times=0, at=15 * 65_564 + 9)
+    )  # only two files are so long
     status, _, error = sda("get", f"{DATASET}/IMAGES", tmp_path)
     assert status == 1
     assert "is damaged" in error

@@ -184,18 +184,13 @@ def test_seek_and_read_are_those_of_a_local_file(fs, local):
         assert file.read() == b""
 
 
-@pytest.mark.parametrize("kind", ["none", "readahead", "blockcache", "background", "bytes", "mmap", "all", "first", "parts"])
+@pytest.mark.parametrize(
+    "kind", ["none", "readahead", "blockcache", "background", "bytes", "mmap", "all", "first"]
+)
 def test_each_of_fsspecs_block_caches_reads_the_same(kind, fs, local):
-    options = {"data": {}} if kind == "parts" else {}
-    with fs.open(SLIDE, cache_type=kind, cache_options=options, block_size=100_000) as file:
+    with fs.open(SLIDE, cache_type=kind, block_size=100_000) as file:
         for start, length in ((5, 10), (2_900_000, 200_000), (64_000, 70_000), (0, 1)):
             file.seek(start)
-            if kind == "parts":
-                # It fetches nothing that was not said before.
-                with pytest.warns(UserWarning), pytest.raises(Exception):  # noqa: B017, PT011
-                    file.cache._fetch(start, start + length)
-                    raise ValueError
-                continue
             assert file.read(length) == local.plain[SLIDE][start : start + length]
 
 
@@ -251,7 +246,9 @@ def test_processes_share_the_cache_and_keep_it_to_themselves(v2, local, reach, t
     cache = tmp_path / "cache"
     modes = {stat.S_IMODE(path.stat().st_mode) for path in cache.rglob("*") if path.is_file()}
     assert modes == {0o600}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (cache, *cache.iterdir()) if path.is_dir()} == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (cache, *cache.iterdir()) if path.is_dir()} == {
+        0o700
+    }
 
 
 def test_fsspec_open_reads_by_the_address(v2, local, tmp_path):
@@ -288,7 +285,9 @@ def test_ls_tells_name_size_type_checksum_and_id(server, reach, local):
     assert slide["checksum"] == f"sha256:{hashlib.sha256(local.plain[SLIDE]).hexdigest()}"
     assert local.content.files[slide["file_id"]].dataset == DATASET
     assert fs.ls(f"sda://{SLIDE}") == [slide] == [fs.info(SLIDE)]
-    assert fs.ls(f"{DATASET}/", detail=False) == [f"{DATASET}/{name}" for name in ("EDITED", "IMAGES", "METADATA")]
+    assert fs.ls(f"{DATASET}/", detail=False) == [
+        f"{DATASET}/{name}" for name in ("EDITED", "IMAGES", "METADATA")
+    ]
     assert fs.isdir(f"{DATASET}/IMAGES")
     assert fs.isdir("")
     assert not fs.exists(f"{DATASET}/IMAGE")

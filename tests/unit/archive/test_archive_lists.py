@@ -54,7 +54,9 @@ def test_a_dataset_that_the_archive_does_not_have_is_named(local, v2):
     person = local.someone("dora", "aa-Dataset-elsewhere")
     token = FixedToken(local.issuer.token(person))
     fs = SdaFileSystem(v2.url, token=token, issuer=local.issuer.url, cache_size=0, skip_instance_cache=True)
-    with pytest.warns(EmptyArchive, match=r"visas \(aa-Dataset-elsewhere\).*or it does not have these datasets"):
+    with pytest.warns(
+        EmptyArchive, match=r"visas \(aa-Dataset-elsewhere\).*or it does not have these datasets"
+    ):
         assert fs.datasets() == []
 
 
@@ -65,7 +67,9 @@ def test_a_dataset_that_the_archive_does_not_have_is_named(local, v2):
         ({"exp": 1}, "your token has ended"),
     ],
 )
-def test_a_token_of_a_kind_that_carries_no_visas_is_told_from_one_without_visas(claims, reason, local, v2, reach):
+def test_a_token_of_a_kind_that_carries_no_visas_is_told_from_one_without_visas(
+    claims, reason, local, v2, reach
+):
     fs = reach(v2, lambda: local.issuer.token(local.someone("eva"), kind="JWT", **claims))
     assert re.search(reason, fs.explain())
 
@@ -77,7 +81,12 @@ def test_a_token_that_its_issuer_does_not_know_is_said_so(local, v2, reach):
     try:
         token = local.issuer.token(local.petra)
         quiet = SdaFileSystem(
-            v2.url, token=FixedToken(token), issuer=local.issuer.url, patience=0.2, cache_size=0, skip_instance_cache=True
+            v2.url,
+            token=FixedToken(token),
+            issuer=local.issuer.url,
+            patience=0.2,
+            cache_size=0,
+            skip_instance_cache=True,
         )
         assert "does not answer" in quiet.explain()
     finally:
@@ -201,12 +210,15 @@ def test_an_archive_that_is_not_there_is_given_up(reach):
     class Nowhere:
         url = "http://127.0.0.1:9"
 
-    with pytest.raises(OSError, match=r"Asking http://127.0.0.1:9 for its version failed: the archive cannot be reached"):
+    with pytest.raises(
+        OSError, match=r"Asking http://127.0.0.1:9 for its version failed: the archive cannot be reached"
+    ):
         reach(Nowhere, patience=0.5).datasets()
 
 
 def test_version_1_with_a_newer_minimum_says_to_update(local, reach):
-    with local.archive(version=1, client_version="9.0.0") as server, pytest.raises(
-        OSError, match="wants a newer client.*Update this package"
+    with (
+        local.archive(version=1, client_version="9.0.0") as server,
+        pytest.raises(OSError, match="wants a newer client.*Update this package"),
     ):
         reach(server).datasets()

@@ -88,7 +88,12 @@ def test_what_the_crypt4gh_package_encrypts_is_opened():
 def test_a_header_that_is_none_is_said_so(change):
     header, _ = encrypted(b"x")
     pair = crypt.key_pair()
-    data = {"": b"", "crypt4gh": b"crypt4gh", "short": header[:-1], "version": header[:8] + b"\2" + header[9:]}
+    data = {
+        "": b"",
+        "crypt4gh": b"crypt4gh",
+        "short": header[:-1],
+        "version": header[:8] + b"\2" + header[9:],
+    }
     if change == "other":
         data["other"], pair = header, crypt.KeyPair.new()
     with pytest.raises(Damaged, match="its Crypt4GH header cannot be read"):
@@ -151,7 +156,10 @@ def test_no_two_files_are_shown_alike_unless_their_paths_are(paths):
 
 
 @EXAMPLES
-@given(dataset=st.text(min_size=1, max_size=40).filter(lambda t: t.isprintable()), rest=st.text("ab/", max_size=5))
+@given(
+    dataset=st.text(min_size=1, max_size=40).filter(lambda t: t.isprintable()),
+    rest=st.text("ab/", max_size=5),
+)
 def test_a_datasets_id_goes_through_fsspecs_paths_unchanged(dataset, rest):
     from cytomine_spawner.archive import SdaFileSystem
 
@@ -269,7 +277,18 @@ def test_a_file_with_a_token_is_read_anew_when_it_changes(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "  \n", "two words", "<html>", "[default]\nhost_base = x\n", jwt(exp=1), "ünsigned", None, b"\xff\xfe"]
+    "bad",
+    [
+        "",
+        "  \n",
+        "two words",
+        "<html>",
+        "[default]\nhost_base = x\n",
+        jwt(exp=1),
+        "ünsigned",
+        None,
+        b"\xff\xfe",
+    ],
 )
 def test_the_former_token_stays_while_the_new_one_is_bad(bad, tmp_path, monkeypatch):
     place = tmp_path / "token"
@@ -343,7 +362,16 @@ def test_a_token_itself_is_no_option(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "address", ["", "archive", "ftp://a", "https://", "http://archive.example.org", "https://me:pass@a.org", "http://[::x"]
+    "address",
+    [
+        "",
+        "archive",
+        "ftp://a",
+        "https://",
+        "http://archive.example.org",
+        "https://me:pass@a.org",
+        "http://[::x",
+    ],
 )
 def test_an_address_that_is_none_or_tells_the_token_to_everybody_is_refused(address):
     with pytest.raises(ValueError, match="is no address of an archive|is not encrypted"):
@@ -369,7 +397,10 @@ def visa(kind="ControlledAccessGrants", exp=2000.0, value="ds-1", **more):
         (["not-a-visa", 5], "you have no visa"),
         ([visa(exp=100.0)], "your visas expired, the last on 1970-01-01"),
         ([visa(conditions=[[{"type": "x"}]])], "hold under conditions alone"),
-        ([visa(), visa(exp=100.0)], r"\(ds-1\): either the archive does not trust their issuer \(rems.example.org\), or"),
+        (
+            [visa(), visa(exp=100.0)],
+            r"\(ds-1\): either the archive does not trust their issuer \(rems.example.org\), or",
+        ),
     ],
 )
 def test_an_empty_list_says_which_of_its_causes_it_is(passport, reason):

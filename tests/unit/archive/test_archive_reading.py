@@ -29,7 +29,10 @@ FILES = [
 ]
 BODY = r"/content|/s3/"
 READS = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
 )
 
 
@@ -267,7 +270,11 @@ def test_version_1_is_asked_for_a_small_file_once(local, reach):
             for at in range(0, 2_900_000, 100_000):
                 file.seek(at)
                 assert file.read(100) == local.plain[SLIDE][at : at + 100]
-        gets = [line for line in server.counters.audit if line["path"].startswith("/s3/") and line["method"] == "GET"]
+        gets = [
+            line
+            for line in server.counters.audit
+            if line["path"].startswith("/s3/") and line["method"] == "GET"
+        ]
         assert len(gets) == 2  # its header, and all of it
 
 
