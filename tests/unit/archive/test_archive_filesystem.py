@@ -121,10 +121,56 @@ WRITES = {
     "write_text": ("a", ""),
 }
 READS = set(
-    "cat cat_file cat_ranges checksum clear_instance_cache created current datasets disk_usage download du end_transaction exists "
-    "expand_path explain find from_dict from_json get get_file get_mapper glob head info invalidate_cache isdir isfile lexists "
-    "listdir ls modified open open_async read_block read_bytes read_text sign size sizes start_transaction stat tail to_dict "
-    "to_json tree ukey unstrip_protocol walk".split()
+    [
+        "cat",
+        "cat_file",
+        "cat_ranges",
+        "checksum",
+        "clear_instance_cache",
+        "created",
+        "current",
+        "datasets",
+        "disk_usage",
+        "download",
+        "du",
+        "end_transaction",
+        "exists",
+        "expand_path",
+        "explain",
+        "find",
+        "from_dict",
+        "from_json",
+        "get",
+        "get_file",
+        "get_mapper",
+        "glob",
+        "head",
+        "info",
+        "invalidate_cache",
+        "isdir",
+        "isfile",
+        "lexists",
+        "listdir",
+        "ls",
+        "modified",
+        "open",
+        "open_async",
+        "read_block",
+        "read_bytes",
+        "read_text",
+        "sign",
+        "size",
+        "sizes",
+        "start_transaction",
+        "stat",
+        "tail",
+        "to_dict",
+        "to_json",
+        "tree",
+        "ukey",
+        "unstrip_protocol",
+        "walk",
+    ]
 )
 
 

@@ -374,7 +374,7 @@ def test_a_token_itself_is_no_option(tmp_path, monkeypatch):
     ],
 )
 def test_an_address_that_is_none_or_tells_the_token_to_everybody_is_refused(address):
-    with pytest.raises(ValueError, match="is no address of an archive|is not encrypted"):
+    with pytest.raises(ValueError, match=r"is no address of an archive|is not encrypted"):
         Http(address, FixedToken("t"), 1, 1, 1, False)
 
 

@@ -286,7 +286,7 @@ def test_a_file_that_was_changed_is_said_so(v2, reach, local):
         size, entry.size = entry.size, entry.size - 65_564
         try:
             file.seek(800_000)
-            with pytest.raises(OSError, match="was changed in the archive|where the archive's list says"):
+            with pytest.raises(OSError, match=r"was changed in the archive|where the archive's list says"):
                 file.read(10)
         finally:
             entry.size = size
