@@ -321,7 +321,9 @@ class V1:
     @staticmethod
     def _path(file: RemoteFile) -> str:
         # The archive decodes a path once more than it is encoded, where "+" is a space, too.
-        path = f"{file.dataset}/{file.path}".replace("%", "%25").replace("+", "%2B")
+        # It then takes the file's path for a regular expression.
+        escaped = re.sub(r"([\\^$|?*+()\[\]{}])", r"\\\1", file.path)
+        path = f"{file.dataset}/{escaped}".replace("%", "%25").replace("+", "%2B")
         return f"/s3/{quote(path, safe='/:')}"
 
 

@@ -48,7 +48,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
     `ReadOnly` (``EROFS``).
 
     Args:
-        url: the archive's address; else SDA_URL, else Bigpicture's.
+        endpoint: the archive's address; else SDA_URL, else Bigpicture's. (fsspec has the name ``url`` for itself.)
         token: a function that gives the token (or an awaitable of it); asked again when the token ends or is refused.
         token_file: a file with the token, or the login portal's ``s3cmd.conf``; else SDA_TOKEN_FILE. Read anew when it changes.
         block_size: bytes to fetch around a read; measured where left out.
@@ -72,7 +72,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
 
     def __init__(
         self,
-        url: str | None = None,
+        endpoint: str | None = None,
         token: Any = None,
         token_file: str | None = None,
         block_size: int | None = None,
@@ -88,7 +88,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        address = url or os.environ.get("SDA_URL") or URL
+        address = endpoint or os.environ.get("SDA_URL") or URL
         self._http = Http(address, source(token, token_file), patience, stall, parallel, allow_http)
         self._issuer, self._fixed, self._expiry = issuer, block_size, listings_expiry_time
         self._memory = MemoryCache(memory_size)

@@ -377,7 +377,7 @@ async def _refuse(response: aiohttp.ClientResponse, what: str, token: str) -> No
             f"{what} failed: the archive's content is shorter than it says. Tell the archive's operators."
         )
     if 300 <= status < 400:
-        raise Refused(f"{what} failed: the archive sends on to another address. Give that one, as url=.")
+        raise Refused(f"{what} failed: the archive sends on to another address. Give that one, as endpoint=.")
     raise Refused(f"{what} failed: the archive answers {status}{said}. Tell the archive's operators.")
 
 

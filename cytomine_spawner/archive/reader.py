@@ -28,9 +28,10 @@ from .errors import Changed, Damaged
 PIECE = 16  # segments that are decrypted at a time: 1 MiB
 LOADED = 256  # segments that are read from disk at a time: 16 MiB
 INLINE = 2  # so few are decrypted at once, not in a thread
-FRESH = (
-    300.0  # who opens a file whose header is older asks the archive anew whether it is granted, in seconds
-)
+# What was hurt on the way comes right when it is fetched again; what is hurt in the archive does not.
+AGAIN = 3
+# Who opens a file whose header is older asks the archive anew whether it is granted, in seconds.
+FRESH = 300.0
 
 
 @dataclass
@@ -103,6 +104,19 @@ class Head:
     flying: set[int] = field(default_factory=set)
 
 
+class _Failures:
+    """Counts how often the same segment did not fit its key."""
+
+    def __init__(self) -> None:
+        self._segment, self._times = -1, 0
+
+    def too_many(self, segment: int) -> bool:
+        """Count one more; whether it is no use to fetch it again."""
+        self._times = self._times + 1 if segment == self._segment else 1
+        self._segment = segment
+        return self._times > AGAIN
+
+
 class Reader:
     """Reads one file.
 
@@ -144,12 +158,17 @@ class Reader:
 
     async def _open(self) -> Head:
         pair, file = key_pair(), self.file
-        opened = await self.shared.api.open(file, pair)
-        try:
-            keys, edits = read_header(opened.header, pair)
-            layout = Layout.of(opened.body_size, edits)
-        except Damaged as error:
-            raise Damaged(f"{file.path} cannot be opened: {error}. Tell the archive's operators.") from None
+        for left in range(AGAIN, -1, -1):
+            opened = await self.shared.api.open(file, pair)
+            try:
+                keys, edits = read_header(opened.header, pair)
+                layout = Layout.of(opened.body_size, edits)
+                break
+            except Damaged as error:
+                if not left:
+                    raise Damaged(
+                        f"{file.path} cannot be opened: {error}. Tell the archive's operators."
+                    ) from None
         # Crypt4GH does not protect the end of a file: what was cut between two segments still decrypts.
         # Whether an archive's list counts what an edit list leaves out is not said anywhere.
         if file.plain_size is not None and file.plain_size not in {layout.size, plain_size(opened.body_size)}:
@@ -254,7 +273,7 @@ class Reader:
 
     async def _fetch(self, head: Head, first: int, last: int) -> None:
         """Fetch segments, and hand each to all who want it."""
-        at, failed = first, -1
+        at, failed = first, _Failures()
         try:
             async with self.shared.api.http.limit:
                 while at <= last:
@@ -266,10 +285,8 @@ class Reader:
                     except BadSegment as error:  # noqa: PERF203
                         await self._deliver(head, at, error.good)
                         at += len(error.good)
-                        # What was hurt on the way comes right the second time; what is hurt in the archive does not.
-                        if at == failed:
+                        if failed.too_many(at):
                             raise
-                        failed = at
         except BaseException as error:
             if isinstance(error, Changed) and self._head is head:
                 self._head = None  # who opens it now gets the new content
@@ -336,7 +353,7 @@ class Reader:
         head = await self.head()
         async with self.shared.api.http.limit:
             for low, high in head.layout.spans(start, head.layout.size):
-                at, failed = low, -1
+                at, failed = low, _Failures()
                 while at < high:
                     try:
                         async with aclosing(self._pour(head, at // SEGMENT, (high - 1) // SEGMENT)) as pieces:
@@ -347,9 +364,8 @@ class Reader:
                                 at = base + len(data)
                                 yield piece
                     except BadSegment as error:  # noqa: PERF203
-                        if at == failed:
+                        if failed.too_many(at // SEGMENT + len(error.good)):
                             raise self._named(error) from None
-                        failed = at
 
     async def encrypted(self) -> AsyncGenerator[bytes, None]:
         """The encrypted body as it is in the archive, in pieces.
