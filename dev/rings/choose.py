@@ -96,6 +96,7 @@ RULES = (
         tests=("tests/cluster/test_hub.py", "tests/browser/test_journey.py", *NOTEBOOKS),
         used=True,
     ),
+    Rule(("cytomine_spawner/archive/*",), "reads the archive, from notebooks and by a command", used=True),
     Rule(("cytomine_spawner/notebook/*",), "is a library for notebooks", tests=NOTEBOOKS, used=True),
     Rule(("cytomine_spawner/*",), "runs in pods", PODS),
     Rule(("tests/*",), "is part of the tests", used=True),

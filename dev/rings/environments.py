@@ -33,7 +33,11 @@ def pythons(console: Console, names: Collection[str] = tuple(HUBS)) -> dict[str,
     extras = meta["optional-dependencies"]
     with console.step("Python environments of the tests") as step:
         base = [r for r in meta["dependencies"] if not r.startswith("jupyterhub>")]
-        more = [r for name in ("hub", "stacks", "notebook", "test", "lint") for r in extras.get(name, [])]
+        more = [
+            r
+            for name in ("hub", "stacks", "notebook", "archive", "test", "lint")
+            for r in extras.get(name, [])
+        ]
         return {
             name: venv.ensure(name, [HUBS[name], *base, *more], [ROOT / "tests" / "constraints.txt"], step)
             for name in HUBS

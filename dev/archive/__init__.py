@@ -1,0 +1,49 @@
+"""Stands in for the Bigpicture archive in development and tests; never what production runs.
+
+README.md says what it is and what it follows. In tests::
+
+    with archive.running() as local:
+        local.add("aa-Dataset-x", "DATASET_x/IMAGES/IMAGE_1/a.dcm", archive.Bytes(b"..."))
+        petra = local.someone("petra", "aa-Dataset-x")
+        with local.archive(version=2) as server:
+            httpx.get(f"{server.url}/datasets", headers={"Authorization": f"Bearer {local.issuer.token(petra)}"})
+            server.faults.append(archive.Fault("cut", path="/content", after=1000))
+            server.counters.total.pulled
+"""
+
+from __future__ import annotations
+
+from .content import Content, Dataset, Entry
+from .crypt import key_header
+from .faults import Fault
+from .issuer import Issuer, Key, Someone
+from .local import Local, running
+from .server import Archive
+from .settings import MIB, Settings
+from .sources import Bytes, File, Noise, Patched, Source
+from .storage import Bucket, Folder, Storage, Virtual
+
+__all__ = [
+    "MIB",
+    "Archive",
+    "Bucket",
+    "Bytes",
+    "Content",
+    "Dataset",
+    "Entry",
+    "Fault",
+    "File",
+    "Folder",
+    "Issuer",
+    "Key",
+    "Local",
+    "Noise",
+    "Patched",
+    "Settings",
+    "Someone",
+    "Source",
+    "Storage",
+    "Virtual",
+    "key_header",
+    "running",
+]
