@@ -23,6 +23,7 @@ class Settings:
         issuer: the OpenID provider's issuer, with its trailing slash.
         userinfo: the provider's userinfo endpoint; empty finds it by discovery when the server starts.
         jwks: where the keys for signed access tokens are (version 2); empty treats every token as opaque.
+        instead: begins of addresses that are reached elsewhere, as in a cluster where a public name leads nowhere.
         trusted: pairs of issuer and JWKS address whose visas count; None accepts any in version 1, as upstream does.
         allow_insecure_jku: take keys from addresses without TLS, as the stand-ins of a laptop have them.
         permission_model: ``ownership``, ``visa`` or ``combined`` (version 2).
@@ -51,6 +52,7 @@ class Settings:
     issuer: str = ""
     userinfo: str = ""
     jwks: str = ""
+    instead: dict[str, str] = field(default_factory=dict)
     trusted: list[tuple[str, str]] | None = field(default_factory=list)
     allow_insecure_jku: bool = True
     permission_model: str = "combined"

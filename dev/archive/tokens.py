@@ -65,6 +65,10 @@ class Provider:
     async def _json(self, url: str, token: str = "") -> dict[str, Any]:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        for public, inside in self._settings.instead.items():
+            if url.startswith(public):
+                url = inside + url[len(public) :]
+                break
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         try:
             # Upstream follows redirects within one host only; here none are.
