@@ -34,7 +34,8 @@ class Settings:
         max_visa_size: longest visa, characters.
         max_jwks: addresses of keys that one request may make the server ask.
         allow_opaque: take opaque tokens (version 2).
-        session_ttl: seconds that a session lives at most, 3600 with version 2; version 1 keeps none unless it is set.
+        session_ttl: seconds that a session lives at most, 3600 with version 2; version 1 keeps none unless it is set, and
+            with 0 each of them without end.
         userinfo_ttl: seconds that userinfo is kept by token.
         visa_ttl: seconds that a good visa is kept.
         jwks_ttl: seconds that a set of keys is kept.
