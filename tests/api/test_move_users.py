@@ -123,7 +123,7 @@ def volumes(kubectl):
     "cut",
     [
         "",
-        'kubectl -n "$from" scale deployment -l "$part=stacks" --replicas=0',
+        'stop "$part=stacks"',
         "# The same volumes, claimed from the other namespace.",
         'kubectl apply --server-side --force-conflicts -f "$file"',
         "# The stacks, asleep: who opens one wakes it up.",
