@@ -294,15 +294,19 @@ def main() -> int:
         help="most seconds between two kills (default 6): with less than the service takes to start nothing gets done",
     )
     parser.add_argument("--namespace", default="cytomine", help="where the chart is installed")
+    parser.add_argument(
+        "--users", default="", help="its users.namespace (default: that with -users behind it)"
+    )
     parser.add_argument("--seed", type=int, default=None, help="of the chance")
     parser.add_argument("--dry", action="store_true", help="without containers, on an API server of its own")
     args = parser.parse_args()
     seed = args.seed if args.seed is not None else random.randrange(10**6)
     random.seed(seed)
+    users = args.users or f"{args.namespace}-users"
     from dev.console import Problem
 
     try:
-        with dry() if args.dry else contextlib.nullcontext(real(args.namespace)) as place:
+        with dry() if args.dry else contextlib.nullcontext(real(args.namespace, users)) as place:
             found = run(place, args.kills, args.stacks, args.minutes, args.pause)
     except Problem as problem:
         print(problem)

@@ -18,12 +18,13 @@ class Place:
     """An installation on a real cluster.
 
     Args:
-        objects: its objects.
-        kubectl: kubectl in its namespace.
+        objects: of the namespace of its stacks.
+        kubectl: kubectl in that namespace.
+        hub: the objects of the namespace of the hub and the service.
     """
 
-    def __init__(self, objects: Any, kubectl: Callable[..., str]) -> None:
-        self.objects, self._kubectl = objects, kubectl
+    def __init__(self, objects: Any, kubectl: Callable[..., str], hub: Any) -> None:
+        self.objects, self._kubectl, self._hub = objects, kubectl, hub
 
     def kills(self) -> dict[str, Callable[[], bool]]:
         """What can be killed, by name; a kill says whether there was something to kill."""
@@ -34,9 +35,9 @@ class Place:
         }
 
     def _one(self, labels: str) -> bool:
-        pods = self.objects.list("Pod", labels)
+        pods = self._hub.list("Pod", labels)
         for pod in pods:
-            self.objects.delete("Pod", pod["metadata"]["name"], gracePeriodSeconds=1)
+            self._hub.delete("Pod", pod["metadata"]["name"], gracePeriodSeconds=1)
         return bool(pods)
 
     def write(self, stack: str, number: int) -> None:
@@ -160,8 +161,8 @@ def dry() -> Iterator[Place]:
             cluster.api_down(folder)
 
 
-def real(namespace: str) -> Place:
-    """The installation in a namespace of the local cluster, or of KUBECONFIG's."""
+def real(namespace: str, users: str) -> Place:
+    """The installation of the local cluster, or of KUBECONFIG's, whose hub and whose stacks are in these namespaces."""
     import os
 
     from dev import cluster
@@ -173,11 +174,11 @@ def real(namespace: str) -> Place:
     if not foreign and not cluster.healthy():
         raise Problem("the local cluster does not run", "Start the demo: ./demo")
     kube = Kube(Path(foreign)) if foreign else Kube(cluster.kubeconfig(), str(cluster.bin() / "kubectl"))
-    objects = Objects(kube.kubeconfig, namespace)
-    if not objects.list("Pod", "app.kubernetes.io/component=stacks"):
+    hub = Objects(kube.kubeconfig, namespace)
+    if not hub.list("Pod", "app.kubernetes.io/component=stacks"):
         raise Problem(f"no stack service runs in the namespace {namespace}", "Start the demo: ./demo")
 
     def kubectl(*args: str, timeout: float = 60) -> str:
-        return kube.kubectl("-n", namespace, *args, timeout=timeout)
+        return kube.kubectl("-n", users, *args, timeout=timeout)
 
-    return Place(objects, kubectl)
+    return Place(Objects(kube.kubeconfig, users), kubectl, hub)

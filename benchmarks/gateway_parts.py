@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 from dev.kube import Kube
 
-NAMESPACE = "cytomine"
+# The demo's: of the stacks, and of the hub.
+NAMESPACE = "cytomine-users"
+HUB_NAMESPACE = "cytomine"
 BENCH = "gateway-benchmark"
 PROJECT = "Benchmark of the gateway"
 # A tile's way through nginx, whatever it is asked for.
@@ -221,9 +223,9 @@ class Pods:
     def hub_proxy(self, part: str, address: str, port: int) -> str:
         """The hub's proxy once more, with its image and limits, which passes all to one server and checks nobody."""
         name = f"proxy-{part}-{BENCH}"
-        found = self.kube.get("deployments", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=proxy")
+        found = self.kube.get("deployments", "-n", HUB_NAMESPACE, "-l", "app.kubernetes.io/component=proxy")
         if not found or not found["items"]:
-            raise SystemExit(f"There is no deployment of the hub's proxy in the namespace {NAMESPACE}.")
+            raise SystemExit(f"There is no deployment of the hub's proxy in the namespace {HUB_NAMESPACE}.")
         theirs = found["items"][0]["spec"]["template"]["spec"]["containers"][0]
         command = ["configurable-http-proxy", "--ip=0.0.0.0", "--port=9000", "--api-ip=127.0.0.1"]
         command += [

@@ -166,7 +166,7 @@ def by_service(hub: Any, owner: str) -> float:
     from cytomine_spawner.stacks.model import StackSpec, new_stack
     from dev.wait import until
 
-    kube, namespace = hub.target.kube, hub.place.namespace
+    kube, namespace = hub.target.kube, hub.place.users
     stack = new_stack(namespace, StackSpec(owner=owner))
     begin = time.monotonic()
     kube.apply([stack.to_object()], manager="benchmark")
@@ -189,8 +189,8 @@ def by_helm(hub: Any, owner: str) -> float:
     from cytomine_spawner.stacks.model import StackSpec, new_stack
     from cytomine_spawner.stacks.settings import StackSettings
 
-    kube, namespace = hub.target.kube, hub.place.namespace
-    found = kube.get("-n", namespace, "secret", f"{hub.place.release}-stacks-settings")
+    kube, namespace = hub.target.kube, hub.place.users
+    found = kube.get("-n", hub.place.namespace, "secret", f"{hub.place.release}-stacks-settings")
 
     with tempfile.TemporaryDirectory(prefix="spawn-helm-") as text:
         folder = Path(text)

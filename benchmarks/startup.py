@@ -118,7 +118,7 @@ def _pods(kube: Kube) -> Iterator[tuple[str, int]]:
     for node in (kube.get("nodes") or {"items": []})["items"]:
         path = f"/api/v1/nodes/{node['metadata']['name']}/proxy/stats/summary"
         for pod in json.loads(kube.kubectl("get", "--raw", path))["pods"]:
-            if pod["podRef"]["namespace"] in ("cytomine", "kube-system"):
+            if pod["podRef"]["namespace"] in ("cytomine", "cytomine-users", "kube-system"):
                 yield pod["podRef"]["name"], pod.get("memory", {}).get("workingSetBytes", 0)
 
 

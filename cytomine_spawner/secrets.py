@@ -2,7 +2,8 @@
 
 The chart runs this before each install and upgrade. It creates the Secret or adds the keys that are missing, and never
 changes a value that is there, so it may run any number of times, also several at once. Values are 32 random bytes as
-hexadecimal digits; they are never printed.
+hexadecimal digits; they are never printed. ``--apart NAME=KEY`` makes a key in a Secret of its own, for a pod that shall be
+given nothing else; its value is the one that the hub's Secret has under this key from before, if any.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ class SecretsError(Exception):
 
 
 async def ensure(
-    api: Any, namespace: str, name: str, keys: Sequence[str], labels: Mapping[str, str] | None = None
+    api: Any,
+    namespace: str,
+    name: str,
+    keys: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    *,
+    known_by: str = "",
 ) -> list[str]:
     """Create the Secret, or add the keys that it lacks.
 
@@ -38,6 +45,7 @@ async def ensure(
         name: the Secret's name.
         keys: the keys that it must have.
         labels: labels for a Secret that is created; one that exists keeps its own.
+        known_by: a Secret from which the values of missing keys are taken where it has them.
 
     Returns:
         The keys that were made, in the order of ``keys``.
@@ -46,17 +54,14 @@ async def ensure(
         SecretsError: others kept changing the Secret at the same time.
     """
     for _ in range(10):
-        try:
-            found = await api.read_namespaced_secret(name, namespace, _request_timeout=REQUEST_TIMEOUT)
-        except client.ApiException as error:
-            if error.status != 404:
-                raise
-            found = None
+        found = await _read(api, namespace, name)
         data = (found.data or {}) if found else {}
         missing = [key for key in dict.fromkeys(keys) if not data.get(key)]
         if found and not missing:
             return []
-        made = {key: base64.b64encode(secrets.token_hex(32).encode()).decode() for key in missing}
+        before = await _read(api, namespace, known_by) if known_by else None
+        known = (before.data or {}) if before else {}
+        made = {key: known.get(key) or _random() for key in missing}
         try:
             if found is None:
                 body = {
@@ -81,6 +86,20 @@ async def ensure(
             raise
         return missing
     raise SecretsError(f"The Secret {name} changes all the time; stop what changes it and run this again.")
+
+
+async def _read(api: Any, namespace: str, name: str) -> Any:
+    """A Secret; None where there is none of this name."""
+    try:
+        return await api.read_namespaced_secret(name, namespace, _request_timeout=REQUEST_TIMEOUT)
+    except client.ApiException as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+def _random() -> str:
+    return base64.b64encode(secrets.token_hex(32).encode()).decode()
 
 
 async def ensure_patiently(api: Any, wait: float, *args: Any, **kwargs: Any) -> list[str]:
@@ -118,7 +137,7 @@ def _explain(error: Any, name: str, namespace: str) -> str:
     return f"The API server refused the Secret {name} in {namespace}: {error.status} {error.reason}."
 
 
-async def _run(options: argparse.Namespace) -> list[str]:
+async def _run(options: argparse.Namespace) -> dict[str, list[str]]:
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         config.load_incluster_config()  # type: ignore[no-untyped-call]
     else:
@@ -126,7 +145,11 @@ async def _run(options: argparse.Namespace) -> list[str]:
     labels = dict(label.split("=", 1) for label in options.label)
     async with client.ApiClient() as connection:
         api = client.CoreV1Api(connection)
-        return await ensure_patiently(api, options.wait, options.namespace, options.name, options.key, labels)
+        where = (api, options.wait, options.namespace)
+        made = {options.name: await ensure_patiently(*where, options.name, options.key, labels)}
+        for name, key in options.apart:
+            made[name] = await ensure_patiently(*where, name, [key], labels, known_by=options.name)
+        return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -137,12 +160,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--namespace", required=True, help="namespace of the Secret")
     parser.add_argument("--name", required=True, help="name of the Secret")
     parser.add_argument("--key", action="append", required=True, help="a key that it must have (repeat)")
+    parser.add_argument(
+        "--apart", action="append", default=[], help="NAME=KEY: a key in a Secret of its own (repeat)"
+    )
     parser.add_argument("--label", action="append", default=[], help="NAME=VALUE for a new Secret (repeat)")
     parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for the API server")
     options = parser.parse_args(arguments)
     for label in options.label:
         if "=" not in label:
             parser.error(f"--label {label} is not NAME=VALUE")
+    options.apart = [tuple(pair.partition("=")[::2]) for pair in options.apart]
+    if not all(name and key for name, key in options.apart):
+        parser.error("--apart takes NAME=KEY")
     try:
         made = asyncio.run(_run(options))
     except SecretsError as error:
@@ -152,10 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"No cluster to talk to ({error}); run this in a pod or set KUBECONFIG.", file=sys.stderr)  # noqa: T201
         return 1
     except client.ApiException as error:
-        print(_explain(error, options.name, options.namespace), file=sys.stderr)  # noqa: T201
+        names = ", ".join([options.name, *(name for name, _ in options.apart)])
+        print(_explain(error, names, options.namespace), file=sys.stderr)  # noqa: T201
         return 1
-    what = f"made {', '.join(made)}" if made else "all keys were there"
-    print(f"Secret {options.name} in {options.namespace}: {what}.")  # noqa: T201
+    for name, keys in made.items():
+        what = f"made {', '.join(keys)}" if keys else "all keys were there"
+        print(f"Secret {name} in {options.namespace}: {what}.")  # noqa: T201
     return 0
 
 

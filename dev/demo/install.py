@@ -38,7 +38,7 @@ CLIENT_SECRET = "lslogin-client"  # noqa: S105 - the Secret's name, not what is 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a hub is installed: release, namespace and the first labels of its hosts.
+    """Where a hub is installed: release, the hub's namespace and the first labels of its hosts.
 
     Attributes:
         of_tests: the word of the tests whose hub it is; empty for the demo.
@@ -50,6 +50,11 @@ class Place:
     login: str
     stacks: str
     of_tests: str = ""
+
+    @property
+    def users(self) -> str:
+        """The namespace of notebooks and stacks, as the chart names it."""
+        return f"{self.namespace}-users"
 
     def url(self, port: int) -> str:
         """The hub's address in the browser."""
@@ -259,6 +264,7 @@ def install(
             },
         },
     }
+    _refuse_former(kube, place)
     with console.step("LS Login's stand-in"):
         kube.apply([namespace])
         secret = _client_secret(kube, place)
@@ -280,14 +286,15 @@ def install(
         kube.apply(objects)
     with console.step("The hub's chart") as step:
         define_stacks(kube)
-        if target.dataset:
-            mock.apply(kube, place.namespace, target.dataset)
         values = _values(target, place)
         values["hub"]["perUserHosts"] = per_user_hosts
         path = cache.home() / f"values-{place.namespace}.json"
         path.write_text(json.dumps(values, indent=1))
         step.detail("helm upgrade --install")
         _helm_install(kube, place, path, stack_values)
+        # In the namespace that the chart makes; the hub itself does without.
+        if target.dataset:
+            mock.apply(kube, place.users, target.dataset)
     with console.step("Waiting for the hub"):
         kube.kubectl(
             "-n",
@@ -304,6 +311,17 @@ def install(
         until(lambda: answers(f"http://127.0.0.1:{port}/oidc/.well-known/openid-configuration", f"{place.login}.localhost:{port}"), "LS Login's stand-in to answer through the ingress", 60,
               cure=f"Read kubectl -n {place.namespace} logs deploy/lslogin")  # fmt: skip
     return Installed(place.url(port), place.issuer(port), place, target)
+
+
+def _refuse_former(kube: Kube, place: Place) -> None:
+    """An installation whose users are in the hub's namespace stays as it is, or goes: the chart says the same."""
+    selector = f"cytomine-spawner.org/hub={place.release}"
+    left = kube.get("-n", place.namespace, "pvc", "-l", selector) or {"items": []}
+    if left["items"]:
+        raise Problem(
+            f"The namespace {place.namespace} holds files of users from before these had a namespace of their own",
+            "Remove it with what users stored there (./demo reset, or python3 -m dev.real --remove), and begin anew",
+        )
 
 
 def define_stacks(kube: Kube) -> None:
@@ -375,6 +393,7 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
             },
         },
         "ingress": {"enabled": True, "className": target.ingress_class, "host": f"{place.hub}.localhost"},
+        **({"users": {"labels": TEST_LABELS}} if place.of_tests else {}),
         "lslogin": {
             "issuer": place.issuer(target.port),
             "internalIssuer": f"http://lslogin.{place.namespace}.svc/oidc/",
@@ -416,11 +435,14 @@ def _helm_install(kube: Kube, place: Place, values: Path, stack_values: Path) ->
 
 def remove(console: Console, kube: Kube, place: Place) -> None:
     """Delete a hub and all that it made, users' files included."""
-    with console.step(f"Removing namespace {place.namespace}"):
-        _remove_stacks(kube, place)
-        _delete_namespace(kube, place.namespace)
-        mock.remove(kube, place.namespace)
-        # The service's right to see nodes: all that is outside of the namespace.
+    with console.step(f"Removing the namespaces {place.namespace} and {place.users}"):
+        # Before the second namespace there was, all was in the first.
+        for namespace in (place.users, place.namespace):
+            _remove_stacks(kube, namespace)
+        for namespace in (place.namespace, place.users):
+            _delete_namespace(kube, namespace)
+            mock.remove(kube, namespace)
+        # The service's right to see nodes: all that is outside of the namespaces.
         name = f"{place.namespace}-{place.release}-stacks"
         rights = ["delete", "clusterroles,clusterrolebindings", name, "--ignore-not-found"]
         kube.kubectl(*rights, what="removing the service's right to see nodes")
@@ -433,7 +455,7 @@ def remove_tests(console: Console, kube: Kube) -> None:
     hubs = [place for place in (TEST, SHAKEN) if place.namespace in names]
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(remove, console, kube, place) for place in hubs]
-        for name in names - {place.namespace for place in hubs}:
+        for name in names - {name for place in hubs for name in (place.namespace, place.users)}:
             # What served its stacks was a process of the tests.
             _release_stacks(kube, name)
             jobs.append(pool.submit(_delete_namespace, kube, name))
@@ -446,14 +468,14 @@ def _delete_namespace(kube: Kube, name: str) -> None:
     kube.kubectl(*words, what=f"deleting {name}", timeout=130)
 
 
-def _remove_stacks(kube: Kube, place: Place) -> None:
+def _remove_stacks(kube: Kube, namespace: str) -> None:
     """Stacks first, while their service runs; where it does not, their mark is taken off, or nothing could go."""
     if not kube.get("crd", "cytominestacks.cytomine-spawner.org"):
         return
     with contextlib.suppress(Problem):
-        kube.kubectl("-n", place.namespace, "delete", "cytominestacks", "--all", "--timeout=60s", timeout=70)
+        kube.kubectl("-n", namespace, "delete", "cytominestacks", "--all", "--timeout=60s", timeout=70)
         return
-    _release_stacks(kube, place.namespace)
+    _release_stacks(kube, namespace)
 
 
 def _release_stacks(kube: Kube, namespace: str) -> None:
@@ -479,7 +501,7 @@ def stop(console: Console, foreign: str) -> None:
 
 
 def reset(console: Console, foreign: str) -> None:
-    """Delete the demo: the local cluster's state, or the demo's namespace on a foreign cluster."""
+    """Delete the demo: the local cluster's state, or the demo's namespaces on a foreign cluster."""
     if foreign:
         remove(console, Kube(Path(foreign)), DEMO)
         return
@@ -491,6 +513,7 @@ def status(console: Console, foreign: str) -> int:
     """Print what runs; 0 if the demo is up."""
     if foreign:
         kube = Kube(Path(foreign))
-        console.say(kube.kubectl("-n", DEMO.namespace, "get", "pods", what="asking for the demo's pods"))
+        for namespace in (DEMO.namespace, DEMO.users):
+            console.say(kube.kubectl("-n", namespace, "get", "pods", what="asking for the demo's pods"))
         return 0
     return 0 if cluster.status(console) else 1

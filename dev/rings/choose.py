@@ -83,6 +83,7 @@ RULES = (
         "runs in no test",
     ),
     Rule(("dev/real/*", "tests/real/*"), "runs only where somebody has Cytomine's own images"),
+    Rule(("helm/move-users.sh",), "moves installations from before", tests=("tests/api/test_move_users.py",)),
     Rule(("helm/*",), "is part of the chart, which installs the tests' hub", PODS),
     Rule(("hub_config/*",), "configures the tests' hub", PODS),
     Rule(("images/*", ".dockerignore", "setup.py"), "is part of the images", PODS),

@@ -12,8 +12,8 @@ def configure(c: Any, values: Values) -> None:
     c.JupyterHub.spawner_class = "cytomine_spawner.CytomineSpawner"
     release = values.need("release.name", str, "the chart sets it")
     spawner = c.KubeSpawner
-    # In a pod KubeSpawner finds its namespace itself; it is stated so that values and pods cannot differ.
-    spawner.namespace = values.need("release.namespace", str, "the chart sets it")
+    # Not the hub's own, where KubeSpawner would put them: the rights to make pods are rights to all Secrets beside them.
+    spawner.namespace = values.need("users.namespace", str, "the chart sets it")
     # The chart's NetworkPolicies select the notebooks by this label. It is not app.kubernetes.io/instance: Argo CD takes
     # that one for its own and deletes what it did not make, users' volumes included.
     ours = {"cytomine-spawner.org/hub": release}

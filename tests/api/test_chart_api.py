@@ -17,9 +17,9 @@ from kubernetes_asyncio.client import ApiClient, AuthorizationV1Api, CoreV1Api
 
 from cytomine_spawner import secrets
 from tests.support import prefork
-from tests.support.apiserver import new_namespace
+from tests.support.apiserver import Kubectl, new_namespace
 from tests.support.chart import BASE, CHART, EXAMPLES, ROOT, helm, merged, pod_specs
-from tests.support.chartaccounts import connection, hub_account, in_namespace
+from tests.support.chartaccounts import config_of, connection, everywhere, hub_account, in_namespace, users_of
 
 PROGRAM = "cytomine_spawner.secrets"
 
@@ -33,10 +33,11 @@ def namespace(api):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_every_object_of_each_example_is_accepted(kubectl, path):
     objects = in_namespace(kubectl, {}, "--values", str(path))
+    users_of(kubectl, objects)
     # A pod is refused while its account is not there, dry run or not.
     for account in {o["spec"]["serviceAccountName"] for o in objects if o["kind"] == "Pod"}:
         kubectl("create", "serviceaccount", account)
-    done = kubectl.apply(*objects, dry_run=True)
+    done = everywhere(kubectl).apply(*objects, dry_run=True)
     assert done.returncode == 0, done.stderr
     # Pod Security warns of workloads whose pods it would refuse.
     assert "warning" not in done.stderr.lower(), done.stderr
@@ -61,36 +62,16 @@ def test_restricted_pod_security_admits_every_pod(kubectl, path):
     assert done.returncode == 0, done.stderr
 
 
-def config_of(kubectl, account, folder) -> Path:
-    """A kubeconfig for an account."""
-    made = connection(kubectl, account)
-    path = folder / f"{account}.json"
-    target = {"server": made.host, "certificate-authority": made.ssl_ca_cert}
-    user = {"token": made.api_key["BearerToken"].removeprefix("Bearer ")}
-    path.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "c",
-                "clusters": [{"name": "c", "cluster": target}],
-                "users": [{"name": "u", "user": user}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            }
-        )
-    )
-    return path
-
-
 class SecretsJob:
     """What the chart's Job does: its command, run here with its account."""
 
     def __init__(self, kubectl, folder):
         self.kubectl, self.folder = kubectl, folder
 
-    def account(self):
+    def account(self, values=None):
         """Make the Job's account with its rights."""
-        parts = [o for o in in_namespace(self.kubectl) if o["metadata"]["name"] == "hub-secrets"]
+        objects = in_namespace(self.kubectl, merged(BASE, values or {}))
+        parts = [o for o in objects if o["metadata"]["name"] == "hub-secrets"]
         parts = [o for o in parts if o["kind"] in ("ServiceAccount", "Role", "RoleBinding")]
         assert len(parts) == 3
         done = self.kubectl.apply(*parts)
@@ -139,6 +120,27 @@ def test_the_job_makes_the_secret_with_its_own_rights_and_no_later_run_changes_a
     assert more == first["data"]
     for value in first["data"].values():
         assert base64.b64decode(value).decode() not in done.stdout + done.stderr
+
+
+STACKS = {"stacks": {"enabled": True, "url": "https://{stack}.stacks.example.org"}}
+
+
+@pytest.mark.parametrize("before", ["the token from before", ""])
+def test_the_token_of_the_service_is_in_a_secret_of_its_own_and_is_the_one_from_before(job, before):
+    if before:
+        job.kubectl(
+            "create", "secret", "generic", "hub-secrets", f"--from-literal=service-token-cytomine={before}"
+        )
+    job.account(STACKS)
+    for _ in range(2):
+        done = job.run(STACKS)
+        assert done.returncode == 0, done.stderr
+    data = job.kubectl.get("secret", "hub-stacks-token")["data"]
+    assert list(data) == ["service-token-cytomine"]
+    value = base64.b64decode(data["service-token-cytomine"]).decode()
+    assert value == before or (not before and len(value) == 64)
+    assert value not in done.stdout + done.stderr
+    assert ("service-token-cytomine" in job.secret()["data"]) is bool(before)
 
 
 def test_a_key_that_the_administrator_added_stays(job):
@@ -192,22 +194,28 @@ def check_release():
 async def test_the_test_of_a_release_is_content_with_the_hubs_rights_and_sees_too_few_and_too_many(kubectl):
     check = check_release()
 
+    users = hub_account(kubectl)
+
     async def wrong():
         async with ApiClient(connection(kubectl, "hub-hub")) as client:
-            return await check.rights(AuthorizationV1Api(client), kubectl.namespace)
+            return await check.all_rights(AuthorizationV1Api(client), users.namespace, kubectl.namespace)
 
-    hub_account(kubectl)
     assert await wrong() == []
-    kubectl(
-        "create",
-        "rolebinding",
-        "more",
-        "--clusterrole=cluster-admin",
-        f"--serviceaccount={kubectl.namespace}:hub-hub",
-    )
-    assert f"The hub's account may list secrets in {kubectl.namespace}." in await wrong()
-    kubectl("delete", "rolebinding", "more", "hub-hub")
-    assert f"The hub's account may not create pods in {kubectl.namespace}." in await wrong()
+    for place in (users, kubectl):
+        place(
+            "create",
+            "rolebinding",
+            "more",
+            "--clusterrole=cluster-admin",
+            f"--serviceaccount={kubectl.namespace}:hub-hub",
+        )
+        found = await wrong()
+        assert f"The hub's account may list secrets in {place.namespace}." in found
+        assert (f"The hub's account may create pods in {place.namespace}." in found) is (place is kubectl)
+        place("delete", "rolebinding", "more")
+    assert await wrong() == []
+    users("delete", "rolebinding", "hub-hub")
+    assert f"The hub's account may not create pods in {users.namespace}." in await wrong()
 
 
 @pytest.fixture
@@ -244,8 +252,12 @@ def test_install_upgrade_and_uninstall_keep_secrets_and_users(kubectl, release, 
     release("uninstall", "hub", "--wait", "--timeout", "60s")
     assert job.secret()["data"] == before["data"]
     assert kubectl.get("pvc", "hub-hub-db")["metadata"]["uid"] == uid
-    left = kubectl.get("deployments,services,roles,rolebindings,networkpolicies,jobs")["items"]
-    assert not [i["metadata"]["name"] for i in left]
+    users = Kubectl(kubectl.kubeconfig, f"{kubectl.namespace}-users")
+    for place in (kubectl, users):
+        left = place.get("deployments,services,roles,rolebindings,networkpolicies,jobs")["items"]
+        assert not [i["metadata"]["name"] for i in left]
+    # What users stored is there.
+    assert everywhere(kubectl).get("namespace", users.namespace)["status"]["phase"] == "Active"
 
     release("install", "hub", str(CHART), "--timeout", "60s", values=BASE)
     assert kubectl.get("pvc", "hub-hub-db")["metadata"]["uid"] == uid
@@ -255,5 +267,6 @@ def test_applying_what_helm_template_renders_twice_and_changed_is_accepted(kubec
     for values in (BASE, BASE, merged(BASE, {"hub": {"services": {"stats": {}}, "image": {"tag": "2"}}})):
         objects = in_namespace(kubectl, values, "--skip-tests")
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        done = kubectl("apply", "-f", "-", stdin=text, check=False)
+        # Each object says in which of the two namespaces it is.
+        done = everywhere(kubectl)("apply", "-f", "-", stdin=text, check=False)
         assert done.returncode == 0, done.stderr

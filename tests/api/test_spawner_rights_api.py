@@ -14,13 +14,13 @@ from tests.support.kube import make_spawner
 async def test_the_hubs_account_suffices_to_start_and_stop_a_notebook_and_to_delete_its_volume(
     kubectl, monkeypatch
 ):
-    hub_account(kubectl)
+    users = hub_account(kubectl)
     hub = connection(kubectl, "hub-hub")
     monkeypatch.setattr("kubespawner.spawner.load_config", lambda **_: Configuration.set_default(hub))
     monkeypatch.setattr(CytomineSpawner, "reflectors", {})
     spawner = make_spawner(
         CytomineSpawner,
-        namespace=kubectl.namespace,
+        namespace=users.namespace,
         image="example/singleuser:1",
         cmd=["jupyterhub-singleuser"],
         storage_pvc_ensure=True,
@@ -29,14 +29,14 @@ async def test_the_hubs_account_suffices_to_start_and_stop_a_notebook_and_to_del
     )
     try:
         await asyncio.wait_for(spawner.start(), 60)
-        (pod,) = kubectl.get("pods")["items"]
+        (pod,) = users.get("pods")["items"]
         assert pod["status"]["phase"] == "Running"
-        assert len(kubectl.get("pvc")["items"]) == 1
+        assert len(users.get("pvc")["items"]) == 1
         assert await spawner.poll() is None
         await asyncio.wait_for(spawner.stop(now=True), 60)
-        assert kubectl.get("pods,secrets")["items"] == []
+        assert users.get("pods,secrets")["items"] == []
         await asyncio.wait_for(spawner.delete_forever(), 60)
-        (claim,) = kubectl.get("pvc")["items"] or [None]
+        (claim,) = users.get("pvc")["items"] or [None]
         assert claim is None or claim["metadata"]["deletionTimestamp"]
     finally:
         for reflector in CytomineSpawner.reflectors.values():

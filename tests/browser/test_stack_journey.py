@@ -147,7 +147,7 @@ def current_user(page: Page) -> str:
 
 
 def stack_name(hub: Installed, person: Person) -> str:
-    found = hub.target.kube.get("-n", hub.place.namespace, "cytominestacks")
+    found = hub.target.kube.get("-n", hub.place.users, "cytominestacks")
     assert found
     (name,) = [s["metadata"]["name"] for s in found["items"] if s["spec"]["owner"] == person.name]
     return str(name)

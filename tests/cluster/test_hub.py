@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dev.console import Console
+from dev.console import Console, Problem
 from dev.demo import install
 from tests.support.person import Person, wait
 
@@ -67,19 +67,59 @@ def test_the_notebook_reaches_the_hub_but_neither_the_proxys_api_nor_kubernetes(
 ) -> None:
     (pod,) = karin.pods()
     release, namespace = shaken.place.release, shaken.place.namespace
+    hub, proxy_api = (f"{release}-{name}.{namespace}.svc" for name in ("hub", "proxy-api"))
     probe = (
         "import os, socket\n"
         "def can(host, port):\n"
         "    try:\n"
         "        socket.create_connection((host, port), 3).close(); return True\n"
         "    except OSError: return False\n"
-        f"print(can('{release}-hub', 8081), can('{release}-proxy-api', 8001), can('kubernetes.default.svc', 443))\n"
+        f"print(can('{hub}', 8081), can('{proxy_api}', 8001), can('kubernetes.default.svc', 443))\n"
         "print(os.path.exists('/var/run/secrets/kubernetes.io/serviceaccount/token'))\n"
     )
     out = shaken.target.kube.kubectl(
-        "-n", namespace, "exec", pod["metadata"]["name"], "-c", "notebook", "--", "python", "-c", probe
+        "-n",
+        shaken.place.users,
+        "exec",
+        pod["metadata"]["name"],
+        "-c",
+        "notebook",
+        "--",
+        "python",
+        "-c",
+        probe,
     )
     assert out.split() == ["True", "False", "False", "False"]
+
+
+def secrets(hub: install.Installed) -> list[dict[str, Any]]:
+    """All Secrets of the hub, and of notebooks and stacks."""
+    found = [hub.target.kube.get("-n", name, "secrets") for name in (hub.place.namespace, hub.place.users)]
+    return [{**item} for one in found if one for item in one["items"]]
+
+
+def test_the_hubs_secrets_are_where_no_notebook_and_no_stack_is(
+    shaken: install.Installed, karin: Person
+) -> None:
+    kube, place = shaken.target.kube, shaken.place
+    assert karin.pods()
+    there = kube.get("-n", place.namespace, "pods,persistentvolumeclaims,cytominestacks")
+    assert there
+    users = [o for o in there["items"] if "cytomine-spawner.org/hub" in o["metadata"].get("labels", {})]
+    assert [o["metadata"]["name"] for o in users] == []
+    assert not [o for o in there["items"] if o["kind"] == "CytomineStack"]
+    names = {s["metadata"]["name"]: s["metadata"]["namespace"] for s in secrets(shaken)}
+    assert names[f"{place.release}-secrets"] == names[f"{place.release}-stacks-token"] == place.namespace
+    for account in ("hub", "stacks"):
+        who = f"--as=system:serviceaccount:{place.namespace}:{place.release}-{account}"
+        for verb, what in (
+            ("get", f"secret/{place.release}-secrets"),
+            ("list", "secrets"),
+            ("create", "pods"),
+        ):
+            # It ends with 1 where the answer is no.
+            with pytest.raises(Problem, match=r"failed: no\b"):
+                kube.kubectl("-n", place.namespace, "auth", "can-i", verb, what, who)
 
 
 @pytest.fixture
@@ -98,17 +138,16 @@ def test_an_upgrade_keeps_secrets_users_and_the_running_notebook_and_gives_it_a_
 ) -> None:
     pods = [p["metadata"]["uid"] for p in karin.pods()]
     started = karin.client.get(f"{on_one_host}/api/status").raise_for_status().json()["started"]
-    kube, namespace = shaken.target.kube, shaken.place.namespace
 
     def secret_data() -> dict[str, Any]:
-        found = kube.get("-n", namespace, "secrets")
-        assert found
         return {
-            s["metadata"]["name"]: s["data"] for s in found["items"] if s["type"] == "Opaque" and "data" in s
+            f"{s['metadata']['namespace']}/{s['metadata']['name']}": s["data"]
+            for s in secrets(shaken)
+            if s["type"] == "Opaque" and "data" in s
         }
 
     before = secret_data()
-    assert before
+    assert {name.split("/")[0] for name in before} == {shaken.place.namespace, shaken.place.users}
     install.install(Console(), shaken.target, shaken.place)
     after = secret_data()
     # A stack of an earlier test that still starts may get its own in the meantime.
@@ -144,12 +183,10 @@ def test_someone_outside_the_allowed_groups_is_refused_with_a_reason(shaken: ins
 def test_no_secret_is_in_a_log_or_in_what_describe_shows(shaken: install.Installed, karin: Person) -> None:
     import base64
 
-    kube, namespace = shaken.target.kube, shaken.place.namespace
-    found = kube.get("-n", namespace, "secrets")
-    assert found
+    kube, namespace, users = shaken.target.kube, shaken.place.namespace, shaken.place.users
     values = {
         base64.b64decode(value).decode(errors="replace").strip()
-        for s in found["items"]
+        for s in secrets(shaken)
         if s["type"] == "Opaque"
         for key, value in s.get("data", {}).items()
         # In a connection: whose it is and where the stack is.
@@ -157,7 +194,9 @@ def test_no_secret_is_in_a_log_or_in_what_describe_shows(shaken: install.Install
     }
     values = {v for v in values if len(v) >= 16}
     assert values
-    text = kube.kubectl("-n", namespace, "describe", "pods,deployments,configmaps,services")
+    text = ""
+    for place in (namespace, users):
+        text += kube.kubectl("-n", place, "describe", "pods,deployments,configmaps,services")
     for name in ("hub", "proxy", "stacks"):
         text += kube.kubectl("-n", namespace, "logs", f"deploy/{shaken.place.release}-{name}", "--tail=-1")
     text += kube.kubectl("-n", namespace, "logs", "deploy/lslogin", "--tail=-1")

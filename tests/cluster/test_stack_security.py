@@ -75,6 +75,12 @@ def inner_side(lab: Lab) -> list[list[Any]]:
     return [[f"{lab.name}-gateway", 80], [gateway, 8081]]
 
 
+def of_hub(lab: Lab, part: str, port: int) -> list[Any]:
+    """A port of a part of the hub, by the name that pods of users know it by."""
+    place = lab.hub.place
+    return [f"{place.release}-{part}.{place.namespace}.svc", port]
+
+
 def notebook(lab: Lab) -> str:
     (pod,) = lab.person.pods()
     return str(pod["metadata"]["name"])
@@ -102,11 +108,10 @@ def test_a_part_of_another_stack_reaches_no_port_of_a_stack(
 
 def test_a_stack_reaches_neither_kubernetes_nor_the_hub_nor_a_notebook(owner: Lab, attacker: Lab) -> None:
     (pod,) = owner.person.pods()
-    release = owner.hub.place.release
     targets = [
         ["kubernetes.default.svc", 443],
-        [f"{release}-hub", 8081],
-        [f"{release}-proxy-api", 8001],
+        of_hub(owner, "hub", 8081),
+        of_hub(owner, "proxy-api", 8001),
         [pod["status"]["podIP"], 8888],
     ]
     selector = f"app.kubernetes.io/instance={attacker.name},app.kubernetes.io/component=pims"
@@ -155,14 +160,13 @@ def importer(owner: Lab, slides: Path) -> Iterator[str]:
 def test_an_import_reaches_the_gateways_inner_side_of_its_stack_and_nothing_else(
     owner: Lab, attacker: Lab, importer: str
 ) -> None:
-    release = owner.hub.place.release
-    hub_api = [f"{release}-hub", 8081]
+    hub_api = of_hub(owner, "hub", 8081)
     notebooks = [[pod["status"]["podIP"], 8888] for lab in (owner, attacker) for pod in lab.person.pods()]
     others = [
         ["kubernetes.default.svc", 443],
         hub_api,
-        [f"{release}-proxy-api", 8001],
-        [f"{release}-stacks", 8080],
+        of_hub(owner, "proxy-api", 8001),
+        of_hub(owner, "stacks", 8000),
         *notebooks,
     ]
     assert reached(owner, notebook(owner), "notebook", [hub_api]) == [hub_api], "it is there for a notebook"

@@ -132,14 +132,26 @@ class Network:
     """Answers who may talk to whom, by the rules of NetworkPolicy, from the rendered objects."""
 
     def __init__(self, objects: list[Object]) -> None:
-        self.policies = [o["spec"] for o in objects if o["kind"] == "NetworkPolicy"]
+        self.policies = [
+            (o["metadata"]["namespace"], o["spec"]) for o in objects if o["kind"] == "NetworkPolicy"
+        ]
         self.pods = {
             labels["app.kubernetes.io/component"]: (labels, spec) for _, labels, spec in pod_specs(objects)
         }
         release = next(iter(self.pods.values()))[0]["app.kubernetes.io/instance"]
-        notebook = {"app.kubernetes.io/component": "singleuser-server", "cytomine-spawner.org/hub": release}
-        self.pods["notebook"] = (notebook, {"containers": []})
-        self.pods["stranger"] = ({"app": "stranger"}, {"containers": []})
+        told = hub_values(objects, release)
+        self.release, self.users = told["release"]["namespace"], told["users"]["namespace"]
+        self._places = dict.fromkeys(self.pods, self.release)
+        self.notebook = {
+            "app.kubernetes.io/component": "singleuser-server",
+            "cytomine-spawner.org/hub": release,
+        }
+        self.add("notebook", self.notebook, self.users)
+        self.add("stranger", {"app": "stranger"}, self.release)
+
+    def add(self, name: str, labels: dict[str, str], namespace: str) -> None:
+        """A further pod, without containers."""
+        self.pods[name], self._places[name] = (labels, {"containers": []}), namespace
 
     def allows(self, source: str, target: str, port: int) -> bool:
         """Whether a pod or address may open a connection to a port of a pod or address."""
@@ -150,16 +162,18 @@ class Network:
     def _side(self, direction: str, subject: str, peer: str, target: str, port: int) -> bool:
         if subject not in self.pods:
             return True  # an address outside has no policies
+        where = self._places[subject]
         mine = [
-            p for p in self.policies
-            if direction.capitalize() in p["policyTypes"] and self._selects(p["podSelector"], subject)
+            p for namespace, p in self.policies
+            if namespace == where and direction.capitalize() in p["policyTypes"]
+            and self._selects(p["podSelector"], subject)
         ]  # fmt: skip
         if not mine:
             return True
         key = "from" if direction == "ingress" else "to"
         rules = [rule for policy in mine for rule in policy.get(direction) or []]
         return any(
-            (not rule.get(key) or any(self._is(item, peer) for item in rule[key]))
+            (not rule.get(key) or any(self._is(item, peer, where) for item in rule[key]))
             and (not rule.get("ports") or any(self._port(item, target, port) for item in rule["ports"]))
             for rule in rules
         )
@@ -168,7 +182,7 @@ class Network:
         labels = self.pods[name][0]
         return all(labels.get(k) == v for k, v in selector.get("matchLabels", {}).items())
 
-    def _is(self, peer: Object, name: str) -> bool:
+    def _is(self, peer: Object, name: str, where: str) -> bool:
         if "ipBlock" in peer:
             # Of pods only those outside count as addresses: network plugins differ on the cluster's own pods.
             if name in self.pods or name == "dns":
@@ -180,8 +194,10 @@ class Network:
             where = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
             if where == "kube-system":
                 return name == "dns" and peer["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
-            return name == "controller"
-        return name in self.pods and self._selects(peer["podSelector"], name)
+        if name not in self.pods:
+            # Some controller, in a namespace that is none of ours.
+            return name == "controller" and where not in (self.release, self.users)
+        return self._places[name] == where and self._selects(peer.get("podSelector", {}), name)
 
     def _port(self, item: Object, target: str, port: int) -> bool:
         wanted = item["port"]

@@ -8,11 +8,29 @@ from pathlib import Path
 
 from kubernetes_asyncio.client import Configuration
 
-from tests.support.chart import render
+from tests.support.apiserver import Kubectl
+from tests.support.chart import Object, find, render
 
 
 def in_namespace(kubectl, values=None, *more):
     return render(values, "--namespace", kubectl.namespace, *more)
+
+
+def everywhere(kubectl) -> Kubectl:
+    """The same API server without a namespace: for what the chart renders, which says where each object goes."""
+    return Kubectl(kubectl.kubeconfig)
+
+
+def users_of(kubectl, objects: list[Object]) -> Kubectl:
+    """The namespace of notebooks and stacks, made as the chart makes it."""
+    name = f"{kubectl.namespace}-users"
+    account = {
+        # A controller makes it some time later, and pods are refused until then.
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name},
+    }  # fmt: skip
+    done = everywhere(kubectl).apply(find(objects, "Namespace", name), account)
+    assert done.returncode == 0, done.stderr
+    return Kubectl(kubectl.kubeconfig, name)
 
 
 def connection(kubectl, account=None) -> Configuration:
@@ -30,13 +48,42 @@ def connection(kubectl, account=None) -> Configuration:
     return made
 
 
-def hub_account(kubectl):
-    objects = in_namespace(kubectl)
+def config_of(kubectl, account, folder) -> Path:
+    """A kubeconfig for an account."""
+    made = connection(kubectl, account)
+    path = folder / f"{account}.json"
+    target = {"server": made.host, "certificate-authority": made.ssl_ca_cert}
+    user = {"token": made.api_key["BearerToken"].removeprefix("Bearer ")}
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "clusters": [{"name": "c", "cluster": target}],
+                "users": [{"name": "u", "user": user}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )
+    return path
+
+
+def accounts(kubectl, values=None, *names: str) -> Kubectl:
+    """Make accounts of the release with their rights; kubectl where these are: in the namespace of notebooks and stacks."""
+    objects = in_namespace(kubectl, values)
+    users = users_of(kubectl, objects)
     parts = [
         o
         for o in objects
-        if o["metadata"]["name"] == "hub-hub" and o["kind"] in ("ServiceAccount", "Role", "RoleBinding")
+        if o["metadata"]["name"] in names and o["kind"] in ("ServiceAccount", "Role", "RoleBinding")
     ]
-    assert len(parts) == 3
-    done = kubectl.apply(*parts)
+    assert len(parts) == 3 * len(names)
+    done = everywhere(kubectl).apply(*parts)
     assert done.returncode == 0, done.stderr
+    return users
+
+
+def hub_account(kubectl) -> Kubectl:
+    """Make the hub's account with its rights; kubectl where these are."""
+    return accounts(kubectl, None, "hub-hub")

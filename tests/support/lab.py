@@ -26,7 +26,7 @@ class Lab:
 
     def __init__(self, hub: install.Installed, key: str) -> None:
         self.hub, self.person = hub, Person(hub, key)
-        self.kube, self.namespace = hub.target.kube, hub.place.namespace
+        self.kube, self.namespace = hub.target.kube, hub.place.users
         self.work: dict[str, Any] = {}
 
     def kubectl(self, *args: str, **kwargs: Any) -> str:

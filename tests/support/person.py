@@ -108,7 +108,7 @@ class Person:
 
     def pods(self) -> list[dict[str, Any]]:
         found = self.hub.target.kube.get(
-            "-n", self.hub.place.namespace, "pods", "-l", "component=singleuser-server"
+            "-n", self.hub.place.users, "pods", "-l", "component=singleuser-server"
         )
         mine = [
             p

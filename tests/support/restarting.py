@@ -100,16 +100,21 @@ def restarting(hub: install.Installed, worked: Lab) -> Iterator[Restarted]:
         wait(lambda: worked.status().get("phase") == "Starting", "the stack to start")
         pods, hub_pods = uids(opened.person.pods()), uids(_live(hub))
         gateway = f"app.kubernetes.io/instance={opened.name},app.kubernetes.io/component=gateway"
-        opened.kubectl("delete", "pods", "-l", part(hub, "hub"), "--wait=false")
+        _kubectl(hub, "delete", "pods", "-l", part(hub, "hub"), "--wait=false")
         # The proxy keeps its route.
         meanwhile = opened.person.client.get(notebook).status_code
-        for selector in (part(hub, "stacks"), gateway):
-            opened.kubectl("delete", "pods", "-l", selector, "--wait=false")
+        _kubectl(hub, "delete", "pods", "-l", part(hub, "stacks"), "--wait=false")
+        opened.kubectl("delete", "pods", "-l", gateway, "--wait=false")
         wait(lambda: (now := uids(_live(hub))) and now != hub_pods, "a new hub pod")
         for name in ("hub", "stacks"):
             rollout = ("rollout", "status", f"deploy/{hub.place.release}-{name}", "--timeout=270s")
-            opened.kubectl(*rollout, timeout=290)
+            _kubectl(hub, *rollout, timeout=290)
         yield Restarted(worked, opened, importing, pods, job, meanwhile)
+
+
+def _kubectl(hub: install.Installed, *args: str, **kwargs: Any) -> str:
+    """kubectl where the hub is."""
+    return hub.target.kube.kubectl("-n", hub.place.namespace, *args, **kwargs)
 
 
 def _live(hub: install.Installed) -> list[dict[str, Any]]:

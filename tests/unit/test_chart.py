@@ -109,9 +109,13 @@ def test_names_labels_and_selectors_follow_the_conventions(path):
 
 
 @examples
-def test_nothing_reaches_outside_the_namespace(path):
-    kinds = {item["kind"] for item in example(path)}
-    assert kinds.isdisjoint({"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass"})
+def test_nothing_reaches_outside_the_two_namespaces(path):
+    objects = example(path)
+    kinds = {item["kind"] for item in objects}
+    assert kinds.isdisjoint({"ClusterRole", "ClusterRoleBinding", "PriorityClass"})
+    (users,) = [item["metadata"]["name"] for item in objects if item["kind"] == "Namespace"]
+    places = {item["metadata"].get("namespace") for item in objects if item["kind"] != "Namespace"}
+    assert places == {"cytomine", users}
 
 
 def rights(role):
@@ -139,8 +143,16 @@ def test_the_hub_has_the_rights_that_the_spawner_uses_and_no_other():
 
 
 def test_the_job_may_read_and_change_its_own_secret_only():
-    role = find(render(), "Role", "hub-secrets")
+    role = find(render(values_with(users={"namespace": "people"})), "Role", "hub-secrets")
     assert rights(role) == {("", "secrets", "create")}
+    # While nobody said where users shall be, it also looks whether an earlier release left some.
+    role = find(render(), "Role", "hub-secrets")
+    looked = {
+        ("", "persistentvolumeclaims"),
+        ("", "pods"),
+        ("cytomine-spawner.org", "cytominestacks"),
+    }
+    assert rights(role) == {("", "secrets", "create")} | {(*what, "list") for what in looked}
     assert [r for r in role["rules"] if r.get("resourceNames")] == [
         {
             "apiGroups": [""],
@@ -190,6 +202,8 @@ def test_the_proxy_has_no_account_and_a_job_of_an_existing_secret_has_none_eithe
         ),
         ({"culling": {"every": 0}}, "/culling/every"),
         ({"proxy": {"service": {"type": "clusterip"}}}, "LoadBalancer"),
+        ({"users": {"namespace": "Users"}}, "/users/namespace"),
+        ({"users": {"podSecurity": "none"}}, "restricted"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values, said):
@@ -418,7 +432,8 @@ def test_two_releases_in_one_namespace_share_no_name():
     def names(release):
         return {(o["kind"], o["metadata"]["name"]) for o in render(release=release)}
 
-    assert names("one").isdisjoint(names("two"))
+    # The second one is told to choose another namespace for its users: test_chart_api.py.
+    assert names("one") & names("two") == {("Namespace", "cytomine-users")}
 
 
 def test_placement_and_registry_credentials_reach_every_pod():
@@ -499,6 +514,30 @@ def test_the_notes_say_the_address_and_what_is_still_missing(notes):
         ({"lslogin": {"clientSecretName": ""}}, ["the key oidc-client-secret of the Secret hub-secrets"]),
         ({"hub": {"db": {"type": "sqlite-memory"}}}, ["forgets all users"]),
         ({"networkPolicy": {"enabled": False}}, ["networkPolicy.enabled is false"]),
+        (
+            {"users": {"namespace": "cytomine"}},
+            ["WARNING: users.namespace is the hub's own namespace"],
+        ),
+        (
+            {"imagePullSecrets": [{"name": "r"}]},
+            ["What they name must be in cytomine-users: the Secret r."],
+        ),
+        ({"users": {"createNamespace": False}}, ["cytomine-users, which you have made"]),
+        (
+            {},
+            [
+                "the Job that makes the Secrets looks and fails.\nSet users.namespace to cytomine for such a release.",
+                "kubectl -n cytomine-users delete pods,pvc -l cytomine-spawner.org/hub=hub",
+            ],
+        ),
+        ({"secrets": {"existingSecret": "mine"}}, ["with secrets.existingSecret no Job looks either."]),
+        (
+            {
+                "secrets": {"existingSecret": "mine"},
+                "stacks": {"enabled": True, "url": "https://{stack}.s.example"},
+            },
+            ["NOTE: the token of the service of stacks is a key of the hub's Secret mine."],
+        ),
         ({"hub": {"image": {"name": "h", "tag": "1"}}}, ["WARNING: h:1, cytomine-spawner/proxy:"]),
         (
             {"singleuser": {"images": [{"name": "a", "image": "a:1"}]}},

@@ -66,6 +66,22 @@ def test_the_network_stops_everything_else():
         assert not network.allows(source, target, port), (source, target, port)
 
 
+def test_pods_of_other_namespaces_that_look_like_ours_are_strangers():
+    network = Network(render())
+    network.add("false notebook", network.notebook, "another")
+    for part in ("hub", "proxy"):
+        network.add(f"false {part}", network.pods[part][0], network.users)
+    for source, target, port in (
+        ("false notebook", "hub", 8081),
+        ("hub", "false notebook", 8888),
+        ("proxy", "false notebook", 8888),
+        ("false hub", "proxy", 8001),
+        ("false hub", "notebook", 8888),
+        ("notebook", "false hub", 8081),
+    ):
+        assert not network.allows(source, target, port), (source, target, port)
+
+
 def test_notebooks_can_be_kept_off_the_internet_and_let_to_listed_places():
     policy = {
         "internet": False,
@@ -90,7 +106,7 @@ def test_a_pod_of_the_release_that_no_policy_names_reaches_nothing():
     objects = render()
     network = Network(objects)
     labels = dict(network.pods["hub"][0], **{"app.kubernetes.io/component": "new"})
-    network.pods["new"] = (labels, {"containers": []})
+    network.add("new", labels, network.release)
     assert not network.allows("new", "198.51.100.7", 443)
     assert not network.allows("stranger", "new", 80)
 

@@ -80,7 +80,7 @@ def test_the_service_understands_the_settings_that_the_chart_writes(tmp_path):
             values={"images": {"core": "registry.example.org/core@sha256:" + "0" * 64}},
             valuesFiles={"site": "sizes: {L: null}"},
             datasets=[{"name": "colon", "title": "Colon biopsies"}],
-            datasetVolume={"nfs": {"server": "nfs.example.org", "path": "/datasets"}},
+            datasetVolume={"persistentVolumeClaim": {"claimName": "datasets", "readOnly": True}},
             image={"name": "registry.example.org/stacks", "tag": "1"},
         )
     )
@@ -96,7 +96,7 @@ def test_the_service_understands_the_settings_that_the_chart_writes(tmp_path):
     assert (made.max_stacks, made.max_stacks_per_user, made.max_stacks_per_group) == (5, 2, {"trainees": 3})
     assert made.retention == 7 * 86400
     assert made.dataset_titles == {"colon": "Colon biopsies"}
-    assert made.dataset_volume == {"nfs": {"server": "nfs.example.org", "path": "/datasets"}}
+    assert made.dataset_volume == {"persistentVolumeClaim": {"claimName": "datasets", "readOnly": True}}
     assert made.dataset_image == "registry.example.org/stacks:1"
     assert made.node_selector == {"pool": "cytomine"}
     assert made.values.images["core"].endswith("0" * 64)
@@ -148,10 +148,41 @@ def test_the_service_reads_what_is_mounted_and_its_token_from_a_file():
     assert all(f.startswith(mounts["settings"]) for f in written["StackSettings"]["values_files"])
     assert {f.rsplit("/", 1)[1] for f in written["StackSettings"]["values_files"]} <= set(texts)
     (token,) = [v["secret"] for v in spec["volumes"] if v["name"] == "token"]
-    assert token["secretName"] == "hub-secrets"
+    assert token["secretName"] == "hub-stacks-token"
     job = next(o for o in objects if o["kind"] == "Job")
     command = job["spec"]["template"]["spec"]["containers"][0]["command"]
-    assert "--key=service-token-cytomine" in command
+    assert "--apart=hub-stacks-token=service-token-cytomine" in command
+    assert "--key=service-token-cytomine" not in command
+    told = hub_values(objects)["secrets"]["sources"]["service-token-cytomine"]
+    assert told == "the key service-token-cytomine of the Secret hub-stacks-token"
+
+
+def mounted(objects, deployment):
+    """The Secrets that a pod is given, whole or in part."""
+    spec = find(objects, "Deployment", deployment)["spec"]["template"]["spec"]
+    whole = {v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v}
+    parts = [s["secret"]["name"] for v in spec["volumes"] for s in v.get("projected", {}).get("sources", [])]
+    names = [
+        v["valueFrom"]["secretKeyRef"]["name"]
+        for c in spec["containers"]
+        for v in c.get("env", [])
+        if "valueFrom" in v
+    ]
+    return whole | set(parts) | set(names)
+
+
+def test_no_secret_of_the_hub_is_mounted_into_the_service():
+    objects = render(ON)
+    assert mounted(objects, "hub-stacks") == {"hub-stacks-settings", "hub-stacks-token"}
+    shared = mounted(objects, "hub-stacks") & mounted(objects, "hub-hub")
+    assert shared == {"hub-stacks-settings", "hub-stacks-token"}, "which are about the service alone"
+    own = merged(ON, {"secrets": {"existingSecret": "mine", "existingStacksSecret": "token"}})
+    assert mounted(render(own), "hub-stacks") == {"hub-stacks-settings", "token"}
+    # Where there is but one, the pod gets a single key of it.
+    one = render(merged(ON, {"secrets": {"existingSecret": "mine"}}))
+    spec = find(one, "Deployment", "hub-stacks")["spec"]["template"]["spec"]
+    (token,) = [v["secret"] for v in spec["volumes"] if v["name"] == "token"]
+    assert (token["secretName"], [i["key"] for i in token["items"]]) == ("mine", ["service-token-cytomine"])
 
 
 def test_the_limits_reach_the_service():
@@ -176,7 +207,7 @@ def test_the_hub_mounts_the_same_settings_and_restarts_when_they_change():
     assert hub_values(objects)["stacks"]["url"] == "http://hub-stacks:8000"
 
 
-def test_the_service_may_manage_stacks_and_their_parts_in_its_namespace_and_nothing_else():
+def test_the_service_may_manage_stacks_and_their_parts_in_their_namespace_and_nothing_else():
     objects = render(ON)
     given = rights(find(objects, "Role", "hub-stacks"))
     groups = {group for group, _, _ in given}
@@ -204,8 +235,9 @@ def test_the_network_lets_the_service_and_the_stacks_work_and_no_more():
         "app.kubernetes.io/component": "gateway",
         "app.kubernetes.io/managed-by": "cytomine-stacks",
     }
-    network.pods["gateway"] = (gateway, {"containers": []})
-    network.pods["core"] = ({**gateway, "app.kubernetes.io/component": "core"}, {"containers": []})
+    network.add("gateway", gateway, network.users)
+    network.add("core", {**gateway, "app.kubernetes.io/component": "core"}, network.users)
+    network.add("false gateway", gateway, "another")
     for source, target, port in (
         ("proxy", "stacks", 8000),
         ("notebook", "stacks", 8000),
@@ -227,11 +259,12 @@ def test_the_network_lets_the_service_and_the_stacks_work_and_no_more():
         ("notebook", "core", 8080),
         ("notebook", "gateway", 8080),
         ("hub", "gateway", 8081),
+        ("notebook", "false gateway", 8081),
+        ("false gateway", "stacks", 8000),
     ):
         assert not network.allows(source, target, port), (source, target, port)
     peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     open_to = Network(render(on(networkPolicy={"metricsFrom": peers})))
-    open_to.pods["controller"] = ({}, {"containers": []})
     assert open_to.allows("controller", "stacks", 8001)
 
 

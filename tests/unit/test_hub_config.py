@@ -41,6 +41,7 @@ KEYS = {
 }
 VALUES = {
     "release": {"name": "hub", "namespace": "cytomine"},
+    "users": {"namespace": "cytomine-users"},
     "hub": {"connectUrl": "http://hub-hub:8081", "publicUrl": "https://hub.example", "baseUrl": "/"},
     "proxy": {"apiUrl": "http://hub-proxy-api:8001"},
     "lslogin": {"clientId": "client", "allowedGroups": ["users"]},
@@ -369,7 +370,7 @@ def test_the_administrators_configuration_wins_and_snippets_come_last_in_order(d
     assert config.JupyterHub.cleanup_servers is True
     assert config.JupyterHub.logo_file == "hub"
     assert config.KubeSpawner.mem_guarantee == "2G"
-    assert config.KubeSpawner.namespace == "cytomine"
+    assert config.KubeSpawner.namespace == "cytomine-users"
 
 
 @pytest.mark.parametrize(
@@ -411,6 +412,8 @@ async def test_a_notebook_pod_is_what_the_values_say(deployment, monkeypatch):
             "extraVolumeMounts": [{"name": "slides", "mountPath": "/slides", "readOnly": True}],
         },
         "imagePullSecrets": [{"name": "registry"}],
+        # The strictest one forbids pods a volume of NFS.
+        "users": {"podSecurity": "baseline"},
     }
     rendered = hub_values(render(merged(BASE, values)))
     config = deployment.put(rendered).load()

@@ -19,7 +19,7 @@ ON = {
         "wait": True,
         "waitTimeout": 77,
         "datasets": [{"name": "colon", "title": "Colon biopsies"}],
-        "datasetVolume": {"nfs": {"server": "nfs.example.org", "path": "/datasets"}},
+        "datasetVolume": {"persistentVolumeClaim": {"claimName": "datasets", "readOnly": True}},
     },
 }
 ACCESS = "access:services!service=cytomine"
@@ -31,14 +31,17 @@ def config(deployment, **more):  # noqa: F811
 
 def test_the_form_offers_what_the_service_runs(deployment):  # noqa: F811
     made = config(deployment)
-    assert made.StackSettings.namespace == "cytomine"
+    assert made.StackSettings.namespace == "cytomine-users"
     assert made.StackSettings.stack_url == ON["stacks"]["url"]
     assert made.StackSettings.datasets == ON["stacks"]["datasets"]
     assert "StacksApp" not in made
     spawner = made.CytomineSpawner
     assert (spawner.cytomine_enabled, spawner.cytomine_groups) == (True, ["users"])
     assert (spawner.cytomine_wait, spawner.cytomine_wait_timeout) == (True, 77)
-    assert made.Spawner.environment["CYTOMINE_SERVICE_URL"] == "http://hub-stacks:8000/services/cytomine"
+    assert (
+        made.Spawner.environment["CYTOMINE_SERVICE_URL"]
+        == "http://hub-stacks.cytomine.svc:8000/services/cytomine"
+    )
     page = "https://cytomine--service.hub.example.org/services/cytomine"
     assert made.Spawner.environment["CYTOMINE_SERVICE_PAGE"] == page
     assert spawner.cytomine_page_url == page

@@ -91,6 +91,37 @@ async def test_a_key_that_somebody_else_makes_meanwhile_wins(there):
     assert len(decoded(api, "b")) == 64
 
 
+class Secrets:
+    """Several Secrets."""
+
+    def __init__(self, **data):
+        self.named = {name.replace("_", "-"): Api(found) for name, found in data.items()}
+
+    async def read_namespaced_secret(self, name, namespace, **more):
+        return await self.named[name].read_namespaced_secret(name, namespace, **more)
+
+    async def create_namespaced_secret(self, namespace, body, **more):
+        await self.named[body["metadata"]["name"]].create_namespaced_secret(namespace, body, **more)
+
+
+@pytest.mark.parametrize(
+    ("before", "taken"), [({"token": "b2xk"}, True), ({"other": "b2xk"}, False), (None, False)]
+)
+async def test_a_key_of_a_secret_of_its_own_is_what_the_hubs_secret_had_from_before_or_else_new(
+    before, taken
+):
+    api = Secrets(hub_secrets=before, own=None)
+    assert await secrets.ensure(api, "ns", "own", ["token"], known_by="hub-secrets") == ["token"]
+    assert (api.named["own"].data["token"] == "b2xk") is taken
+    assert taken or len(decoded(api.named["own"], "token")) == 64
+    assert api.named["hub-secrets"].data == before
+    # And from then on it stays, whatever the hub's has.
+    value = dict(api.named["own"].data)
+    api.named["hub-secrets"].data = {"token": "bmV3"}
+    assert await secrets.ensure(api, "ns", "own", ["token"], known_by="hub-secrets") == []
+    assert api.named["own"].data == value
+
+
 async def test_a_secret_that_never_stands_still_is_a_sentence():
     api = Api({"a": ""})
 
@@ -164,6 +195,13 @@ def test_no_value_is_printed(outside, monkeypatch, capsys):
     assert printed == "Secret s in ns: made a.\n"
     assert secrets.main(COMMAND) == 0
     assert capsys.readouterr().out == "Secret s in ns: all keys were there.\n"
+
+
+@pytest.mark.parametrize("pair", ["own", "own=", "=key"])
+def test_a_secret_apart_without_its_key_is_refused(capsys, pair):
+    with pytest.raises(SystemExit):
+        secrets.main([*COMMAND, "--apart", pair])
+    assert "--apart takes NAME=KEY" in capsys.readouterr().err
 
 
 def test_a_label_without_a_value_is_refused(capsys):

@@ -48,7 +48,6 @@ class Identity(LoggingConfigurable):
         kube: the API server, in the namespace of the stacks.
         hub_auth: the hub's login.
         settings: the administrator's settings of the stacks.
-        service_kube: the API server, in the namespace of this service; that of the stacks if absent.
         hub: the hub's API, by the service's own token; made from its login if absent.
         seen: called with a stack's and a user's name when somebody's session is refreshed.
         vault: in place of ``kube``, for tests.
@@ -57,7 +56,8 @@ class Identity(LoggingConfigurable):
 
     keys_secret = Unicode(
         "cytomine-identity-keys",
-        help="""Secret with the keys that sign the stacks' tokens, in the service's namespace. Made when it is missing.
+        help="""Secret with the keys that sign the stacks' tokens, in the stacks' namespace: there the service may make
+        Secrets anyway, and needs no right in the hub's. Made when it is missing.
         To change the keys at once, delete it and start the service anew: everybody logs in to their stacks anew.""",
     ).tag(config=True)
     keys_age = Integer(
@@ -98,7 +98,6 @@ class Identity(LoggingConfigurable):
         hub_auth: HubOAuth,
         settings: StackSettings,
         kube: Kube | None = None,
-        service_kube: Kube | None = None,
         hub: Hub | None = None,
         seen: Callable[[str, str], None] = lambda *_: None,
         vault: Vault | None = None,
@@ -108,13 +107,11 @@ class Identity(LoggingConfigurable):
         if vault is None:
             if kube is None:
                 raise TypeError("Identity needs the API server")
-            vault, keys_vault = KubeVault(kube), KubeVault(service_kube or kube)
-        else:
-            keys_vault = vault  # type: ignore[assignment]
+            vault = KubeVault(kube)
         self._store, self._hub_auth = store, hub_auth
         self._hub = hub or Hub(hub_auth.api_url, lambda: hub_auth.api_token)
         self._logins = Logins(hub_auth)
-        self._keyring = Keyring(keys_vault, self.keys_secret, age=self.keys_age, overlap=OVERLAP)
+        self._keyring = Keyring(vault, self.keys_secret, age=self.keys_age, overlap=OVERLAP)
         limits = Limits(self.session_seconds, self.session_idle_seconds, self.sessions_per_user)
         self._grants = Grants(vault, limits)
         self.people = People(self._hub)

@@ -134,8 +134,14 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/* The hub, for the release's own pods. */}}
 {{- define "cytomine-hub.hubUrl" -}}
 http://{{ include "cytomine-hub.fullname" . }}-hub:8081
+{{- end }}
+
+{{/* The same for the pods of users: with its namespace where theirs is another. */}}
+{{- define "cytomine-hub.hubUrlOfUsers" -}}
+http://{{ include "cytomine-hub.fullname" . }}-hub{{ include "cytomine-hub.domainOfUsers" . }}:8081
 {{- end }}
 
 {{- define "cytomine-hub.proxyUrl" -}}
@@ -152,8 +158,17 @@ http://{{ include "cytomine-hub.fullname" . }}-proxy-public:{{ .Values.proxy.ser
 {{- range $name, $service := .Values.hub.services }}
 {{- if not (hasKey $service "command") }}{{ $keys = append $keys (printf "service-token-%s" $name) }}{{ end }}
 {{- end }}
-{{- if .Values.stacks.enabled }}{{ $keys = append $keys "service-token-cytomine" }}{{ end }}
 {{- toJson $keys -}}
+{{- end }}
+
+{{/* The Secret with the stack service's token, which the hub knows too: one of its own, so that its pod has none of the hub's. */}}
+{{- define "cytomine-hub.stacksSecret" -}}
+{{ .Values.secrets.existingStacksSecret | default .Values.secrets.existingSecret | default (printf "%s-stacks-token" (include "cytomine-hub.fullname" .)) }}
+{{- end }}
+
+{{/* Whether the chart's Job makes it: "true" or nothing. */}}
+{{- define "cytomine-hub.stacksSecretMade" -}}
+{{- if and .Values.stacks.enabled (not .Values.secrets.existingSecret) (not .Values.secrets.existingStacksSecret) -}}true{{- end -}}
 {{- end }}
 
 {{/* Secrets that the administrator brings: file name to the Secret and its key. */}}

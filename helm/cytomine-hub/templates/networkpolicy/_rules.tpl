@@ -18,22 +18,34 @@
     {{- end }}
 {{- end }}
 
-{{/* A peer: (list $ "component"). */}}
+{{/* The namespaces: of the hub, and of the notebooks and stacks. Kubernetes itself gives each this label. */}}
+{{- define "cytomine-hub.inRelease" -}}
+namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}}
+{{- end }}
+
+{{- define "cytomine-hub.inUsers" -}}
+namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ include "cytomine-hub.usersNamespace" . }}}}
+{{- end }}
+
+{{/* A part of the hub as a peer: (list $ "component"). */}}
 {{- define "cytomine-hub.peer" -}}
-- podSelector:
+- {{ include "cytomine-hub.inRelease" (index . 0) }}
+  podSelector:
     matchLabels:
       {{- include "cytomine-hub.selector" . | nindent 6 }}
 {{- end }}
 
 {{- define "cytomine-hub.notebookPeer" -}}
-- podSelector:
+- {{ include "cytomine-hub.inUsers" . }}
+  podSelector:
     matchLabels:
       {{- include "cytomine-hub.notebookSelector" . | nindent 6 }}
 {{- end }}
 
 {{/* The pods of the users' stacks. */}}
 {{- define "cytomine-hub.stackPeer" -}}
-- podSelector:
+- {{ include "cytomine-hub.inUsers" . }}
+  podSelector:
     matchLabels:
       app.kubernetes.io/name: cytomine
       app.kubernetes.io/managed-by: cytomine-stacks
