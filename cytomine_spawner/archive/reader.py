@@ -151,10 +151,11 @@ class Reader:
         async with self._opening:
             known = self._head
             if known is None or (fresh and time.monotonic() - known.since > FRESH):
-                self._head = await self._open()
-                if known is not None and known.content == self._head.content:
-                    known.since, self._head = self._head.since, known
-            return self._head
+                found = await self._open()
+                if known is not None and known.content == found.content:
+                    known.since, found = found.since, known
+                self._head = known = found
+            return known
 
     async def _open(self) -> Head:
         pair, file = key_pair(), self.file
