@@ -152,7 +152,7 @@ def test_no_token_is_in_a_log_an_error_or_a_repr(server, reach, local, caplog, t
         texts = [repr(fs), str(fs.storage_options), fs.to_json()]
         for status in (401, 403, 404, 412, 416, 418, 302, 503):
             server.faults[:] = [Fault("status", times=0, status=status)]
-            with pytest.raises(OSError) as caught:
+            with pytest.raises(OSError, match="Listing the datasets failed") as caught:
                 fs.datasets(refresh=True)
             error = caught.value
             texts += [str(error), repr(error), repr(error.__cause__), repr(error.__context__)]
