@@ -92,7 +92,7 @@ class Vault:
 
         Args:
             stored: what :meth:`header` returned.
-            client: the client's public key: base64 of the text of its PEM file.
+            client: the client's public key: base64 of its 32 bytes or of the text of its PEM file.
 
         Raises:
             KeyRefused: that is no such key.
@@ -108,13 +108,16 @@ class Vault:
 
 
 def public_key(text: str) -> bytes:
-    """The 32 bytes of a public key, from base64 of the text of a PEM file.
+    """The 32 bytes of a public key, from base64 of them or of the text of a PEM file.
 
     Raises:
         KeyRefused: it is not base64, or what is in it is no Crypt4GH key.
     """
     try:
-        lines = base64.b64decode(text, validate=True).decode("ascii").strip().splitlines()
+        given = base64.b64decode(text, validate=True)
+        if len(given) == 32:
+            return given
+        lines = given.decode("ascii").strip().splitlines()
         raw = base64.b64decode("".join(lines[1:-1]), validate=True)
     except (binascii.Error, UnicodeDecodeError) as error:
         raise KeyRefused(f"the public key is not base64 of a PEM file: {error}") from None

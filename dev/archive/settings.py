@@ -23,6 +23,7 @@ class Settings:
         issuer: the OpenID provider's issuer, with its trailing slash.
         userinfo: the provider's userinfo endpoint; empty finds it by discovery when the server starts.
         jwks: where the keys for signed access tokens are (version 2); empty treats every token as opaque.
+        instead: begins of addresses that are reached elsewhere, as in a cluster where a public name leads nowhere.
         trusted: pairs of issuer and JWKS address whose visas count; None accepts any in version 1, as upstream does.
         allow_insecure_jku: take keys from addresses without TLS, as the stand-ins of a laptop have them.
         permission_model: ``ownership``, ``visa`` or ``combined`` (version 2).
@@ -33,7 +34,8 @@ class Settings:
         max_visa_size: longest visa, characters.
         max_jwks: addresses of keys that one request may make the server ask.
         allow_opaque: take opaque tokens (version 2).
-        session_ttl: seconds that a session lives at most, 3600 with version 2; version 1 keeps none unless it is set.
+        session_ttl: seconds that a session lives at most, 3600 with version 2; version 1 keeps none unless it is set, and
+            with 0 each of them without end.
         userinfo_ttl: seconds that userinfo is kept by token.
         visa_ttl: seconds that a good visa is kept.
         jwks_ttl: seconds that a set of keys is kept.
@@ -51,6 +53,7 @@ class Settings:
     issuer: str = ""
     userinfo: str = ""
     jwks: str = ""
+    instead: dict[str, str] = field(default_factory=dict)
     trusted: list[tuple[str, str]] | None = field(default_factory=list)
     allow_insecure_jku: bool = True
     permission_model: str = "combined"

@@ -6,6 +6,7 @@ Where bodies lie, and how the server reads them: exactly on a disk, in whole blo
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -124,7 +125,7 @@ class Bucket:
                 answer.raise_for_status()
             self._made = True
         content = await asyncio.to_thread(body.read, 0, body.size)
-        async with self._http().put(f"{self._base}/{quote(key)}", data=content) as answer:
+        async with self._http().put(f"{self._base}/{quote(key)}", data=io.BytesIO(content)) as answer:
             answer.raise_for_status()
 
     async def get(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:

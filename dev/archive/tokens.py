@@ -65,6 +65,10 @@ class Provider:
     async def _json(self, url: str, token: str = "") -> dict[str, Any]:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        for public, inside in self._settings.instead.items():
+            if url.startswith(public):
+                url = inside + url[len(public) :]
+                break
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         try:
             # Upstream follows redirects within one host only; here none are.
@@ -208,9 +212,9 @@ class Door:
         granted = await self._passports.granted(passport, "", str(found.get("sub", "")))
         person = Person(str(found.get("sub", "")), "", "userinfo", granted.datasets)
         session, life = str(uuid.uuid4()), self._settings.session_ttl
-        if life > 0:
-            self._sessions[session] = (now + life, person)
-        return person, (session, max(0, int(life)))
+        if life >= 0:
+            self._sessions[session] = (now + life if life else float("inf"), person)
+        return person, (session, int(life))
 
     async def _version_2(self, token: str, now: float) -> tuple[Person, float | None]:
         """The person, and when this must be found out anew; None where it must not be kept at all."""

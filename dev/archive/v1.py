@@ -78,7 +78,8 @@ class Version1:
         if cookie:
             session, life = cookie
             secure = "; Secure" if self._archive.settings.secure_cookies else ""
-            age = f"; Max-Age={life}" if life else ""
+            # Without a life of sessions the cookie is one that clients drop at once.
+            age = f"; Max-Age={max(0, life)}" if life else ""
             call.of(request).headers["Set-Cookie"] = (
                 f"sda_session_key={session}; Path=/{age}; HttpOnly{secure}"
             )

@@ -87,6 +87,7 @@ RULES = (
     Rule(("images/*", ".dockerignore", "setup.py"), "is part of the images", PODS),
     Rule(("notebooks/*",), "runs in a notebook's pod", tests=NOTEBOOKS),
     Rule(("dev/cluster/*",), "is part of the cluster and of the API server", ("api", *PODS)),
+    Rule(("dev/archive/*",), "stands in for the archive", used=True),
     Rule(("dev/rings/*",), "starts and chooses tests", used=True),
     Rule(("dev/*",), "installs the tests' hub, or runs in its cluster", PODS),
     Rule(

@@ -190,7 +190,8 @@ def test_without_a_life_of_sessions_userinfo_is_asked_each_time(local, server, p
     answers = [petra.get("/metadata/datasets") for _ in range(3)]
     assert local.issuer.asked == before + 3
     assert all("sda_session_key" in answer.headers["Set-Cookie"] for answer in answers)
-    assert "Max-Age" not in answers[0].headers["Set-Cookie"]
+    assert "Max-Age=0" in answers[0].headers["Set-Cookie"]
+    assert not petra.cookies
 
 
 def test_with_a_life_of_sessions_the_cookie_is_enough(local):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from dev import archive
 from tests.support.archiveclient import Client, client, decrypted, segment_of
@@ -227,6 +229,9 @@ def test_either_name_of_the_key_will_do_but_not_both_and_not_none(local, petra):
         answer = petra.get(path, headers={"Htsget-Context-Public-Key": petra.key})
         assert petra.opened(answer.content)
     problem(petra.get(f"/files/{local.slide.id}", headers={"X-C4GH-Public-Key": "bm9uc2Vuc2U="}), 500)
+    raw = base64.b64encode(X25519PrivateKey.from_private_bytes(petra.secret).public_key().public_bytes_raw())
+    answer = petra.get(f"/files/{local.slide.id}/header", headers={"X-C4GH-Public-Key": raw.decode()})
+    assert petra.opened(answer.content)
 
 
 def test_header_and_content_decrypt_to_the_original(local, petra):
