@@ -88,7 +88,7 @@ class Job:
         from cytomine_spawner.archive import SdaFileSystem
 
         return SdaFileSystem(
-            url=self.server["url"],
+            endpoint=self.server["url"],
             token=lambda: self.told["token"],
             cache_folder=str(self.folder / "cache"),
             skip_instance_cache=True,

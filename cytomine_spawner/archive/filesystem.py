@@ -33,6 +33,8 @@ from .tokens import source
 URL = "https://download.bp.nbis.se"
 MIB = 1024 * 1024
 READERS = 256
+# Those that fsspec has for all.
+OPTIONS = {"add_aliases", "add_docs", "asynchronous", "batch_size", "loop", "max_paths", "use_listings_cache"}
 
 
 def default_folder() -> Path:
@@ -65,6 +67,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
 
     Raises:
         ValueError: there is no token, or the address is none.
+        TypeError: there is no such option.
     """
 
     protocol = "sda"
@@ -87,6 +90,9 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         listings_expiry_time: float = 300.0,
         **options: Any,
     ) -> None:
+        if unknown := sorted(options.keys() - OPTIONS):
+            # Another archive would be asked than was meant, were the name of its option swallowed.
+            raise TypeError(f"sda:// has no option {', '.join(unknown)}; the archive's address is endpoint=.")
         super().__init__(**options)
         address = endpoint or os.environ.get("SDA_URL") or URL
         self._http = Http(address, source(token, token_file), patience, stall, parallel, allow_http)

@@ -150,12 +150,14 @@ class Reader:
             self._opening = asyncio.Lock()
         async with self._opening:
             known = self._head
-            if known is None or (fresh and time.monotonic() - known.since > FRESH):
-                found = await self._open()
-                if known is not None and known.content == found.content:
-                    known.since, found = found.since, known
-                self._head = known = found
-            return known
+            if known is not None and not (fresh and time.monotonic() - known.since > FRESH):
+                return known
+            found = await self._open()
+            if known is not None and known.content == found.content:
+                known.since = found.since
+                found = known
+            self._head = found
+            return found
 
     async def _open(self) -> Head:
         pair, file = key_pair(), self.file

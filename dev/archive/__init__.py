@@ -13,15 +13,45 @@ README.md says what it is and what it follows. In tests::
 
 from __future__ import annotations
 
-from .content import Content, Dataset, Entry
-from .crypt import key_header
-from .faults import Fault
-from .issuer import Issuer, Key, Someone
-from .local import Local, running
-from .server import Archive
-from .settings import MIB, Settings
-from .sources import Bytes, File, Noise, Patched, Source
-from .storage import Bucket, Folder, Storage, Virtual
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .content import Content, Dataset, Entry
+    from .crypt import key_header
+    from .faults import Fault
+    from .issuer import Issuer, Key, Someone
+    from .local import Local, running
+    from .server import Archive
+    from .settings import MIB, Settings
+    from .sources import Bytes, File, Noise, Patched, Source
+    from .storage import Bucket, Folder, Storage, Virtual
+
+# Loaded when they are asked for: the command starts with a Python that has none of the packages yet.
+_WHERE = {
+    "Archive": "server",
+    "Bucket": "storage",
+    "Bytes": "sources",
+    "Content": "content",
+    "Dataset": "content",
+    "Entry": "content",
+    "Fault": "faults",
+    "File": "sources",
+    "Folder": "storage",
+    "Issuer": "issuer",
+    "Key": "issuer",
+    "Local": "local",
+    "MIB": "settings",
+    "Noise": "sources",
+    "Patched": "sources",
+    "Settings": "settings",
+    "Someone": "issuer",
+    "Source": "sources",
+    "Storage": "storage",
+    "Virtual": "storage",
+    "key_header": "crypt",
+    "running": "local",
+}
 
 __all__ = [
     "MIB",
@@ -47,3 +77,9 @@ __all__ = [
     "key_header",
     "running",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

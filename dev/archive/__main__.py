@@ -16,6 +16,10 @@ from pathlib import Path
 
 from dev import dataset
 from dev.console import Console, Problem
+from dev.rings import environments
+
+if __name__ == "__main__":
+    environments.enter(["-m", "dev.archive", *sys.argv[1:]], "aiohttp", "crypt4gh", "cryptography")
 
 from . import Archive, Bucket, Folder, Issuer, Noise, Settings, Storage, Virtual, s3
 from .admin import Admin

@@ -52,11 +52,9 @@ def reach(local, tmp_path):
 
     def make(server, token=None, **options):
         options = {"cache_folder": str(tmp_path / "cache"), "patience": 60.0, "stall": 20.0, **options}
-        if "token_file" not in options and token is None:
-            token = FixedToken(local.issuer.token(local.petra))
-        return SdaFileSystem(
-            server.url, token=token, issuer=local.issuer.url, skip_instance_cache=True, **options
-        )
+        if "token_file" not in options:
+            options["token"] = token or FixedToken(local.issuer.token(local.petra))
+        return SdaFileSystem(server.url, issuer=local.issuer.url, skip_instance_cache=True, **options)
 
     return make
 

@@ -48,21 +48,27 @@ class Seeded(SdaFileSystem):
     touch = mkdir
 
 
+@pytest.fixture(scope="module")
+def seeded():
+    """A filesystem that has what fsspec's tests make elsewhere."""
+    with archive.running() as local:
+        for dataset, names in SCENARIOS.items():
+            for name in names:
+                content = str(names.index(name)).encode() if dataset == "hashed" else b""
+                local.add(dataset, f"source/{name}", archive.Bytes(content))
+        local.add("bulk", "src/file", archive.Bytes(b""))
+        person = local.someone("petra", *SCENARIOS)
+        with local.archive(version=2) as server:
+            token = FixedToken(local.issuer.token(person))
+            yield Seeded(server.url, token=token, cache_size=0, skip_instance_cache=True)
+
+
 class TestGet(AbstractGetTests, BaseAbstractFixtures):
     """fsspec's own tests of `get`, on datasets that are there instead of files that are written."""
 
-    @pytest.fixture(scope="class")
-    def fs(self):
-        with archive.running() as local:
-            for dataset, names in SCENARIOS.items():
-                for name in names:
-                    content = str(names.index(name)).encode() if dataset == "hashed" else b""
-                    local.add(dataset, f"source/{name}", archive.Bytes(content))
-            local.add("bulk", "src/file", archive.Bytes(b""))
-            person = local.someone("petra", *SCENARIOS)
-            with local.archive(version=2) as server:
-                token = FixedToken(local.issuer.token(person))
-                yield Seeded(server.url, token=token, cache_size=0, skip_instance_cache=True)
+    @pytest.fixture
+    def fs(self, seeded):
+        return seeded
 
     @pytest.fixture
     def fs_path(self):
@@ -92,7 +98,7 @@ class TestGet(AbstractGetTests, BaseAbstractFixtures):
     def fs_10_files_with_hashed_names(self):
         return "hashed/source"
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def local_fs(self):
         return LocalFileSystem(auto_mkdir=True)
 
@@ -315,6 +321,11 @@ def test_fsspec_open_reads_by_the_address(v2, local, tmp_path):
         assert file.read() == "<DATASET/>"
     fs, path = fsspec.url_to_fs(f"sda://{SLIDE}", **options)
     assert fs.unstrip_protocol(path) == f"sda://{SLIDE}"
+
+
+def test_an_option_that_is_none_is_not_swallowed(v2):
+    with pytest.raises(TypeError, match=r"sda:// has no option url; the archive's address is endpoint="):
+        SdaFileSystem(url=v2.url, token_file="t", skip_instance_cache=True)
 
 
 def test_the_entry_point_leads_to_the_filesystem():
