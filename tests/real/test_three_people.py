@@ -110,7 +110,7 @@ def test_three_people_and_a_notebook_at_a_time_fit_into_size_s(
                 log_in(page, hub, name)
                 page.wait_for_load_state()
                 page.goto(f"{analyst.stack_url()}/#/projects")
-                expect(page.get_by_text("mock-skin", exact=True).first).to_be_visible(timeout=90_000)
+                expect(page.get_by_role("link", name="mock-skin").first).to_be_visible(timeout=90_000)
                 image = slides["images"]["skin-large.tif" if number else "skin.svs"]
                 page.goto(f"{analyst.stack_url()}/#/project/{slides['project']}/image/{image}")
                 expect(page.locator(".draw-tools")).to_be_visible(timeout=120_000)
