@@ -154,20 +154,19 @@ class Version1:
         if "?location" in str(request.rel_url):
             place = '<LocationConstraint xmlns="https://s3.amazonaws.com/doc/2006-03-01/">us-west-2</LocationConstraint>'
             return _xml(place)
-        if not rest:
-            return self._listed(dataset)
-        # A prefix that is not the dataset's own name leads nowhere, in upstream's source as here.
-        if request.query.get("prefix"):
-            raise Said(403)
+        if not rest or request.query.get("prefix"):
+            return self._listed(dataset, rest)
         return await self._object(request, self._match(dataset, rest))
 
-    def _listed(self, dataset: Dataset) -> web.Response:
+    def _listed(self, dataset: Dataset, prefix: str) -> web.Response:
         """A bucket's list, with plain sizes, and with names that lack the folder behind the uploader's, too."""
         rows = ""
         for file in dataset.files:
             parts = _told(file, dataset)["filePath"].removesuffix(".c4gh").split("/")
-            key = escape("/".join(parts[1:] or parts))
-            rows += f"<Contents><Key>{key}</Key><Owner></Owner><Size>{file.decrypted_size}</Size></Contents>"
+            key = "/".join(parts[1:] or parts)
+            if not key.startswith(prefix):
+                continue
+            rows += f"<Contents><Key>{escape(key)}</Key><Owner></Owner><Size>{file.decrypted_size}</Size></Contents>"
         name = f"<Name>{escape(dataset.id)}</Name>"
         return _xml(f"<ListBucketResult><CommonPrefixes></CommonPrefixes>{rows}{name}</ListBucketResult>")
 

@@ -122,6 +122,8 @@ def test_a_bucket_is_listed_with_plain_sizes_and_without_the_first_folder(petra)
     assert answer.headers["Content-Type"].startswith("text/xml")
     assert "<Key>IMAGES/a b.tif</Key>" in answer.text
     assert "<Size>200000</Size>" in answer.text
+    assert "<Key>" in petra.get(f"/s3/{SLIDES}/", params={"prefix": "IMAGES/a"}).text
+    assert "<Key>" not in petra.get(f"/s3/{SLIDES}/", params={"prefix": "DATASET_x"}).text
     assert "us-west-2" in petra.get(f"/s3/{SLIDES}?location").text
 
 
