@@ -40,7 +40,7 @@ PATTERNS = {
         "test_standin*",
         "test_projects.py",
         "test_gateway_client.py",
-        "test_imports.py",
+        "test_keys.py",
     ),
     "hub": (*sorted(HUB_CONTRACT), "test_hub_hosts.py"),
     "service": ("*",),
