@@ -91,11 +91,12 @@ def test_each_file_of_the_unit_ring_runs_in_one_group_and_its_contract_with_the_
     there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests/unit").rglob("test_*.py")}
     assert len(newest) == len(set(newest))
     assert set(newest) == there
+    assert set(groups.ORDER) == set(groups.PATTERNS)
     (oldest,) = (one for one in run if one.hub == environments.OLDEST)
     assert {Path(file).name for file in oldest.tests} == groups.HUB_CONTRACT, "a name that is no file's"
     assert oldest.more == ("-m", "hub_contract")
     some = runs.in_groups("unit", ["tests/unit/test_render.py", "tests/unit/notebook/test_plain.py"], True)
-    assert [(one.name, len(one.tests)) for one in some] == [("unit-notebook", 1), ("unit-service", 1)]
+    assert [(one.name, len(one.tests)) for one in some] == [("unit-service", 1), ("unit-notebook", 1)]
 
 
 def test_as_many_groups_run_at_a_time_as_there_are_lanes(

@@ -21,6 +21,7 @@ COMPUTES = "import time\\nwhile time.process_time() < 0.4: pass\\nprint(flush=Tr
 
 @pytest.fixture
 def helper():
+    time.sleep(0.05)  # shorter ones are not told
     child = subprocess.Popen([sys.executable, "-c", COMPUTES], stdout=subprocess.PIPE)
     yield child
     child.kill()
