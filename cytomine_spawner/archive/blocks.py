@@ -19,7 +19,9 @@ CHEAP = (SEGMENT, 1 * MIB)
 DEAR = (8 * MIB, 50 * MIB)
 DEAR_WAIT = 0.1  # seconds to the first byte: no seek and no network alone takes so long
 SPEED = 50e6  # bytes a second, until it is known
-SHARE = 4  # a random read takes at most 1/4 longer than with the smallest block
+# How much longer than with the smallest block a random read may take: where it is dear the archive has pulled the
+# neighbours already, and the next read of one of them costs as much again.
+SHARE_CHEAP, SHARE_DEAR = 0.25, 1.0
 STAGED = 64 * MIB  # files of version 1 up to here are fetched whole
 GREEDY = 16 * MIB  # a request that others run beside
 
@@ -72,9 +74,9 @@ class Policy:
         else:
             # The lower median: a request that met a busy moment does not count for long.
             wait = median_low(self._waits)
-            low, high = DEAR if wait >= DEAR_WAIT else CHEAP
+            (low, high), share = (DEAR, SHARE_DEAR) if wait >= DEAR_WAIT else (CHEAP, SHARE_CHEAP)
             speed = median_low(self._speeds) if self._speeds else SPEED
-            size = max(low, min(int(wait * speed / SHARE), high))
+            size = max(low, min(int(wait * speed * share), high))
         return _round(min(size, self.room))
 
     def request(self, block: int) -> int:
