@@ -16,7 +16,8 @@ from .crypt import SEGMENT
 MIB = 1024 * 1024
 FIRST = 4 * SEGMENT  # before anything is known
 CHEAP = (SEGMENT, 1 * MIB)
-DEAR = (8 * MIB, 50 * MIB)
+# Encrypted, the larger is less than the 50 MiB that an archive pulls at a time where nobody set another size.
+DEAR = (8 * MIB, 48 * MIB)
 DEAR_WAIT = 0.1  # seconds to the first byte: no seek and no network alone takes so long
 SPEED = 50e6  # bytes a second, until it is known
 # How much longer than with the smallest block a random read may take: where it is dear the archive has pulled the
@@ -67,7 +68,7 @@ class Policy:
             return _round(min(self.fixed, max(self.room, SEGMENT)))
         if self.whole_prefix:
             if body <= min(STAGED, self.room):
-                return _round(body)
+                return max(SEGMENT, -(-body // SEGMENT) * SEGMENT)
             size = max(DEAR[0], min(offset // 4, DEAR[1]))
         elif not self._waits:
             size = FIRST
@@ -101,7 +102,7 @@ class Policy:
 def _round(size: int) -> int:
     """A multiple of segments that divides a power of two of them, so that blocks of neighbouring sizes share borders."""
     count = max(1, -(-size // SEGMENT))
-    return (1 << (count - 1).bit_length() if count < 512 else -(-count // 128) * 128) * SEGMENT
+    return (1 << (count - 1).bit_length() if count < 512 else count // 128 * 128) * SEGMENT
 
 
 def plan(
