@@ -29,7 +29,8 @@ def parse(text: str, size: int) -> tuple[int, int] | None:
     if not text:
         return None
     found = _ONE.fullmatch(text)
-    if not found or found[1] == found[2] == "":
+    # Numbers that do not fit into 64 bits are none.
+    if not found or found[1] == found[2] == "" or any(int(n or 0) >= 2**63 for n in found.groups()):
         raise RangeInvalid
     if not found[1]:
         suffix = int(found[2])

@@ -23,15 +23,25 @@ if TYPE_CHECKING:
     from .server import Archive
 
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_HELD = 2048
 _VERSION = re.compile(r"v?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?")
 
 
 class Said(Exception):
     """An answer in plain text."""
 
-    def __init__(self, status: int, text: str = "") -> None:
+    def __init__(self, status: int, text: str = "", headers: dict[str, str] | None = None) -> None:
         super().__init__(text)
-        self.status, self.text = status, text
+        self.status, self.text, self.headers = status, text, headers or {}
+
+    def response(self) -> web.Response:
+        """The answer; one without a word has no type either."""
+        made = web.Response(status=self.status, body=self.text.encode())
+        made.headers.popall("Content-Type", None)
+        if self.text:
+            made.headers["Content-Type"] = "text/plain; charset=utf-8"
+        made.headers.update(self.headers)
+        return made
 
 
 class Version1:
@@ -61,13 +71,14 @@ class Version1:
         try:
             response: web.StreamResponse = await handler(request)
         except Said as said:
-            response = web.Response(status=said.status, text=said.text)
+            response = said.response()
         except Unauthorized as error:
             response = web.Response(status=error.status, text=str(error))
-        except web.HTTPMethodNotAllowed:
-            response = web.Response(status=405, text="405 method not allowed")
+        except web.HTTPMethodNotAllowed as error:
+            allowed = {"Allow": ", ".join(sorted(error.allowed_methods)), "Content-Type": "text/plain"}
+            response = Said(405, "405 method not allowed", allowed).response()
         except web.HTTPNotFound:
-            response = web.Response(status=404, text="404 page not found")
+            response = Said(404, "404 page not found", {"Content-Type": "text/plain"}).response()
         if not response.prepared:
             response.headers.update(call.of(request).headers)
         return response
@@ -90,7 +101,8 @@ class Version1:
                 raise Said(412, "Missing client version header in request")
             if not _VERSION.fullmatch(given):
                 raise Said(412, "client version header is not a valid semantic version")
-            if _numbers(given) < _numbers(least):
+            # A version before a release is less than the release.
+            if (_numbers(given), "-" not in given.partition("+")[0]) < (_numbers(least), "-" not in least):
                 said = (
                     f"Your sda-cli client version is outdated, please update to at least version '{least}'."
                 )
@@ -139,20 +151,24 @@ class Version1:
         if found is None:
             raise Said(403)
         dataset, rest = self._archive.content.datasets[found], path[len(found) + 1 :]
+        if "?location" in str(request.rel_url):
+            place = '<LocationConstraint xmlns="https://s3.amazonaws.com/doc/2006-03-01/">us-west-2</LocationConstraint>'
+            return _xml(place)
         if not rest or request.query.get("prefix"):
             return self._listed(dataset, rest)
         return await self._object(request, self._match(dataset, rest))
 
     def _listed(self, dataset: Dataset, prefix: str) -> web.Response:
-        """A bucket's list, with status 202 and with the names and sizes that files have when they are decrypted."""
-        keys = [(f.path.removesuffix(".c4gh").partition("/")[2], f) for f in dataset.files]
-        rows = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Owner></Owner><Size>{file.decrypted_size}</Size></Contents>"
-            for key, file in keys
-            if key.startswith(prefix)
-        )
-        text = f"{_XML}<ListBucketResult>{rows}<Name>{escape(dataset.id)}</Name></ListBucketResult>"
-        return web.Response(status=202, text=text, content_type="application/xml")
+        """A bucket's list, with plain sizes, and with names that lack the folder behind the uploader's, too."""
+        rows = ""
+        for file in dataset.files:
+            parts = _told(file, dataset)["filePath"].removesuffix(".c4gh").split("/")
+            key = "/".join(parts[1:] or parts)
+            if not key.startswith(prefix):
+                continue
+            rows += f"<Contents><Key>{escape(key)}</Key><Owner></Owner><Size>{file.decrypted_size}</Size></Contents>"
+        name = f"<Name>{escape(dataset.id)}</Name>"
+        return _xml(f"<ListBucketResult><CommonPrefixes></CommonPrefixes>{rows}{name}</ListBucketResult>")
 
     def _match(self, dataset: Dataset, path: str) -> Entry:
         """Upstream's database matches the path as a regular expression behind any first folder, and open at the end."""
@@ -190,24 +206,31 @@ class Version1:
                 else b""
             )
         except KeyRefused:
-            raise Said(500, "file re-encryption error") from None
+            raise Said(500, "file re-encryption error", headers) from None
         if request.method == "HEAD":
             headers["Server-Additional-Bytes"] = str(len(file.header))
             headers |= {"Client-Additional-Bytes": str(len(new))} if key else {}
             size = (len(new) if key else len(file.header)) + file.size
             return await self._archive.send(request, file, 200, headers, None, new, size)
         if not key:
-            raise Said(400, "c4gh public key is missing from the header")
+            raise Said(400, "c4gh public key is missing from the header", headers)
         size = len(new) + file.size
         if start > size:
-            raise Said(500, "file decoding error")
+            raise Said(500, "file decoding error", headers)
         # An end of 0 is no end; no length is told, and a range is a 200 like all else.
         stop = min(end, size) if end else size
         if call.of(request).fault("whole"):
             start, stop = 0, size
         if shift := call.of(request).fault("shift", "lie"):
             start, stop = min(start + shift.after, size), min(stop + shift.after, size)
-        return await self._archive.send(request, file, 200, headers, (start, max(0, stop - start)), new, None)
+        part = (start, max(0, stop - start))
+        # Only what the server holds back until its end gets a length.
+        told = part[1] if part[1] <= _HELD else None
+        return await self._archive.send(request, file, 200, headers, part, new, told)
+
+
+def _xml(text: str) -> web.Response:
+    return web.Response(text=_XML + text, content_type="text/xml")
 
 
 def _told(file: Entry, dataset: Dataset) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Problem(Exception):
         fields |= {"correlationId": correlation} if correlation else {}
         return web.Response(
             status=self.status,
-            body=json.dumps(fields).encode(),
+            body=json.dumps(fields, separators=(",", ":")).encode(),
             content_type="application/problem+json",
             headers=self.headers,
         )
@@ -93,7 +93,7 @@ class Version2:
         except Unauthorized:
             response = Problem(401, "Missing, invalid, or expired bearer token.").response()
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-            response = web.Response(status=404, text="404 page not found")
+            response = _nowhere(request)
         if not response.prepared:
             response.headers.update(call.of(request).headers)
         return response
@@ -326,6 +326,14 @@ class Version2:
             said = start
         headers["Content-Range"] = f"bytes {said}-{said + length - 1}/{size}"
         return await self._archive.send(request, file, 206, headers, (start, length), header, length)
+
+
+def _nowhere(request: web.Request) -> web.Response:
+    """What the router says: a path with a slash too many is sent on, all else is not found."""
+    path = request.rel_url.raw_path
+    if request.method == "GET" and path.startswith("/datasets") and path.endswith("/"):
+        return web.Response(status=301, headers={"Location": path.rstrip("/")})
+    return web.Response(status=404, body=b"404 page not found", headers={"Content-Type": "text/plain"})
 
 
 def content_etag(file: Entry) -> str:

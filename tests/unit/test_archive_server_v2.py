@@ -106,6 +106,8 @@ def test_the_id_of_a_dataset_that_is_a_url_is_one_encoded_part_of_the_path(petra
         "user_lifescience-ri.eu/DATASET_y/b.tif.c4gh"
     ]
     assert petra.get(f"/datasets/{ADDRESS}/files").status_code == 404
+    answer = petra.get(f"/datasets/{segment_of(ADDRESS)}/files/")
+    assert (answer.status_code, answer.headers["Location"]) == (301, f"/datasets/{segment_of(ADDRESS)}/files")
 
 
 def test_what_is_not_there_looks_like_what_is_not_granted(local, petra):
@@ -287,7 +289,8 @@ def test_bytes_that_are_not_there_are_416_with_the_size(local, petra, asked):
 
 
 @pytest.mark.parametrize(
-    "asked", ["bytes=0-1,5-6", "bytes=-", "bytes=a-b", "lines=0-1", "bytes 0-1", "bytes=0 -1"]
+    "asked",
+    ["bytes=0-1,5-6", "bytes=-", f"bytes={2**63}-", "bytes=a-b", "lines=0-1", "bytes 0-1", "bytes=0 -1"],
 )
 def test_several_ranges_and_nonsense_are_400(local, petra, asked):
     problem(petra.range(f"/files/{local.slide.id}/content", asked), 400, "RANGE_INVALID")
