@@ -20,7 +20,7 @@ from .http import Http
 
 PAGE = 1000
 # What the archive's own command-line client says; version 1 refuses what is older than its minimum.
-CLIENT_VERSION = "v0.3.0"
+CLIENT_VERSION = "0.3.0"
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 

@@ -16,10 +16,13 @@ from .crypt import SEGMENT
 MIB = 1024 * 1024
 FIRST = 4 * SEGMENT  # before anything is known
 CHEAP = (SEGMENT, 1 * MIB)
-DEAR = (8 * MIB, 50 * MIB)
+# Encrypted, the larger is less than the 50 MiB that an archive pulls at a time where nobody set another size.
+DEAR = (8 * MIB, 48 * MIB)
 DEAR_WAIT = 0.1  # seconds to the first byte: no seek and no network alone takes so long
 SPEED = 50e6  # bytes a second, until it is known
-SHARE = 4  # a random read takes at most 1/4 longer than with the smallest block
+# How much longer than with the smallest block a random read may take: where it is dear the archive has pulled the
+# neighbours already, and the next read of one of them costs as much again.
+SHARE_CHEAP, SHARE_DEAR = 0.25, 1.0
 STAGED = 64 * MIB  # files of version 1 up to here are fetched whole
 GREEDY = 16 * MIB  # a request that others run beside
 
@@ -65,16 +68,16 @@ class Policy:
             return _round(min(self.fixed, max(self.room, SEGMENT)))
         if self.whole_prefix:
             if body <= min(STAGED, self.room):
-                return _round(body)
+                return max(SEGMENT, -(-body // SEGMENT) * SEGMENT)
             size = max(DEAR[0], min(offset // 4, DEAR[1]))
         elif not self._waits:
             size = FIRST
         else:
             # The lower median: a request that met a busy moment does not count for long.
             wait = median_low(self._waits)
-            low, high = DEAR if wait >= DEAR_WAIT else CHEAP
+            (low, high), share = (DEAR, SHARE_DEAR) if wait >= DEAR_WAIT else (CHEAP, SHARE_CHEAP)
             speed = median_low(self._speeds) if self._speeds else SPEED
-            size = max(low, min(int(wait * speed / SHARE), high))
+            size = max(low, min(int(wait * speed * share), high))
         return _round(min(size, self.room))
 
     def request(self, block: int) -> int:
@@ -99,7 +102,7 @@ class Policy:
 def _round(size: int) -> int:
     """A multiple of segments that divides a power of two of them, so that blocks of neighbouring sizes share borders."""
     count = max(1, -(-size // SEGMENT))
-    return (1 << (count - 1).bit_length() if count < 512 else -(-count // 128) * 128) * SEGMENT
+    return (1 << (count - 1).bit_length() if count < 512 else count // 128 * 128) * SEGMENT
 
 
 def plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -18,6 +19,7 @@ from .errors import ArchiveError, EmptyArchive, TokenRefused
 from .filesystem import SdaFileSystem
 
 HOUR = 3600.0
+STEP = 5.0  # between two looks for another token, in seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -159,7 +161,7 @@ def _get(fs: SdaFileSystem, options: Any) -> int:
         for entry, target in pairs:
             name(target.name)
             try:
-                _get_one(fs, entry, target, tell)
+                _with_a_token(lambda: _get_one(fs, entry, target, tell), options.patience)  # noqa: B023 - called here
             except TokenRefused:
                 raise  # of no use to the others either
             except OSError as error:
@@ -168,6 +170,24 @@ def _get(fs: SdaFileSystem, options: Any) -> int:
     if failed:
         _say(f"{len(failed)} of {len(pairs)} files did not come: the same command tries them again.")
     return 1 if failed else 0
+
+
+def _with_a_token(work: Callable[[], None], patience: float) -> None:
+    """Do something; where the token ended, wait for another in its file."""
+    end: float | None = None
+    while True:
+        try:
+            work()
+        except TokenRefused as error:  # noqa: PERF203 - the loop is the wait
+            now = time.monotonic()
+            if end is None:
+                end = now + patience
+                _say(f"{error} Waiting for another token, for {patience:.0f} s at most.")
+            if now + STEP > end:
+                raise
+            time.sleep(STEP)
+        else:
+            return
 
 
 def _get_one(fs: SdaFileSystem, entry: dict[str, Any], target: Path, tell: Callable[[int], object]) -> None:

@@ -10,10 +10,9 @@ import time
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -22,12 +21,13 @@ from fsspec.utils import isfilelike
 from .api import Api, RemoteFile, detect
 from .blocks import Policy
 from .cache import DiskCache, MemoryCache
-from .errors import ArchiveError, EmptyArchive, NoSuchPath, NotGranted, ReadOnly
+from .errors import EmptyArchive, NoSuchPath, NotGranted
 from .explain import why_empty
 from .file import SdaFile, SdaStream
 from .http import Http
 from .paths import Tree, component, folder, split
 from .reader import Reader, Shared
+from .readonly import read_only, refuse_writes
 from .tokens import source
 
 URL = "https://download.bp.nbis.se"
@@ -43,6 +43,7 @@ def default_folder() -> Path:
     return Path(base) / "cytomine-spawner" / "archive"
 
 
+@refuse_writes
 class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
     """A sensitive data archive, such as Bigpicture's, as a filesystem.
 
@@ -317,7 +318,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         **_: Any,
     ) -> SdaFile:
         if mode != "rb":
-            raise _read_only()
+            raise read_only()
         reader = sync(self.loop, self._reader, path, True)
         return SdaFile(self, reader, path, block_size, cache_type, cache_options)
 
@@ -332,7 +333,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
             ArchiveError: it cannot be opened, or the mode writes.
         """
         if mode != "rb":
-            raise _read_only()
+            raise read_only()
         return SdaStream(self, await self._reader(path, True), self._strip_protocol(path))
 
     def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
@@ -349,7 +350,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         """
         # fsspec takes other modes for text, and would ask for the file first.
         if set(mode) - set("rbt") or "r" not in mode:
-            raise _read_only()
+            raise read_only()
         return super().open(path, mode, *args, **kwargs)
 
     async def _reader_for(self, path: str) -> Reader:
@@ -386,66 +387,3 @@ def _normal(path: str) -> str:
 
 def _missing(path: str) -> NoSuchPath:
     return NoSuchPath(f"There is no {path} in the archive: see what is there by ls, or 'sda ls'.")
-
-
-def _read_only() -> ReadOnly:
-    return ReadOnly("The archive cannot be written to: copy what you need by get, and write there.")
-
-
-def _refusing(name: str) -> Callable[..., Any]:
-    def refuse(self: SdaFileSystem, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG001
-        raise _read_only()
-
-    async def refuse_async(self: SdaFileSystem, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG001
-        raise _read_only()
-
-    found = refuse_async if name.startswith("_") else refuse
-    found.__name__ = name
-    found.__doc__ = "Raise `ReadOnly`."
-    return found
-
-
-_WRITING = [
-    "copy",
-    "cp",
-    "cp_file",
-    "delete",
-    "makedir",
-    "makedirs",
-    "mkdir",
-    "mkdirs",
-    "move",
-    "mv",
-    "mv_file",
-    "pipe",
-    "pipe_file",
-    "put",
-    "put_file",
-    "rename",
-    "rm",
-    "rm_file",
-    "rmdir",
-    "touch",
-    "upload",
-    "write_bytes",
-    "write_text",
-]
-_WRITING_ASYNC = [
-    "_copy",
-    "_cp_file",
-    "_makedirs",
-    "_mkdir",
-    "_mv_file",
-    "_pipe",
-    "_pipe_file",
-    "_put",
-    "_put_file",
-    "_rm",
-    "_rm_file",
-    "_rmdir",
-    "_touch",
-]
-for _name in (*_WRITING, *_WRITING_ASYNC):
-    setattr(SdaFileSystem, _name, _refusing(_name))
-
-__all__ = ["ArchiveError", "SdaFileSystem"]

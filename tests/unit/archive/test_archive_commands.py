@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cytomine_spawner.archive import download
+from cytomine_spawner.archive import download, http, reader
 from cytomine_spawner.archive.cli import main
 from dev.archive import Fault
 
@@ -34,8 +34,10 @@ def sda(server, local, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Little of a part is thought unsure, as the test's files are small."""
+    """Little of a part is thought unsure or is still in a buffer when it is cut, as the test's files are small."""
     monkeypatch.setattr(download, "UNSURE", 70_000)
+    monkeypatch.setattr(http, "BUFFER", 65_536)
+    monkeypatch.setattr(reader, "PIECE", 1)
 
 
 def test_datasets_and_files_are_listed(sda):
@@ -131,6 +133,27 @@ def test_get_goes_on_where_it_was_cut(sda, server, local, tmp_path, small):
     assert (tmp_path / "a.tif").read_bytes() == local.plain[SLIDE]
     assert server.counters.total.sent < 1_600_000
     assert not part.exists()
+
+
+def test_get_waits_for_another_token_in_the_file(sda, server, local, tmp_path, monkeypatch):
+    server.faults.append(Fault("expired", BODY, "GET"))
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        (tmp_path / "s3cmd.conf").write_text(f"access_token = {local.issuer.token(local.petra)}\n")
+
+    monkeypatch.setattr("cytomine_spawner.archive.cli.time.sleep", pause)
+    status, _, error = sda("get", SLIDE, tmp_path / "a.tif")
+    assert (status, len(pauses)) == (0, 1)
+    assert "Waiting for another token" in error
+    assert (tmp_path / "a.tif").read_bytes() == local.plain[SLIDE]
+    # Who may wait for nothing is told at once.
+    (tmp_path / "a.tif").unlink()
+    server.faults.append(Fault("expired", BODY, "GET"))
+    status, _, error = sda("get", SLIDE, tmp_path / "a.tif", "--patience", 1)
+    assert (status, len(pauses)) == (1, 1)
+    assert "does not accept your token" in error
 
 
 def test_a_part_of_another_content_is_not_gone_on_with(sda, local, tmp_path, small):

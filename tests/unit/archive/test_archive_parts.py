@@ -197,14 +197,14 @@ def test_the_block_follows_what_a_range_costs():
     dear = blocks.Policy(False, 1 << 30)
     dear.observe(0, 0.001, 0.1, 10 * mib)  # streamed from its start, as everywhere
     dear.observe(10 * mib, 0.5, 0.01, SEGMENT)
-    assert 8 * mib <= dear.block(0, 1 << 40) <= 50 * mib
+    assert 8 * mib <= dear.block(0, 1 << 40) <= 48 * mib
     # One busy moment does not count for long.
     cheap.observe(1, 3.0, 0.0, SEGMENT)
     assert cheap.block(0, 1 << 30) <= 4 * SEGMENT
     first = blocks.Policy(True, 1 << 30)
     assert first.block(0, 60 * mib) >= 60 * mib
     assert first.block(0, 1 << 40) >= 8 * mib
-    assert first.block(1 << 40, 1 << 41) >= 50 * mib
+    assert first.block(1 << 40, 1 << 41) == 48 * mib
     small = blocks.Policy(True, 2 * mib)
     assert small.block(1 << 40, 1 << 41) <= mib
 
