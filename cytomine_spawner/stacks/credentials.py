@@ -85,6 +85,36 @@ class Core:
         except (ValueError, KeyError, TypeError) as error:
             raise Unavailable("Cytomine's answer has no keys; is this a version that was tested?") from error
 
+    async def spare_first_ontology(self, host: str, token: str) -> None:
+        """Make an ontology and delete it, so that nobody's has the first number.
+
+        Core keeps who may read what by number alone, and the image server's own storage has the first one as well: members
+        of a project with such an ontology may not read it, and the web interface opens no project without.
+
+        Args:
+            host: the stack's address.
+            token: of the owner, in a stack that never had an ontology.
+
+        Raises:
+            Unavailable: if Cytomine does not answer as it should.
+        """
+        head = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+        }
+        url = f"{host}/api/ontology"
+        made = await self._ask(HTTPRequest(f"{url}.json", "POST", head, json.dumps({"name": "none"})))
+        if made.code != 200:
+            raise Unavailable(_core_said(made.code))
+        try:
+            number = int(json.loads(made.body)["data"]["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unavailable("Cytomine's answer has no number of the ontology that it made.") from error
+        gone = await self._ask(HTTPRequest(f"{url}/{number}.json", "DELETE", head))
+        if gone.code != 200:
+            raise Unavailable(_core_said(gone.code))
+
     async def proves(self, connection: Connection) -> bool:
         """Whether core accepts the keys.
 

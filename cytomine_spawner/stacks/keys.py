@@ -311,6 +311,10 @@ class Connections:
         connection = Connection(self._address(stack), public, private, user)
         if not await self._core.proves(connection):
             raise Unavailable("Cytomine does not accept the keys that it has just made.")
+        if role is Role.OWNER and await self._kube.get("Secret", _secret(stack, user)) is None:
+            # Before anybody can make an ontology: until this Secret is there, the stack is not ready.
+            token = await self._mint(stack, user, role)
+            await self._core.spare_first_ontology(connection.host, token)
         await self._kube.apply(
             credentials.secret(stack, _secret(stack, user), user, run_of(stack), connection)
         )

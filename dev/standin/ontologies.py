@@ -50,8 +50,15 @@ async def ontology(conn: Connection, row: Row) -> dict[str, Any]:
     return {**head, **dates(row), "user": row["user_id"], "dataType": "ONTOLOGY"}
 
 
+# Upstream keeps who may read what by number alone. Ontologies are counted apart from all else, so that the first one has the
+# number of a storage, and a member is given that in its place.
+IMAGE_SERVERS_STORAGE = 1
+
+
 async def readable(conn: Connection, who: Caller, number: int) -> bool:
-    """Administrators, its owner, and members of a project with that ontology."""
+    """Administrators, its owner, and members of a project with that ontology, but for the very first one."""
+    if number == IMAGE_SERVERS_STORAGE and not who.admin:
+        return False
     own = await one(conn, "SELECT 1 FROM ontology WHERE id = %s AND user_id = %s", number, who.id)
     return who.admin or bool(own or await one(conn, MEMBER + "p.ontology_id = %s", who.id, number))
 

@@ -41,7 +41,7 @@ RUN = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
 
 
 class Core(tornado.web.RequestHandler):
-    """As much of Cytomine's core as gives new keys to each who asks."""
+    """As much of Cytomine's core as gives new keys to each who asks, and makes ontologies."""
 
     numbers = itertools.count(1)
 
@@ -50,7 +50,11 @@ class Core(tornado.web.RequestHandler):
 
     def post(self) -> None:
         number = next(self.numbers)
-        self.finish({"primaryKey": f"public-{number}", "secondaryKey": f"private-{number}"})
+        keys = {"primaryKey": f"public-{number}", "secondaryKey": f"private-{number}"}
+        self.finish({**keys, "data": {"id": number}})
+
+    def delete(self) -> None:
+        self.finish({})
 
 
 class World:
@@ -102,7 +106,11 @@ class World:
 @pytest.fixture
 async def world(api: Api, objects: Objects) -> AsyncIterator[World]:
     sockets = tornado.netutil.bind_sockets(0, "127.0.0.1")
-    rules = [(r"/api/user/current/keys", Core), (r"/api/user/current\.json", Core)]
+    rules = [
+        (r"/api/user/current/keys", Core),
+        (r"/api/user/current\.json", Core),
+        (r"/api/ontology.*", Core),
+    ]
     server = tornado.httpserver.HTTPServer(tornado.web.Application(rules))  # type: ignore[arg-type]
     server.add_sockets(sockets)
     spec = StackSpec(owner="ada", members=Members(users=("bob",)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -46,6 +47,11 @@ def test_an_invited_colleague_sees_the_projects_that_the_owner_chose(
     for name in set(known) - set(shown):
         expect(page.get_by_text(name, exact=True)).to_have_count(0)
     page.screenshot(path=OUTPUT / "real-9-member.png")
+    # Not the list alone: a project opens only for whoever may read its ontology.
+    page.goto(f"{analyst.stack_url()}/#/project/{known[shown[0]]}/images")
+    slide = page.get_by_role("link", name=re.compile(r"\.(svs|tif|png)$"))
+    expect(slide.first).to_be_visible(timeout=60_000)
+    page.screenshot(path=OUTPUT / "real-9-member-project.png")
     analyst.ask("DELETE", where)
     # What is open goes on for as long as the gateway believes its session, and a new login is refused.
     page.context.clear_cookies(domain=analyst.stack_url().split("//")[1].split(":")[0])

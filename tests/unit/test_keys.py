@@ -169,6 +169,23 @@ async def test_a_stack_is_connected_as_soon_as_core_and_gateway_serve_whatever_t
     await world.connected(stack)
 
 
+async def test_nobody_gets_an_ontology_that_members_of_its_project_cannot_read(world: World) -> None:
+    def numbers() -> list[int]:
+        url = f"{world.core.local.url}/api/ontology.json"
+        answer = requests.get(url, headers=signed_headers(world.connection()), timeout=10)
+        return [one["id"] for one in answer.json()["collection"]]
+
+    head = {"Authorization": f"Bearer {world.core.issuer.token('ada', 'ADMIN')}"}
+    url = f"{world.core.local.url}/api/ontology.json"
+    await world.connections.provide(running(), "ada")
+    assert 1 not in numbers(), "the first one has the number of the image server's storage"
+    one = requests.post(url, json={"name": "mine"}, headers=head, timeout=10).json()["data"]["id"]
+    await world.connections.provide(running(), "ada", renew=True)
+    two = requests.post(url, json={"name": "next"}, headers=head, timeout=10).json()["data"]["id"]
+    assert two == one + 1, "it is done once"
+    assert 1 < one in numbers()
+
+
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.HIBERNATED, None])
 async def test_no_keys_are_asked_of_a_stack_that_does_not_serve(world: World, phase: Phase | None) -> None:
     with pytest.raises(Conflict, match="does not serve yet"):
