@@ -213,12 +213,3 @@ def test_a_member_reads_the_project_and_a_stranger_does_not(stack: Stack, work: 
     assert cytomine.Cytomine.get_instance().post(url)
     stack.connect("bob", "USER")
     assert models.Project().fetch(work["project"].id).name == "trial"
-    # As upstream: the first ontology of all has the number of the image server's storage, so no member is let in.
-    assert work["ontology"].id == 1
-    assert models.Ontology().fetch(1) is False
-    stack.connect()
-    second = models.Ontology("second").save()
-    other = models.Project("second", second.id).save()
-    assert cytomine.Cytomine.get_instance().post(f"project/{other.id}/user/{member}.json")
-    stack.connect("bob", "USER")
-    assert models.Ontology().fetch(second.id).name == "second"
