@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from contextlib import aclosing
 from typing import Any
 
@@ -22,6 +23,9 @@ from .v1 import Version1
 from .v2 import Version2
 from .visas import Passports
 
+# How long somebody who looks at the counters waits at most for what is being answered.
+SETTLED_SECONDS = 2
+
 
 class Archive:
     """An archive that can be started and stopped.
@@ -34,7 +38,6 @@ class Archive:
     Attributes:
         url: where it answers, once it was started.
         content: what is in it.
-        counters: what was counted.
         faults: what is to go wrong; append to it.
         revoked: datasets that nobody gets any more.
         down: services that ``/health/ready`` calls unresponsive: ``database``, ``storage``, ``grpc``.
@@ -45,7 +48,8 @@ class Archive:
     ) -> None:
         self.settings = settings
         self.content = content or Content(storage or Virtual())
-        self.counters = Counters()
+        self._counters = Counters()
+        self._busy = 0
         self.faults: list[Fault] = []
         self.revoked: set[str] = set()
         self.down: set[str] = set()
@@ -54,6 +58,21 @@ class Archive:
         passports = Passports(settings, lambda d: d in self.content.datasets, self._provider.keys)
         self.door = Door(settings, passports, self._provider, self._owned)
         self._runner: web.AppRunner | None = None
+
+    @property
+    def counters(self) -> Counters:
+        """What was counted.
+
+        A client has the last byte before the request is written down, so whoever asks from outside of the server's loop
+        waits a moment until nothing is being answered.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            end = time.monotonic() + SETTLED_SECONDS
+            while self._busy and time.monotonic() < end:
+                time.sleep(0.002)
+        return self._counters
 
     def _owned(self, subject: str) -> list[str]:
         return [d.id for d in self.content.datasets.values() if d.owner == subject and d.files]
@@ -102,7 +121,8 @@ class Archive:
 
     @web.middleware
     async def _outermost(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        self.counters.total.requests += 1
+        self._counters.total.requests += 1
+        self._busy += 1
         made = call.begin(request, [f for f in self.faults if f.due(request.method, request.path)])
         self.faults[:] = [f for f in self.faults if not f.spent]
         status = 500
@@ -114,15 +134,16 @@ class Archive:
             status = made.status
             response = web.Response(status=status)
         finally:
-            self.counters.statuses[status] += 1
+            self._counters.statuses[status] += 1
             self._record(request, made, status)
+            self._busy -= 1
         return response
 
     def _record(self, request: web.Request, made: call.Call, status: int) -> None:
         file, person = made.file, made.person
         if file is not None:
-            self.counters.files[file.id].requests += 1
-        self.counters.audit.append(
+            self._counters.files[file.id].requests += 1
+        self._counters.audit.append(
             {
                 "user": person.subject if person else "",
                 "dataset": file.dataset if file else "",
@@ -183,14 +204,14 @@ class Archive:
         made = call.of(request)
         response.headers.update(made.headers)
         made.status = status
-        count = self.counters.files[file.id]
+        count = self._counters.files[file.id]
         if length is not None:
             response.content_length = part[1] if part else length
         if request.method == "HEAD":
             await response.prepare(request)
             await response.write_eof()
             return response
-        body = Body(request, response, made.faults, [self.counters.total, count, made.sent])
+        body = Body(request, response, made.faults, [self._counters.total, count, made.sent])
         await body.start()
         start, size = part or (0, len(header))
         end = start + size
@@ -213,7 +234,7 @@ class Archive:
             self.content.storage,
             file.id,
             file.size,
-            [self.counters.total, count],
+            [self._counters.total, count],
             block=known.block,
             delay=known.storage_delay,
             rate=known.storage_rate,
