@@ -122,6 +122,29 @@ def test_the_hubs_secrets_are_where_no_notebook_and_no_stack_is(
                 kube.kubectl("-n", place.namespace, "auth", "can-i", verb, what, who)
 
 
+def test_an_upgrade_keeps_secrets_users_and_the_running_notebook(
+    shaken: install.Installed, karin: Person
+) -> None:
+    pods = [p["metadata"]["uid"] for p in karin.pods()]
+
+    def secret_data() -> dict[str, Any]:
+        return {
+            f"{s['metadata']['namespace']}/{s['metadata']['name']}": s["data"]
+            for s in secrets(shaken)
+            if s["type"] == "Opaque" and "data" in s
+        }
+
+    before = secret_data()
+    assert {name.split("/")[0] for name in before} == {shaken.place.namespace, shaken.place.users}
+    install.install(Console(), shaken.target, shaken.place)
+    after = secret_data()
+    # A stack of an earlier test that still starts may get its own in the meantime.
+    assert {name: after.get(name) for name in before} == before
+    wait(lambda: karin.get("user").status_code == 200, "the hub to know the session")
+    assert karin.ready()
+    assert [p["metadata"]["uid"] for p in karin.pods()] == pods
+
+
 @pytest.fixture
 def on_one_host(shaken: install.Installed, karin: Person) -> str:
     """The address of a notebook that was started while all users shared the hub's host."""
@@ -141,26 +164,13 @@ def opened(person: Person, address: str) -> tuple[str, str]:
     return place, str(status.json()["started"])
 
 
-def test_an_upgrade_keeps_secrets_users_and_the_running_notebook_and_gives_it_a_host(
+def test_a_running_notebook_gets_a_host_of_its_users_own_by_an_upgrade(
     shaken: install.Installed, karin: Person, on_one_host: str
 ) -> None:
     pods = [p["metadata"]["uid"] for p in karin.pods()]
     place, started = opened(karin, on_one_host)
     assert place == on_one_host
-
-    def secret_data() -> dict[str, Any]:
-        return {
-            f"{s['metadata']['namespace']}/{s['metadata']['name']}": s["data"]
-            for s in secrets(shaken)
-            if s["type"] == "Opaque" and "data" in s
-        }
-
-    before = secret_data()
-    assert {name.split("/")[0] for name in before} == {shaken.place.namespace, shaken.place.users}
     install.install(Console(), shaken.target, shaken.place)
-    after = secret_data()
-    # A stack of an earlier test that still starts may get its own in the meantime.
-    assert {name: after.get(name) for name in before} == before
     wait(lambda: karin.get("user").status_code == 200, "the hub to know the session")
     wait(karin.ready, "the hub to find the notebook")
     assert [p["metadata"]["uid"] for p in karin.pods()] == pods
