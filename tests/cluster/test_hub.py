@@ -145,41 +145,6 @@ def test_an_upgrade_keeps_secrets_users_and_the_running_notebook(
     assert [p["metadata"]["uid"] for p in karin.pods()] == pods
 
 
-@pytest.fixture
-def on_one_host(shaken: install.Installed, karin: Person) -> str:
-    """The address of a notebook that was started while all users shared the hub's host."""
-    karin.stop()
-    install.install(Console(), shaken.target, shaken.place, per_user_hosts=False)
-    wait(lambda: karin.get("user").status_code == 200, "the hub to know the session")
-    assert karin.start({}).status_code in (201, 202)
-    wait(karin.ready, "the notebook")
-    return f"{shaken.url}/user/{karin.name}"
-
-
-def opened(person: Person, address: str) -> tuple[str, str]:
-    """Where a notebook is found that somebody opens at an address, logging in where they are asked, and since when it runs."""
-    page = person.client.get(f"{address}/lab").raise_for_status()
-    place = str(page.url).partition("/lab")[0]
-    status = person.client.get(f"{place}/api/status").raise_for_status()
-    return place, str(status.json()["started"])
-
-
-def test_a_running_notebook_gets_a_host_of_its_users_own_by_an_upgrade(
-    shaken: install.Installed, karin: Person, on_one_host: str
-) -> None:
-    pods = [p["metadata"]["uid"] for p in karin.pods()]
-    place, started = opened(karin, on_one_host)
-    assert place == on_one_host
-    install.install(Console(), shaken.target, shaken.place)
-    wait(lambda: karin.get("user").status_code == 200, "the hub to know the session")
-    wait(karin.ready, "the hub to find the notebook")
-    assert [p["metadata"]["uid"] for p in karin.pods()] == pods
-    assert not karin.notebook.startswith(shaken.url)
-    # Its old address leads to the new one, where the same process answers.
-    for address in (karin.notebook, on_one_host):
-        assert opened(karin, address) == (karin.notebook, started), address
-
-
 def test_helms_own_test_passes(shaken: install.Installed) -> None:
     out = shaken.target.kube.helm(
         "test", shaken.place.release, "-n", shaken.place.namespace, "--timeout", "2m"
