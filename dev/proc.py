@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dev import cache
@@ -138,3 +140,66 @@ def run(
         )
     last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
     raise Problem(f"{what} failed: {last[:300]}", f"Read {path}, mend the cause and run the command again")
+
+
+@contextlib.contextmanager
+def serving(
+    command: Sequence[str | Path],
+    what: str,
+    says: str,
+    *,
+    timeout: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """Run a server as a child process, and yield what it says of where it listens.
+
+    Args:
+        command: the program and its arguments.
+        what: what it is, for the failure's sentence ("The S3 server").
+        says: a regular expression; its group is what is yielded, once a line of the output fits.
+        timeout: seconds that it may take until then.
+        cwd: folder to run it in.
+        env: its whole environment; this process's if absent.
+
+    Raises:
+        Problem: it did not start.
+    """
+    child = subprocess.Popen(
+        [str(c) for c in command],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    late = threading.Timer(timeout, child.kill)
+    late.start()
+    lines: list[str] = []
+    reader = None
+    assert child.stdout
+    try:
+        for line in child.stdout:
+            lines.append(line)
+            if found := re.search(says, line):
+                break
+        else:
+            said = lines[-1].strip() if lines else f"it did not start within {timeout:.0f} s"
+            raise Problem(f"{what} did not start: {said}", "Mend the cause and run the command again")
+        late.cancel()
+        # Somebody must read on, or a full pipe stops the server.
+        reader = threading.Thread(target=child.stdout.read, daemon=True)
+        reader.start()
+        yield found[1]
+    finally:
+        late.cancel()
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        if reader:
+            reader.join()
+        child.stdout.close()

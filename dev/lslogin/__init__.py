@@ -11,17 +11,13 @@ import contextlib
 import hashlib
 import json
 import os
-import re
-import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dev import cache
-from dev.console import Problem
+from dev import cache, proc
 from dev.images import node
 
 HERE = Path(__file__).resolve().parent
@@ -265,43 +261,12 @@ def running(
         file.write_text(clients)
         own = {"ISSUER": issuer, "CLIENTS_FILE": str(file), "PORT": str(port), "HOST": "127.0.0.1"}
         own |= {"DATA_DIR": str(data)} if data else {}
-        child = subprocess.Popen(
+        with proc.serving(
             [program, "server.js"],
+            "The LS Login stand-in",
+            r"listening on port (\d+)",
+            timeout=timeout,
             cwd=folder,
             env={**os.environ, **own, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        late = threading.Timer(timeout, child.kill)
-        late.start()
-        lines: list[str] = []
-        reader = None
-        assert child.stdout
-        try:
-            for line in child.stdout:
-                lines.append(line)
-                if found := re.search(r"listening on port (\d+)", line):
-                    break
-            else:
-                said = lines[-1].strip() if lines else f"it did not start within {timeout:.0f} s"
-                raise Problem(
-                    f"The LS Login stand-in did not start: {said}", "Mend the cause and run the command again"
-                )
-            late.cancel()
-            # Somebody must read on, or a full pipe stops the server.
-            reader = threading.Thread(target=child.stdout.read, daemon=True)
-            reader.start()
-            yield int(found[1])
-        finally:
-            late.cancel()
-            child.terminate()
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-            if reader:
-                reader.join()
-            child.stdout.close()
+        ) as found:
+            yield int(found)

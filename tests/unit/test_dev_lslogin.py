@@ -14,6 +14,7 @@ import jwt
 import pytest
 
 from dev import lslogin
+from dev.console import Problem
 
 ISSUER = "http://login.localhost:8000/oidc/"
 CALLBACK = "http://hub.localhost:8000/hub/oauth_callback"
@@ -426,7 +427,7 @@ def back_channel(port):
 
 def test_a_wrong_setting_is_one_sentence_that_names_it():
     with (
-        pytest.raises(lslogin.Problem, match=r"did not start.*ISSUER must look like"),
+        pytest.raises(Problem, match=r"did not start.*ISSUER must look like"),
         contextlib.ExitStack() as stack,
     ):
         stack.enter_context(lslogin.running(CLIENTS, issuer="http://login.localhost:8000/oidc"))
