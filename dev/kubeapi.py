@@ -12,6 +12,7 @@ import json
 import ssl
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from urllib.parse import urlencode, urlsplit
 
 TIMEOUT = 60
 # Where the kinds are that are looked for most; others are asked for at their own groups.
+CERTIFICATE = ("client-certificate-data", "client-key-data")
 GROUPS = ("api/v1", "apis/apps/v1", "apis/batch/v1", "apis/networking.k8s.io/v1")
 
 
@@ -176,20 +178,28 @@ def _made(kubeconfig: Path, kubectl: str, _changed: int) -> Api | None:
         return None
     content = json.loads(said.stdout)
     target, user = content["clusters"][0]["cluster"], content["users"][0]["user"]
-    certificate = {"client-certificate-data", "client-key-data"}
     if set(target) - {"server", "certificate-authority-data"} or not target["server"].startswith("https://"):
         return None
-    if set(user) not in ({"token"}, certificate):
+    if set(user) not in ({"token"}, set(CERTIFICATE)):
         return None
     authority = target.get("certificate-authority-data")
-    trust = ssl.create_default_context(cadata=base64.b64decode(authority).decode() if authority else None)
-    if "token" in user:
-        return Api(target["server"], trust, {"Authorization": f"Bearer {user['token']}"})
-    # ssl reads these from files only; the folder is nobody else's.
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name in ("cert", "key")]
-        for file, key in zip(files, sorted(certificate), strict=True):
-            file.touch(mode=0o600)
-            file.write_bytes(base64.b64decode(user[key]))
-        trust.load_cert_chain(*files)
-    return Api(target["server"], trust, {})
+    return Api(target["server"], *login(base64.b64decode(authority).decode() if authority else None, user))
+
+
+def login(authority: str | None, user: Mapping[str, str]) -> tuple[ssl.SSLContext, dict[str, str]]:
+    """Whom we trust and who we are: a TLS context, and headers for each request.
+
+    Args:
+        authority: the API server's certificate authority; that of this machine if absent.
+        user: from a cluster's file; what it has beside a token and a client's certificate is not used.
+    """
+    trust = ssl.create_default_context(cadata=authority)
+    if "client-certificate-data" in user:
+        # ssl reads these from files only; the folder is nobody else's.
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder) / name for name in ("cert", "key")]
+            for file, key in zip(files, CERTIFICATE, strict=True):
+                file.touch(mode=0o600)
+                file.write_bytes(base64.b64decode(user[key]))
+            trust.load_cert_chain(*files)
+    return trust, {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}

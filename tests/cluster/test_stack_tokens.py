@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from collections.abc import Iterator
 
@@ -12,11 +10,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cytomine_spawner.stacks.identity.keyring import Key
 from tests.support.adapter import Pkce, answer, confused, part
 from tests.support.identity import unverified
 from tests.support.lab import Lab
 from tests.support.person import wait
+from tests.support.signingkey import signing_key
 
 GOOD, BAD = [200, 404], [401, 401]
 
@@ -53,16 +51,6 @@ print(json.dumps(found))
 """
     found: list[int] = lab.python(code)
     return found
-
-
-def signing_key(lab: Lab) -> Key:
-    """The key that the running service signs with: only the cluster's administrator can read it."""
-    secret = lab.kube.get("-n", lab.namespace, "secret", "cytomine-identity-keys")
-    assert secret
-    oldest = json.loads(base64.b64decode(secret["data"]["keys.json"]))[-1]
-    private = serialization.load_pem_private_key(oldest["private"].encode(), None)
-    assert isinstance(private, rsa.RSAPrivateKey)
-    return Key.of(private, oldest["created"])
 
 
 def test_forged_tokens_open_nothing(owner: Lab, member: Lab) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -15,10 +14,7 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cytomine_spawner.stacks.identity.keyring import Key
 from dev.cache import ROOT
 from dev.demo.install import Installed
 from dev.standin.local import answers, free_port
@@ -27,6 +23,7 @@ from tests.support.lab import Lab
 from tests.support.person import wait
 from tests.support.playing import in_order
 from tests.support.recordings import Player
+from tests.support.signingkey import signing_key
 from tests.support.standin import Issuer, slides
 
 # Where the servers' own side of a stack listens.
@@ -37,13 +34,8 @@ class Signer(Issuer):
     """Signs tokens as the stack's own issuer: only who administers the cluster can read its key."""
 
     def __init__(self, lab: Lab) -> None:
-        secret = lab.kube.get("-n", lab.namespace, "secret", "cytomine-identity-keys")
-        assert secret
-        oldest = json.loads(base64.b64decode(secret["data"]["keys.json"]))[-1]
-        private = serialization.load_pem_private_key(oldest["private"].encode(), None)
-        assert isinstance(private, rsa.RSAPrivateKey)
-        self.key = private
-        self.kid = Key.of(private, oldest["created"]).kid
+        found = signing_key(lab)
+        self.key, self.kid = found.private, found.kid
         self.issuer = lab.adapter(lab.name).issuer
 
     def token(self, name: str, role: str | None, /, key: Any = None, **claims: Any) -> str:

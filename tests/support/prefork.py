@@ -64,11 +64,16 @@ def _command(
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _process(target: Callable[..., None], *words: object) -> Any:
+SERVICE = [MODULE, "tests.support.movedclock"]
+
+
+def _process(
+    target: Callable[..., None], *words: object, imported: Sequence[str] = SERVICE, daemon: bool = False
+) -> Any:
     context: Any = multiprocessing.get_context("forkserver")
     # The first process starts the one that all are forked from; it ends with this one.
-    context.set_forkserver_preload([MODULE, "tests.support.movedclock"])
-    process = context.Process(target=target, args=words)
+    context.set_forkserver_preload(list(imported))
+    process = context.Process(target=target, args=words, daemon=daemon)
     process.start()
     return process
 
@@ -171,9 +176,5 @@ class ForkedStandIns(Local):
     def start(self, roles: tuple[str, ...], variables: dict[str, str], log_file: Path) -> Any:
         """Start the program with an environment; what it says is added to a file."""
         log_file.touch()
-        context: Any = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(STAND_INS)
         # A daemon in multiprocessing's sense: it ends with the tests, whatever becomes of them.
-        process = context.Process(target=_play, args=(roles, variables, str(log_file)), daemon=True)
-        process.start()
-        return Forked(process)
+        return Forked(_process(_play, roles, variables, str(log_file), imported=STAND_INS, daemon=True))

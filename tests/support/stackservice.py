@@ -8,10 +8,8 @@ import os
 import re
 import secrets
 import signal
-import ssl
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,6 +22,7 @@ import yaml
 
 from cytomine_spawner.stacks import model
 from cytomine_spawner.stacks.kube import RESOURCES
+from dev import kubeapi
 from tests.support.hub import free_port
 from tests.support.movedclock import Hand
 from tests.support.prefork import MODULE, Forked, ForkedService
@@ -78,17 +77,7 @@ class Objects:
         self.kubeconfig, self.namespace = Path(kubeconfig), namespace
         content = yaml.safe_load(self.kubeconfig.read_text())
         target, user = content["clusters"][0]["cluster"], content["users"][0]["user"]
-        trust = ssl.create_default_context(cadata=self._authority(target))
-        headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
-        if "client-certificate-data" in user:
-            # ssl reads these from files only.
-            with tempfile.TemporaryDirectory() as folder:
-                files = []
-                for key in ("client-certificate-data", "client-key-data"):
-                    files.append(Path(folder) / key)
-                    files[-1].touch(mode=0o600)
-                    files[-1].write_bytes(base64.b64decode(user[key]))
-                trust.load_cert_chain(*files)
+        trust, headers = kubeapi.login(self._authority(target), user)
         self.http = httpx.Client(base_url=target["server"], verify=trust, headers=headers, timeout=30)
 
     def _authority(self, target: dict[str, Any]) -> str:
