@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
-from kubernetes_asyncio import client, config
+from kubernetes_asyncio import client
 
-from .secrets import REQUEST_TIMEOUT
+from .secrets import REQUEST_TIMEOUT, find_cluster
 
 # As in stacks.model, which would load the spawner's libraries: this runs before each upgrade, in little memory.
 GROUP, VERSION, PLURAL = "cytomine-spawner.org", "v1alpha1", "cytominestacks"
@@ -51,10 +50,7 @@ async def left(core: Any, objects: Any, namespace: str, release: str) -> list[st
 
 
 async def _run(options: argparse.Namespace) -> list[str]:
-    if "KUBERNETES_SERVICE_HOST" in os.environ:
-        config.load_incluster_config()  # type: ignore[no-untyped-call]
-    else:
-        await config.load_kube_config()
+    await find_cluster()
     loop = asyncio.get_running_loop()
     end = loop.time() + options.wait
     async with client.ApiClient() as connection:

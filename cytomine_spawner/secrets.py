@@ -137,11 +137,16 @@ def _explain(error: Any, name: str, namespace: str) -> str:
     return f"The API server refused the Secret {name} in {namespace}: {error.status} {error.reason}."
 
 
-async def _run(options: argparse.Namespace) -> dict[str, list[str]]:
+async def find_cluster() -> None:
+    """Have clients speak to the cluster around this pod, or to that of the user's file."""
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         config.load_incluster_config()  # type: ignore[no-untyped-call]
     else:
         await config.load_kube_config()
+
+
+async def _run(options: argparse.Namespace) -> dict[str, list[str]]:
+    await find_cluster()
     labels = dict(label.split("=", 1) for label in options.label)
     async with client.ApiClient() as connection:
         api = client.CoreV1Api(connection)

@@ -253,10 +253,7 @@ class V1:
             found = (await self.http.read(path, what, self._headers)).json()
         except NoSuchPath:
             # Version 1 says the same of what is not granted.
-            raise NotGranted(
-                f"{what} failed: your visas do not grant it, or the archive does not have it. Apply for access, and "
-                "log in again once it was given."
-            ) from None
+            raise NotGranted.or_not_there(what) from None
         if not isinstance(found or [], list):
             raise Refused(f"{what} failed: the archive's answer is no list.")
         return [

@@ -216,17 +216,13 @@ def _pairs(fs: SdaFileSystem, path: str, target: Path) -> list[tuple[dict[str, A
 
 def _verify(fs: SdaFileSystem, options: Any) -> int:
     path = fs._strip_protocol(options.path)
+    pairs: Sequence[tuple[dict[str, Any], Path | None]]
     if options.local is None:
         entry = fs.info(path)
         found = [entry] if entry["type"] == "file" else list(fs.find(path, detail=True).values())
         pairs = [(one, None) for one in found]
     else:
-        entry = fs.info(path)
-        if entry["type"] == "file":
-            inside = options.local / path.rpartition("/")[2]
-            pairs = [(entry, inside if options.local.is_dir() else options.local)]
-        else:
-            pairs = _pairs(fs, path, options.local)  # type: ignore[assignment]
+        pairs = _pairs(fs, path, options.local)
     bad = unknown = 0
     with _bar(sum(int(one["size"] or 0) for one, _ in pairs), len(pairs)) as (tell, name):
         for one, local in pairs:

@@ -41,6 +41,18 @@ class NotGranted(ArchiveError, PermissionError):
 
     number = errno.EACCES
 
+    @classmethod
+    def or_not_there(cls, what: str) -> NotGranted:
+        """Where the archive does not say which.
+
+        Args:
+            what: what was tried, such as "Listing the datasets".
+        """
+        return cls(
+            f"{what} failed: your visas do not grant it, or the archive does not have it. Apply for access, and log in again "
+            "once it was given."
+        )
+
 
 class TokenRefused(ArchiveError, PermissionError):
     """There is no token, or the archive does not accept it."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
-import inspect
 import json
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ import aiohttp
 import yarl
 
 from .errors import Damaged, NoSuchPath, NotGranted, Refused, Temporary, TokenRefused, Unreachable
-from .tokens import LOOK, Source, checked, expiry
+from .tokens import LOOK, Source, called, checked, expiry
 
 log = logging.getLogger(__name__)
 LIMIT = 64 * 1024 * 1024  # of an answer that is read whole
@@ -184,7 +183,7 @@ class Http:
                 return self._token  # another request has renewed it meanwhile
             if refused or not self._token or now - self._asked > LOOK:
                 call = (lambda: self.source.renew(refused)) if refused else self.source.current
-                token = checked(await _called(call), "The token's source")
+                token = checked(await called(call), "The token's source")
                 if token != self._token:
                     # A session of the former token would hold its former rights.
                     session.cookie_jar.clear()
@@ -294,16 +293,6 @@ class Http:
             raise _temporary(error) from None
 
 
-async def _called(function: Callable[[], str | Awaitable[str]]) -> str:
-    if inspect.iscoroutinefunction(function):
-        found = await function()
-    else:
-        found = await asyncio.to_thread(function)
-        if inspect.isawaitable(found):
-            found = await found
-    return found  # type: ignore[no-any-return]
-
-
 async def _limited(response: aiohttp.ClientResponse) -> bytes:
     parts, size = [], 0
     async for chunk in response.content.iter_any():
@@ -364,10 +353,7 @@ async def _refuse(response: aiohttp.ClientResponse, what: str, token: str) -> No
             f"{what} failed: the archive does not accept your token{said}. Log in again, with the archive's own login."
         )
     if status == 403:
-        raise NotGranted(
-            f"{what} failed: your visas do not grant it, or the archive does not have it. Apply for access, and "
-            "log in again once it was given."
-        )
+        raise NotGranted.or_not_there(what)
     if status == 404:
         raise NoSuchPath(f"{what} failed: the archive does not have it.")
     if status == 412:

@@ -5,6 +5,7 @@ A token is in no message, ``repr`` or pickle: what is pickled is where to find i
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import configparser
 import inspect
@@ -32,6 +33,14 @@ class Source(Protocol):
 
     def renew(self, refused: str) -> str | Awaitable[str]:
         """Another token, as the archive does not accept ``refused``; the same where there is none."""
+
+
+async def called(function: Callable[[], Any]) -> Any:
+    """What a function gives, or a coroutine of it; in a thread, where it may block."""
+    if inspect.iscoroutinefunction(function):
+        return await function()
+    found = await asyncio.to_thread(function)
+    return await found if inspect.isawaitable(found) else found
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -184,15 +193,8 @@ class CallableToken:
         Raises:
             TokenRefused: the function failed or gave none.
         """
-        from asyncio import to_thread
-
         try:
-            if inspect.iscoroutinefunction(self.function):
-                found = await self.function()
-            else:
-                found = await to_thread(self.function)
-                if inspect.isawaitable(found):
-                    found = await found
+            found = await called(self.function)
         except TokenRefused:
             raise
         except Exception as error:

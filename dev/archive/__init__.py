@@ -14,18 +14,7 @@ README.md says what it is and what it follows. In tests::
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .content import Content, Dataset, Entry
-    from .crypt import key_header
-    from .faults import Fault
-    from .issuer import Issuer, Key, Someone
-    from .local import Local, running
-    from .server import Archive
-    from .settings import MIB, Settings
-    from .sources import Bytes, File, Noise, Patched, Source
-    from .storage import Bucket, Folder, Storage, Virtual
+from typing import Any
 
 # Loaded when they are asked for: the command starts with a Python that has none of the packages yet.
 _WHERE = {
@@ -53,30 +42,7 @@ _WHERE = {
     "running": "local",
 }
 
-__all__ = [
-    "MIB",
-    "Archive",
-    "Bucket",
-    "Bytes",
-    "Content",
-    "Dataset",
-    "Entry",
-    "Fault",
-    "File",
-    "Folder",
-    "Issuer",
-    "Key",
-    "Local",
-    "Noise",
-    "Patched",
-    "Settings",
-    "Someone",
-    "Source",
-    "Storage",
-    "Virtual",
-    "key_header",
-    "running",
-]
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:

@@ -235,12 +235,7 @@ def _prepare_foreign(
     return Target(kube, port, {n: a.reference for n, a in archives.items()}, ingress_class, ANYWHERE)
 
 
-def install(
-    console: Console,
-    target: Target,
-    place: Place,
-    stack_values: Path = STACK_VALUES,
-) -> Installed:
+def install(console: Console, target: Target, place: Place, stack_values: Path = STACK_VALUES) -> Installed:
     """Install or upgrade the chart and LS Login's stand-in, and wait until the hub answers.
 
     Args:
