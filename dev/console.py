@@ -66,19 +66,24 @@ class Console:
             self._running[key] = (title, start, detail)
             self._tick()
         step = Step(detail)
-        failed = True
+        why: BaseException | None = None
         try:
             yield step
-            failed = False
+        except BaseException as error:
+            why = error
+            raise
         finally:
             took = time.monotonic() - start
             with self._lock:
                 self._clear()
                 self._running.pop(key)
                 self.times.append((title, took))
-                mark = "✗" if failed else "✓"
                 note = f" ({step.note})" if step.note else ""
-                print(f"{mark} {title}{note}  {duration(took)}", file=self.stream, flush=True)
+                print(f"{'✗' if why else '✓'} {title}{note}  {duration(took)}", file=self.stream, flush=True)
+                if isinstance(why, Exception):
+                    # What runs beside may take minutes before the command can end and say it.
+                    reason = str(why) if isinstance(why, Problem) else f"{type(why).__name__}: {why}"
+                    print(f"  {reason}", file=self.stream, flush=True)
                 self._draw()
 
     def _tick(self) -> None:

@@ -90,6 +90,8 @@ def empty(step: Step, why: str) -> None:
 
 
 def _size(folder: Path) -> int:
+    if not folder.is_dir():  # the first build on this machine
+        return 0
     # A file may go while du counts, which then only complains.
     done = subprocess.run(["du", "-skx", folder], capture_output=True, text=True, timeout=300, check=False)
     return int(done.stdout.split()[0]) * 1024

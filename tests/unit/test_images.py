@@ -283,6 +283,13 @@ def test_a_store_that_a_cut_run_left_damaged_is_made_anew(store, monkeypatch, fa
     assert store.exists() is not bool(failing)
 
 
+def test_a_machine_that_has_never_built_an_image_has_no_store_to_measure(store, monkeypatch):
+    shutil.rmtree(store.parents[2])
+    found = told(monkeypatch)
+    images.build(Console(io.StringIO()), ["nginx"])
+    assert found.told == ["rm", "bud", "push"]
+
+
 def test_a_command_that_fails_is_not_tried_again(store, monkeypatch):
     found = told(monkeypatch, bud='building at STEP "RUN pip": while running runtime: exit status 1')
     with pytest.raises(Problem, match="exit status 1"):
