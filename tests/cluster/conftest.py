@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dev.console import Console
 from dev.demo import install, mock
 from tests.conftest import installed
+from tests.support import podbooks
 from tests.support.failing import provoke
 from tests.support.lab import Lab
+from tests.support.notebooks import paths
 from tests.support.restarting import Restarted, restarting
 
 HERE = Path(__file__).parent
-# Files that share what their fixtures made follow each other; the last but one have a hub of their own, which they restart.
-# What the last one looks at has happened meanwhile.
+# Files that share what their fixtures made follow each other; those from test_restarts.py on have a hub of their own, which
+# is restarted. What the last two look at has happened meanwhile.
 ORDER = (
     "test_dev_cluster.py",
     "test_datasets.py",
-    "test_notebooks.py",
     "test_stack_login.py",
     "test_stack_security.py",
     "test_stack_tokens.py",
@@ -30,6 +33,7 @@ ORDER = (
     "test_datasets_cut.py",
     "test_stacks.py",
     "test_hub.py",
+    "test_notebooks.py",
     "test_stack_failures.py",
 )
 # What is about the cluster as a whole: it runs before there is a hub.
@@ -62,15 +66,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _meanwhile(request: pytest.FixtureRequest) -> None:
-    """Have stacks begin to fail as soon as the cluster itself was tried: they mostly wait, and other tests do not."""
-    if _mine(request.node) and request.path.name != ORDER[0] and _causes(request.session):
+    """Begin early what mostly waits, or what others need not wait for: failing stacks, notebooks, restarts."""
+    if not _mine(request.node) or request.path.name == ORDER[0]:
+        return
+    if _chosen(request.session, "test_stack_failures.py", "cause"):
         request.getfixturevalue("provoked")
+    if request.path.name == "test_datasets.py":
+        return  # it has its stack to itself, whose notebooks these are
+    if _chosen(request.session, "test_notebooks.py", "path"):
+        request.getfixturevalue("executed")
+    if _uses(request.session, "restarted"):
+        request.getfixturevalue("shaking")
 
 
-def _causes(session: pytest.Session) -> list[str]:
-    """The causes of failures that this run has chosen."""
-    mine = [item for item in session.items if item.path == HERE / ORDER[-1]]
-    return [item.callspec.params["cause"] for item in mine if isinstance(item, pytest.Function)]
+def _uses(session: pytest.Session, fixture: str) -> bool:
+    """Whether a test of this run needs a fixture."""
+    return any(fixture in getattr(item, "fixturenames", ()) for item in session.items)
+
+
+def _chosen(session: pytest.Session, file: str, parameter: str) -> list[Any]:
+    """What this run has chosen of a file's tests, by their parameter."""
+    mine = [item for item in session.items if item.path == HERE / file and isinstance(item, pytest.Function)]
+    found = [item.callspec.params for item in mine if hasattr(item, "callspec")]
+    return [params[parameter] for params in found if parameter in params]
 
 
 @pytest.fixture(scope="session")
@@ -79,29 +97,68 @@ def provoked(
 ) -> Iterator[dict[str, Future[None]]]:
     """What comes of each cause of a failure that this run has chosen, one after the other."""
     folder = tmp_path_factory.mktemp("failures")
+    causes = _chosen(request.session, "test_stack_failures.py", "cause")
     with ThreadPoolExecutor(1) as pool:
-        yield {cause: pool.submit(provoke, target, folder, cause) for cause in _causes(request.session)}
+        yield {cause: pool.submit(provoke, target, folder, cause) for cause in causes}
 
 
 @pytest.fixture(scope="session")
-def shaken(target: install.Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[install.Installed]:
+def executed(request: pytest.FixtureRequest, analyst: Lab) -> Iterator[dict[Path, Future[podbooks.Executed]]]:
+    """What each notebook that this run has chosen says at its end; they run one after the other, as a reader's would."""
+    chosen = [path for path in paths() if path in _chosen(request.session, "test_notebooks.py", "path")]
+    with ThreadPoolExecutor(1) as pool:
+        yield {path: pool.submit(podbooks.execute, analyst, path) for path in chosen}
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass
+class Shaking:
+    """A second hub, which is restarted and upgraded while other tests rely on the first one.
+
+    Attributes:
+        hub: when it answers.
+        lab: somebody with a notebook there, and a stack that is not waited for.
+        restarted: what was under way when hub and stack service were restarted; None if no test looks at it.
+    """
+
+    hub: Future[install.Installed]
+    lab: Future[Lab]
+    restarted: Future[Restarted] | None
+
+
+@pytest.fixture(scope="session")
+def shaking(
+    request: pytest.FixtureRequest, target: install.Target, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shaking]:
+    """The second hub is made, used and restarted while tests of the first one run."""
+    with ExitStack() as ends, ThreadPoolExecutor(1) as pool:
+        hub = pool.submit(installed, tmp_path_factory, target, install.SHAKEN)
+        ends.callback(install.remove, Console(), target.kube, install.SHAKEN)
+        # One thread: each begins when the one before has ended.
+        lab = pool.submit(lambda: ends.enter_context(Lab.beside(hub.result(), "jonas", ready=False)))
+        restarted = None
+        if _uses(request.session, "restarted"):
+            restarted = pool.submit(lambda: ends.enter_context(restarting(hub.result(), lab.result())))
+        yield Shaking(hub, lab, restarted)
+
+
+@pytest.fixture(scope="session")
+def shaken(shaking: Shaking) -> install.Installed:
     """A second hub, which is restarted and upgraded while other tests rely on the first one."""
-    yield installed(tmp_path_factory, target, install.SHAKEN)
-    install.remove(Console(), target.kube, install.SHAKEN)
+    return shaking.hub.result()
 
 
 @pytest.fixture(scope="session")
-def lab(shaken: install.Installed) -> Iterator[Lab]:
-    """Somebody with a notebook, and a stack that is not waited for."""
-    with Lab.beside(shaken, "jonas", ready=False) as lab:
-        yield lab
+def lab(shaking: Shaking) -> Lab:
+    """Somebody with a notebook at the second hub, and a stack that is not waited for."""
+    return shaking.lab.result()
 
 
 @pytest.fixture(scope="session")
-def restarted(shaken: install.Installed, lab: Lab) -> Iterator[Restarted]:
+def restarted(shaking: Shaking) -> Restarted:
     """What was under way when hub and stack service were restarted."""
-    with restarting(shaken, lab) as found:
-        yield found
+    assert shaking.restarted
+    return shaking.restarted.result()
 
 
 @pytest.fixture(scope="session")
