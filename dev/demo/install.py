@@ -365,7 +365,8 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
         "proxy": {"image": image("proxy")},
         "singleuser": {
             "image": image("singleuser"),
-            **({"sizes": TEST_SIZES} if place.of_tests else {}),
+            # Rings that run beside each other make a server slow to answer; the tests say how long they wait.
+            **({"sizes": TEST_SIZES, "httpTimeout": 180} if place.of_tests else {}),
         },
         "stacks": {
             "enabled": True,
