@@ -34,6 +34,10 @@ from .transport import guard
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0
 LOOK_SECONDS = 1.0
+# So often a session that is slow to open is asked for.
+SESSION_TRIES = 3
+# Answers of a core, or of the gateway before it, that has too much to do or starts anew.
+PASSING = (500, 502, 503, 504)
 # What core says to an administrator whose session is closed.
 NO_SESSION = ("You must be guest!", "You must be user!", "You must be admin!")
 FILES = ("host", "public-key", "private-key", "user")
@@ -185,6 +189,12 @@ def _ask(service: Service, name: str, timeout: float, progress: bool, resume: bo
             except NotNow as error:
                 why = str(error)
                 bar.say(why)
+            except CytomineUnreachable as error:
+                # The stack serves, but core has more to do than it can: that passes.
+                if not error.passing:
+                    raise
+                why = str(error)
+                bar.say(why)
             if time.monotonic() >= ends:
                 waited = f" after {timeout:.0f} s" if timeout else ""
                 raise StackNotReady(
@@ -274,14 +284,18 @@ def _prove(keys: Keys) -> None:
         answer = _signed(keys, "/api/user/current.json")
     except requests.RequestException as error:
         raise CytomineUnreachable(
-            f"Cytomine at {keys.host} does not answer ({type(error).__name__}). {hint}"
+            f"Cytomine at {keys.host} does not answer ({type(error).__name__}). {hint}",
+            passing=isinstance(error, requests.ReadTimeout),
         ) from error
     if answer.status_code == 401:
         raise KeysRefused(
             f"Cytomine at {keys.host} does not accept the keys. They change when the stack starts anew: connect() again."
         )
     if answer.status_code != 200:
-        raise CytomineUnreachable(f"Cytomine at {keys.host} answered {answer.status_code}. {hint}")
+        raise CytomineUnreachable(
+            f"Cytomine at {keys.host} answered {answer.status_code}. {hint}",
+            passing=answer.status_code in PASSING,
+        )
 
 
 def _open_session(keys: Keys) -> bool:
@@ -290,16 +304,21 @@ def _open_session(keys: Keys) -> bool:
     Returns:
         Whether it was closed and could be opened.
     """
-    try:
-        said = _signed(keys, "/session/admin/info.json")
-        data = said.json() if said.status_code == 200 else {}
-        if data.get("admin") and not data.get("adminByNow"):
-            return bool(_signed(keys, "/session/admin/open.json").status_code == 200)
-    except (requests.RequestException, ValueError) as error:
-        raise CytomineUnreachable(
-            f"Cytomine at {keys.host} stopped answering ({type(error).__name__}). connect() again."
-        ) from error
-    return False
+    for attempt in range(SESSION_TRIES):
+        try:
+            said = _signed(keys, "/session/admin/info.json")
+            data = said.json() if said.status_code == 200 else {}
+            if data.get("admin") and not data.get("adminByNow"):
+                return bool(_signed(keys, "/session/admin/open.json").status_code == 200)
+        except (requests.RequestException, ValueError) as error:
+            if attempt < SESSION_TRIES - 1 and isinstance(error, requests.ReadTimeout):
+                continue  # a core that is only slow
+            raise CytomineUnreachable(
+                f"Cytomine at {keys.host} stopped answering ({type(error).__name__}). connect() again."
+            ) from error
+        else:
+            return False
+    raise AssertionError("unreachable")
 
 
 class _Client(Cytomine):  # type: ignore[misc]

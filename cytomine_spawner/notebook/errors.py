@@ -57,7 +57,15 @@ class KeysRefused(CytomineError):
 
 
 class CytomineUnreachable(CytomineError):
-    """Cytomine does not answer."""
+    """Cytomine does not answer.
+
+    Attributes:
+        passing: whether it is there and slow or failing, so that waiting may help.
+    """
+
+    def __init__(self, sentence: str, passing: bool = False) -> None:
+        super().__init__(sentence)
+        self.passing = passing
 
 
 class ServiceUnreachable(CytomineError):

@@ -31,6 +31,13 @@ BUSY = (429, 502, 503, 504)
 # How core says that its database ended a transaction in favour of another.
 GAVE_WAY = (b"deadlock detected", b"OptimisticLockException")
 GAVE_WAY_STATUS = (400, 409, 500)
+# A slide can end a worker of the image server, and with it the pictures that others wait for: core says 500. Another worker
+# may answer, but what ends one shall not end many.
+PICTURES = re.compile(
+    r"/api/(imageinstance|abstractimage|sliceinstance|abstractslice|annotation|userannotation|reviewedannotation)/[^/]+/"
+    r"(normalized-tile/|window-|camera-|(thumb|preview|crop|mask|alphamask)[.])"
+)
+PICTURE_TRIES = 3
 OF_ANNOTATIONS = re.compile(r"/api/(user|reviewed)?annotation/")
 _LOCK = threading.Lock()
 
@@ -74,6 +81,7 @@ class _Guarded(HTTPAdapter):  # type: ignore[misc]
         reads = request.method in ("GET", "HEAD")
         # Of a list in a POST a part may be stored; a body that was read once cannot be sent again.
         whole = request.method != "POST" and isinstance(request.body, (bytes, str, type(None)))
+        is_picture = reads and PICTURES.search(str(request.url)) is not None
         for attempt in range(self.retries + 1):
             last = attempt == self.retries
             try:
@@ -88,7 +96,10 @@ class _Guarded(HTTPAdapter):  # type: ignore[misc]
                 if last or not (reads or never_arrived(e)):
                     raise
             else:
-                busy = reads and answer.status_code in BUSY
+                busy = reads and (
+                    answer.status_code in BUSY
+                    or (answer.status_code == 500 and attempt < PICTURE_TRIES - 1 and is_picture)
+                )
                 if last or not (busy or (whole and not stream and gave_way(answer))):
                     return answer
                 answer.close()
@@ -123,7 +134,8 @@ def guard(
 ) -> Cytomine:
     """Give every request of a client a time limit, and repeat those that are safe to repeat.
 
-    Reading calls (GET) are repeated after a cut connection, a time-out or the statuses 429, 502, 503 and 504;
+    Reading calls (GET) are repeated after a cut connection, a time-out or the statuses 429, 502, 503 and 504, those
+    for pictures twice after 500, too;
     others only where no connection was made. What Cytomine took back because others changed the same project at that
     moment is repeated, too, but for POST. Annotations are deleted one at a time, however many threads ask for it.
     Calling it again with other values replaces the earlier ones.

@@ -16,8 +16,9 @@ from typing import Any
 import aiohttp
 
 from .dataset_errors import DatasetError
+from .dataset_progress import Pace
 from .dataset_shapes import Piece, Shape, Unfit
-from .dataset_stack import Connection, GaveWay, Refused, Unreachable
+from .dataset_stack import Connection, Refused
 
 IMAGE = "be.cytomine.domain.image.ImageInstance"
 # The property with the key of ours; the web interface does not show those that begin so.
@@ -47,13 +48,21 @@ class Annotations:
     Args:
         connection: to the stack, with the owner's keys.
         user: the owner's number in Cytomine.
-        say: hears what is done, and which part of it is.
+        say: hears what is done, which part of the file is, and how many of its annotations are in.
+        alone: held by whoever changes a project.
+        pace: is told of each call that stores.
     """
 
-    def __init__(self, connection: Connection, user: int, say: Callable[[str, float], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        user: int,
+        say: Callable[[str, float, int], None],
+        alone: asyncio.Lock,
+        pace: Pace,
+    ) -> None:
         self._stack, self._user, self._say = connection, user, say
-        # Images of which an answer got lost: what was asked may have been done after all, and once more by the next try.
-        self._unsure: set[int] = set()
+        self._alone, self._pace = alone, pace
 
     async def put(
         self,
@@ -94,19 +103,17 @@ class Annotations:
             stored.count = sum(1 for _, piece in pieces if piece.key in there) or len(pieces)
             return stored
         missing = [item for item in pieces if item[1].key not in there]
+        before = len(pieces) - len(missing)
         for start in range(0, len(missing), CHUNK):
-            self._say(f"annotating {instance['instanceFilename']} from {name}", start / len(missing))
-            await self._bulk(
-                [_body(*item, instance, terms) for item in missing[start : start + CHUNK]], image
-            )
+            what = f"annotating {instance['instanceFilename']} from {name}"
+            self._say(what, (before + start) / len(pieces), before + start)
+            await self._bulk([_body(*item, instance, terms) for item in missing[start : start + CHUNK]])
         if missing:
             # A bulk call with a geometry that Cytomine does not like stores the others and answers 200.
             there = set(await self._keys(image))
             left = [item for item in missing if item[1].key not in there]
             stored.skipped += await self._singly(left, instance, terms, alone=len(left) == len(missing))
-        if image in self._unsure:
-            await self._only_once(image)
-        there = set(await self._keys(image)) if missing else there
+        there = await self._only_once(image)
         stored.count = sum(1 for _, piece in pieces if piece.key in there)
         if pieces and not stored.count:
             why = stored.skipped[0] if stored.skipped else "it takes them and does not show them"
@@ -116,18 +123,14 @@ class Annotations:
         await self._attach(path, name, image)
         return stored
 
-    async def _store(self, body: Any, image: int) -> None:
-        try:
-            await self._stack.call("POST", "/api/annotation.json", body, seconds=CHUNK_SECONDS)
-        except GaveWay:
-            raise
-        except Unreachable:
-            self._unsure.add(image)
-            raise
+    async def _store(self, body: Any) -> None:
+        async with self._alone:
+            with self._pace.stored(len(body) if isinstance(body, list) else 1):
+                await self._stack.call("POST", "/api/annotation.json", body, seconds=CHUNK_SECONDS)
 
-    async def _bulk(self, body: list[dict[str, Any]], image: int) -> None:
+    async def _bulk(self, body: list[dict[str, Any]]) -> None:
         try:
-            await self._store(body, image)
+            await self._store(body)
         except Refused as error:
             # One that Cytomine fails at takes all of its chunk with it: which one shows when they come singly.
             if error.status in (401, 403):
@@ -149,10 +152,10 @@ class Annotations:
             terms: the terms' numbers by name.
             alone: nothing else was stored just now.
         """
-        image, skipped, failed = int(instance["id"]), [], []
+        skipped, failed = [], []
         works = not alone
         for shape, piece in left:
-            error = await self._one(_body(shape, piece, instance, terms), image)
+            error = await self._one(_body(shape, piece, instance, terms))
             if error is None:
                 works = True
             elif error.status == 400:
@@ -160,7 +163,7 @@ class Annotations:
             else:
                 failed.append((shape, piece))
         for shape, piece in failed:
-            error = await self._one(_body(shape, piece, instance, terms), image)
+            error = await self._one(_body(shape, piece, instance, terms))
             # Its fault only if others are taken: else it is Cytomine's.
             if error is not None and not works:
                 raise error
@@ -168,22 +171,28 @@ class Annotations:
                 skipped.append(f"{shape.place}: Cytomine fails at it ({error.status})")
         return skipped
 
-    async def _one(self, body: dict[str, Any], image: int) -> Refused | None:
+    async def _one(self, body: dict[str, Any]) -> Refused | None:
         """Store one annotation; how Cytomine refused it, if it is the annotation that it refused."""
         try:
-            await self._store(body, image)
+            await self._store(body)
         except Refused as error:
             if error.status != 400 and error.status < 500:
                 raise
             return error
         return None
 
-    async def _only_once(self, image: int) -> None:
-        """Take back what was stored twice, since it was asked for again when an answer had got lost."""
-        for numbers in (await self._keys(image)).values():
+    async def _only_once(self, image: int) -> set[str]:
+        """Take back what was stored twice; the keys that are on the image.
+
+        An answer may have been lost, or the run that asked for it may have ended: what was asked for may be stored after all,
+        and once more by the next try.
+        """
+        found = await self._keys(image)
+        for numbers in found.values():
             for number in sorted(numbers)[1:]:
-                await self._stack.call("DELETE", f"/api/annotation/{number}.json")
-        self._unsure.discard(image)
+                async with self._alone:
+                    await self._stack.call("DELETE", f"/api/annotation/{number}.json")
+        return set(found)
 
     async def _keys(self, image: int) -> dict[str, list[int]]:
         """The keys of ours that are on an image, with the numbers of the annotations that have them."""

@@ -12,8 +12,10 @@ from typing import Any
 import aiohttp
 
 from .dataset_errors import DatasetError
+from .dataset_progress import Pace
 from .dataset_slides import ImageFiles, open_all, pack
 from .dataset_stack import Connection, Refused
+from .dataset_turns import LateForm, Turn
 
 # An upload waits for the import: so long may nothing come back.
 UPLOAD_SILENCE_SECONDS = 1800.0
@@ -27,12 +29,21 @@ class Images:
         user: the owner's number in Cytomine.
         say: hears what is done, and which part of it is.
         pause: seconds between two looks at an upload that an earlier run had begun.
+        alone: held by whoever changes a project.
+        pace: is told of each upload.
     """
 
     def __init__(
-        self, connection: Connection, user: int, say: Callable[[str, float], None], pause: float
+        self,
+        connection: Connection,
+        user: int,
+        say: Callable[[str, float], None],
+        pause: float,
+        alone: asyncio.Lock,
+        pace: Pace,
     ) -> None:
         self._stack, self._user, self._say, self._pause = connection, user, say, pause
+        self._alone, self._pace = alone, pace
 
     async def find(
         self, image: ImageFiles, project: int, others: Sequence[ImageFiles] = ()
@@ -80,7 +91,7 @@ class Images:
             if error.status in (401, 403) or error.status >= 500:
                 raise  # nothing of the image's
             raise DatasetError(
-                f"Cytomine did not take {image.name} ({error.status}: {error}). Mend the file and try again."
+                f"Cytomine did not take {image.name} ({error.said}). Mend the file and try again."
             ) from error
         if found := await self.find(image, project, others):
             return found
@@ -92,7 +103,9 @@ class Images:
         if instance.get("instanceFilename") not in sent or instance["instanceFilename"] == image.name:
             return instance
         changed = {**instance, "instanceFilename": image.name}
-        await self._stack.call("PUT", f"/api/imageinstance/{instance['id']}.json", changed)
+        # Core shares the project's row and then wants it alone, as it does for a new annotation: its database would end one.
+        async with self._alone:
+            await self._stack.call("PUT", f"/api/imageinstance/{instance['id']}.json", changed)
         return changed
 
     async def _settle(self, image: ImageFiles, project: int) -> None:
@@ -130,8 +143,9 @@ class Images:
                 path = Path(folder) / "slide.zip"
                 await asyncio.to_thread(pack, image, path)
             size = path.stat().st_size
+            turn, began = Turn(self._alone), self._pace.clock()
             with path.open("rb") as source:
-                form = aiohttp.MultipartWriter("form-data", boundary=secrets.token_hex(16))
+                form = LateForm(turn.take, secrets.token_hex(16))
                 part = form.append_payload(aiohttp.BufferedReaderPayload(source, filename=image.sent))
                 part.set_content_disposition("form-data", name="files[]", filename=image.sent)
                 watching = asyncio.create_task(self._watch(source, size, image.name))
@@ -148,7 +162,9 @@ class Images:
                         sync="true",
                     )
                 finally:
+                    turn.give_back()
                     watching.cancel()
+            self._pace.uploaded(self._pace.clock() - began - turn.waited)
 
     async def _watch(self, source: Any, size: int, name: str) -> None:
         while not source.closed:

@@ -31,11 +31,16 @@ class GaveWay(Unreachable):
 
 
 class Refused(Exception):
-    """The stack answered with an error status."""
+    """The stack answered with an error status.
+
+    Attributes:
+        status: the status.
+        said: the status with its reason, where the stack gave one.
+    """
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
-        self.status = status
+        self.status, self.said = status, f"{status}: {text}" if text else str(status)
 
 
 class Connection:
@@ -120,7 +125,8 @@ class Connection:
                 allow_redirects=False,
             ) as answer:
                 text = await answer.text()
-                if answer.status in (502, 503, 504):
+                # 408: a server on the way waited too long for the rest of an upload.
+                if answer.status in (408, 502, 503, 504):
                     raise Unreachable(f"{answer.status} from {path}")
                 if answer.status in GAVE_WAY_STATUS and any(mark in text for mark in GAVE_WAY):
                     raise GaveWay(f"{answer.status} from {path}: someone else changed the same")
@@ -154,7 +160,8 @@ def _message(text: str) -> str:
     try:
         data = json.loads(text)
     except ValueError:
-        return " ".join(text.split())[:200]
+        # Core's page says no more than the status.
+        return "" if text.lstrip().startswith("<") else " ".join(text.split())[:200]
     if isinstance(data, list) and data:
         data = data[0]
     if isinstance(data, dict):

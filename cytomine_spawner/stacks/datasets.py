@@ -13,52 +13,36 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
 
 from . import dataset_geojson
-from .dataset_annotations import Annotations
+from .dataset_annotations import Annotations, Stored
 from .dataset_errors import DatasetError, Interrupted
 from .dataset_files import Dataset, folders, read
 from .dataset_images import Images
-from .dataset_shapes import Shape
+from .dataset_progress import Board, Pace, Progress
+from .dataset_project import Projects
 from .dataset_slides import ImageFiles
 from .dataset_stack import Connection, GaveWay, Refused, Unreachable, again
 from .sentences import LEFT_OUT, cut
 
 log = logging.getLogger(__name__)
 
-PROJECT = "be.cytomine.domain.project.Project"
 # How the program ends when a dataset has a fault, which no other try can change: the Job's manifest knows it.
 FAULT = 65
 PAUSES = (1.0, 3.0, 10.0, 30.0)
 # Of so many faults is said what they are.
 _TOLD = 3
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an import is.
-
-    Attributes:
-        done: finished steps.
-        total: all steps: one for each dataset, image and annotation file.
-        what: what is done now, as a phrase: "uploading skin.svs".
-        fraction: of the running step, 0 to 1.
-    """
-
-    done: int
-    total: int
-    what: str
-    fraction: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +55,7 @@ class Imported:
         images: how many.
         annotations: how many were found or made now; those of files that were in before are not looked at again.
         left_out: phrases on what was not imported, and why.
+        pace: what was sent now, and how fast.
     """
 
     dataset: str
@@ -78,6 +63,7 @@ class Imported:
     images: int
     annotations: int
     left_out: tuple[str, ...] = ()
+    pace: Pace = field(default_factory=Pace, compare=False)
 
 
 class Importer:
@@ -95,8 +81,7 @@ class Importer:
         progress: Callable[[Progress], None] = lambda _: None,
         pauses: Sequence[float] = PAUSES,
     ) -> None:
-        self._stack, self._progress, self._pauses = connection, progress, pauses
-        self._done = self._total = 0
+        self._stack, self._board, self._pauses = connection, Board(progress), pauses
 
     async def run(self, datasets: Sequence[Dataset]) -> list[Imported]:
         """Import them, one after the other; one with a fault holds up none of the others.
@@ -105,7 +90,9 @@ class Importer:
             Interrupted: the stack does not answer, or fails; the next run goes on from there.
             DatasetError: one sentence for people for each that has a fault, after all others are in.
         """
-        self._done, self._total = 0, sum(1 + sum(1 + len(i.annotations) for i in d.images) for d in datasets)
+        images = [image for dataset in datasets for image in dataset.images]
+        steps = len(datasets) + sum(1 + len(image.annotations) for image in images)
+        self._board.begin(steps, len(images))
         try:
             await self._open_session()
             user = int((await self._try(self._stack.call, "GET", "/api/user/current.json"))["id"])
@@ -122,27 +109,21 @@ class Importer:
             if error.status == 401:
                 raise Interrupted("The stack refused the keys. Fetch the connection again.") from error
             raise Interrupted(
-                f"Cytomine failed at a call ({error.status}: {error}). Try again: it goes on from here."
+                f"Cytomine failed at a call ({error.said}). Try again: it goes on from here."
             ) from error
 
     async def _all(self, datasets: Sequence[Dataset], user: int) -> list[Imported]:
-        pause = min(5.0, self._pauses[0] if self._pauses else 5.0)
-        images = Images(self._stack, user, self._say, pause)
-        annotations = Annotations(self._stack, user, self._say)
-        found = [await self._outcome(dataset, images, annotations) for dataset in datasets]
+        found = [await self._outcome(dataset, user) for dataset in datasets]
         if faults := [item for item in found if isinstance(item, str)]:
             raise DatasetError(" ".join(faults))
         return [item for item in found if not isinstance(item, str)]
 
-    async def _outcome(self, dataset: Dataset, images: Images, annotations: Annotations) -> Imported | str:
+    async def _outcome(self, dataset: Dataset, user: int) -> Imported | str:
         """What was imported, or a sentence that says what is wrong with the dataset."""
         try:
-            return await self._dataset(dataset, images, annotations)
+            return await self._dataset(dataset, user)
         except Refused as error:
-            if error.status == 401 or error.status >= 500:
-                raise
-            text = f"Cytomine refuses a part of {dataset.name} ({error.status}: {error})"
-            return f"{text}. Mend the dataset and try again."
+            return _refused(dataset.name, error)
         except DatasetError as error:
             return str(error)
 
@@ -166,111 +147,92 @@ class Importer:
             return False
         return True
 
-    def _say(self, what: str, fraction: float = 0.0) -> None:
-        self._progress(Progress(self._done, self._total, what, fraction))
-
-    async def _dataset(self, dataset: Dataset, images: Images, annotations: Annotations) -> Imported:
-        self._say(f"preparing the project {dataset.name}")
-        project = await self._try(self._project, dataset)
+    async def _dataset(self, dataset: Dataset, user: int) -> Imported:
+        self._board.say(f"preparing the project {dataset.name}")
+        projects, pace, alone = Projects(self._stack), Pace(), asyncio.Lock()
+        began = pace.clock()
+        project = await self._try(projects.put, dataset)
         number, ontology = int(project["id"]), int(project["ontology"])
-        terms = await self._try(self._known_terms, ontology)
-        self._done += 1
+        terms = await self._try(projects.terms, ontology)
+        self._board.finish()
+        pause = min(5.0, self._pauses[0] if self._pauses else 5.0)
+        images = Images(self._stack, user, self._board.uploading, pause, alone, pace)
+        annotations = Annotations(self._stack, user, self._board.annotating, alone, pace)
         count, faults, left_out = 0, list(dataset.faults), list(dataset.notes)
-        for image in dataset.images:
-            self._say(f"uploading {image.name}")
-            try:
-                instance = await self._try(images.put, image, number, dataset.images)
-            except Interrupted:
-                raise
-            except DatasetError as error:
-                faults.append(str(error))
-                self._done += 1 + len(image.annotations)
-                continue
-            self._done += 1
-            for path, name in _names(image).items():
-                self._say(f"annotating {image.name} from {name}")
-                try:
-                    found = await asyncio.to_thread(dataset_geojson.read, path, name)
-                    await self._try(self._add_terms, ontology, terms, found.shapes)
-                    stored = await self._try(annotations.put, path, name, found.shapes, instance, terms)
-                except Interrupted:
-                    raise
-                except DatasetError as error:
-                    faults.append(str(error))
-                else:
+        async with contextlib.aclosing(self._uploaded(dataset, images, number)) as uploads:
+            async for image, instance in uploads:
+                if isinstance(instance, str):
+                    faults.append(instance)
+                    continue
+                for path, name in _names(image).items():
+                    self._board.annotating(f"annotating {image.name} from {name}")
+                    stored = Stored()
+                    try:
+                        found = await asyncio.to_thread(dataset_geojson.read, path, name)
+                        await self._try(projects.add_terms, ontology, terms, found.shapes)
+                        stored = await self._try(annotations.put, path, name, found.shapes, instance, terms)
+                    except Interrupted:
+                        raise
+                    except DatasetError as error:
+                        faults.append(str(error))
+                    except Refused as error:
+                        faults.append(_refused(name, error))
+                    else:
+                        if skipped := found.skipped + stored.skipped:
+                            total = len(found.shapes) + len(found.skipped)
+                            left_out.append(_left_out(name, skipped, total))
                     count += stored.count
-                    if skipped := found.skipped + stored.skipped:
-                        total = len(found.shapes) + len(found.skipped)
-                        left_out.append(_left_out(name, skipped, total))
-                self._done += 1
+                    self._board.has_annotations(stored.count)
+                    self._board.finish()
+                self._board.annotating("")
         if faults:
             raise DatasetError(_several(list(dict.fromkeys(faults))))
-        self._say(f"{dataset.name} is imported")
-        return Imported(dataset.name, number, len(dataset.images), count, tuple(left_out))
+        self._board.say(f"{dataset.name} is imported")
+        pace.seconds = pace.clock() - began
+        return Imported(dataset.name, number, len(dataset.images), count, tuple(left_out), pace)
 
-    async def _project(self, dataset: Dataset) -> dict[str, Any]:
-        async def known() -> dict[str, Any] | None:
-            found = [p for p in await self._stack.listed("/api/project.json") if p["name"] == dataset.name]
-            return min(found, key=lambda p: int(p["id"]), default=None)
+    async def _uploaded(
+        self, dataset: Dataset, images: Images, project: int
+    ) -> AsyncGenerator[tuple[ImageFiles, dict[str, Any] | str], None]:
+        """The dataset's images in their order, each as it is in Cytomine, or a sentence that says why it is not.
 
-        project = await known()
-        if project is None:
-            ontologies = [
-                o for o in await self._stack.listed("/api/ontology.json") if o["name"] == dataset.name
-            ]
-            # Cytomine takes a second ontology of the same name without complaint.
-            if ontologies:
-                ontology = min(int(o["id"]) for o in ontologies)
-            else:
-                made = await self._stack.call("POST", "/api/ontology.json", {"name": dataset.name})
-                ontology = int((made.get("data") or made["ontology"])["id"])
+        The next one is on its way while the caller is busy with one. A failure of the stack comes after all that are there.
+        """
+        ready: asyncio.Queue[tuple[ImageFiles, dict[str, Any] | str] | None] = asyncio.Queue()
+
+        async def upload() -> None:
             try:
-                made = await self._stack.call(
-                    "POST", "/api/project.json", {"name": dataset.name, "ontology": ontology}
-                )
-                project = made["project"]
-            except Refused as error:
-                if error.status != 409:
-                    raise
-                if (project := await known()) is None:
-                    raise DatasetError(
-                        f"A project named {dataset.name} exists that you cannot see. Ask its owner, or rename the dataset, and try again."
-                    ) from error
-        if not project.get("ontology"):
-            raise DatasetError(
-                f"The project {dataset.name} has no ontology. Give it one in Cytomine and try again."
-            )
-        if dataset.description:
-            await self._describe(int(project["id"]), dataset.description)
-        return project
+                for image in dataset.images:
+                    ready.put_nowait((image, await self._image(image, images, project, dataset.images)))
+            finally:
+                self._board.uploading("")
+                ready.put_nowait(None)
 
-    async def _describe(self, project: int, text: str) -> None:
-        path = f"/api/domain/{PROJECT}/{project}/description.json"
+        uploading = asyncio.create_task(upload())
         try:
-            await self._stack.call("GET", path)
-        except Refused:
-            await self._stack.call(
-                "POST", path, {"data": text, "domainIdent": project, "domainClassName": PROJECT}
-            )
+            while (item := await ready.get()) is not None:
+                yield item
+            await uploading
+        finally:
+            uploading.cancel()
+            # Its failure was told, or another is.
+            await asyncio.gather(uploading, return_exceptions=True)
 
-    async def _known_terms(self, ontology: int) -> dict[str, int]:
-        found = await self._stack.listed(f"/api/ontology/{ontology}/term.json")
-        # Cytomine takes several terms of one name.
-        return {t["name"]: int(t["id"]) for t in sorted(found, key=lambda t: -int(t["id"]))}
-
-    async def _add_terms(self, ontology: int, known: dict[str, int], shapes: Sequence[Shape]) -> None:
-        """Make those terms of annotations that are missing; the first colour of a class counts."""
-        colours: dict[str, str] = {}
-        for shape in shapes:
-            colours.setdefault(shape.term, shape.colour)
-        if not colours.keys() - {""} - known.keys():
-            return
-        # An answer that got lost may have made one.
-        known |= await self._known_terms(ontology)
-        for name in [term for term in colours if term and term not in known]:
-            body = {"name": name, "ontology": ontology, "color": colours[name]}
-            made = await self._stack.call("POST", "/api/term.json", body)
-            known[name] = int((made.get("data") or made["term"])["id"])
+    async def _image(
+        self, image: ImageFiles, images: Images, project: int, others: Sequence[ImageFiles]
+    ) -> dict[str, Any] | str:
+        self._board.uploading(f"uploading {image.name}")
+        try:
+            instance = await self._try(images.put, image, project, others)
+        except Interrupted:
+            raise
+        except (DatasetError, Refused) as error:
+            fault = _refused(image.name, error) if isinstance(error, Refused) else str(error)
+            self._board.finish(1 + len(image.annotations))
+            return fault
+        self._board.finish()
+        self._board.has_image()
+        return instance
 
 
 def _names(image: ImageFiles) -> dict[Path, str]:
@@ -283,6 +245,17 @@ def _names(image: ImageFiles) -> dict[Path, str]:
     return {
         path: text.encode(errors="surrogateescape").decode(errors="replace") for path, text in texts.items()
     }
+
+
+def _refused(name: str, error: Refused) -> str:
+    """A sentence on what Cytomine did not take.
+
+    Raises:
+        Refused: it is nothing of the dataset's.
+    """
+    if error.status == 401 or error.status >= 500:
+        raise error
+    return f"Cytomine refuses a part of {name} ({error.said}). Mend the dataset and try again."
 
 
 def _left_out(name: str, skipped: Sequence[str], total: int) -> str:
@@ -362,8 +335,7 @@ def main(argv: list[str] | None = None) -> int:
     last = [""]
 
     def say(now: Progress) -> None:
-        part = f" ({now.fraction:.0%})" if now.fraction else ""
-        line = f"{now.done} of {now.total} steps done, {now.what}{part}"
+        line = str(now)
         if line != last[0]:
             last[0] = line
             sys.stdout.write(f"{line}\n")
@@ -385,7 +357,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1 if isinstance(error, Interrupted) else FAULT
     for item in done:
         counts = f"{item.images} images, {item.annotations} annotations"
-        sys.stdout.write(f"{item.dataset}: project {item.project}, {counts}\n")
+        sent = f"; {item.pace}" if str(item.pace) else ""
+        sys.stdout.write(f"{item.dataset}: project {item.project}, {counts}{sent}\n")
     # The last line is what a person is told of an import that ended well.
     if left := [phrase for item in done for phrase in item.left_out]:
         sys.stdout.write(f"{LEFT_OUT}{'; '.join(left)}.\n")

@@ -10,6 +10,7 @@ dataset that failed stays until then, for its log.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -35,6 +36,8 @@ from .observe import Child, Pod, pod
 from .render import DATASETS
 from .sentences import LEFT_OUT, cut, last_line, listed, quota_gap
 from .settings import StackSettings
+
+log = logging.getLogger(__name__)
 
 # How often a running import is asked how far it is.
 PROGRESS_SECONDS = 5
@@ -190,13 +193,19 @@ class Imports:
         pods = self._pods(stack, job.name)
         if not pods:
             return ""
-        line = ""
+        text = ""
         with contextlib.suppress(KubeError):
-            line = await self._kube.log(pods[0].name, lines=1)
-        if not line.startswith(LEFT_OUT):
+            text = await self._kube.log(pods[0].name, lines=2)
+        if not text:
             return ""
-        redact = await self._words.of(stack, (line,))
-        return f"{last_line(redact(line), _WORDS)}."
+        redact = await self._words.of(stack, (text,))
+        said = redact(text).splitlines()
+        # The Job goes with its log: how fast it went is for the administrator to read here.
+        for line in said:
+            log.info("The import into %s says at its end: %s", stack.name, cut(line, _WORDS))
+        if not said[-1].startswith(LEFT_OUT):
+            return ""
+        return f"{last_line(said[-1], _WORDS)}."
 
     async def _verdict(
         self, stack: Stack, importing: Import | None, jobs: dict[str, str], now: datetime

@@ -14,6 +14,7 @@ import sys
 
 from aiohttp import web
 
+from .faults import Faults, install
 from .settings import ROLES, Settings
 from .web import LOG
 
@@ -39,7 +40,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> int:
         LOG.error("%s cannot start: %s", settings.role, reason)
         return 1
     # Core signs and checks `Date` and paths as sent; nothing here may rewrite them.
-    runner = web.AppRunner(part.application(settings), access_log=None, shutdown_timeout=10)
+    app = install(part.application(settings), settings)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=10)
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port).start()
     LOG.info("%s's stand-in listens on port %s", settings.role, settings.port)
@@ -80,8 +82,10 @@ def main() -> int:
             return 2
     try:
         parts = [Settings(role) for role in roles]
+        for part in parts:
+            Faults.read(part)
     except ValueError as error:
-        LOG.error("a setting is no number: %s", error)
+        LOG.error("a setting cannot be read: %s", error)
         return 2
     return asyncio.run(run(parts))
 

@@ -13,10 +13,11 @@ from typing import Any
 from aiohttp import FormData, web
 
 from . import geometry
-from .access import read_project
+from .access import alone, read_project
 from .auth import User, caller
 from .database import Connection, Row, epoch_text, every, next_id, one, transaction, value
 from .errors import Broken, Failure, answer, refused, rejected
+from .faults import DEADLOCK
 from .pixels import ask
 from .projects import cbir
 from .web import SETTINGS, command, cut, ident, idents, number
@@ -104,6 +105,7 @@ async def _place(conn: Connection, user: User, data: dict[str, Any]) -> Row:
         kind, missing = ("SliceInstance", wanted) if wanted is not None else ("ImageInstance", image)
         raise rejected(404, f"{kind} with id {missing}")
     await read_project(conn, user, row["project_id"], proxy=True, command=True)
+    await alone(conn, row["project_id"])
     return row
 
 
@@ -243,13 +245,6 @@ async def update(request: web.Request) -> web.Response:
             (shape, row["id"]),
         )
         return await done(request, conn, user, row["id"], "Edit", "edited annotation from")
-
-
-# What core passes on of its database.
-DEADLOCK = (
-    "jakarta.persistence.OptimisticLockException: org.hibernate.exception.LockAcquisitionException: could not execute "
-    "batch [Batch entry 0 delete from user_annotation where id={} was aborted: ERROR: deadlock detected"
-)
 
 
 async def delete(request: web.Request) -> web.Response:

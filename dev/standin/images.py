@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from aiohttp import web
 
-from .access import need_guest, read_project, read_storage
+from .access import alone, need_guest, read_project, read_storage
 from .auth import User, caller
 from .database import Connection, Row, epoch, epoch_text, every, next_id, one, transaction
 from .errors import answer, refused, rejected
@@ -176,6 +176,7 @@ async def abstract_create(request: web.Request) -> web.Response:
         if source is None:
             raise rejected(400, f"uploadedFile was not found with id: {data.get('uploadedFile')}")
         await read_storage(conn, user, source["storage_id"])
+        await alone(conn, project)
         number = await next_id(conn)
         await conn.execute(
             f"""INSERT INTO abstract_image (id, uploaded_file_id, original_filename, {", ".join(names[n] for n in given)})
@@ -288,6 +289,7 @@ async def instance_create(request: web.Request) -> web.Response:
         if source is None:
             raise rejected(400, f"baseImage was not found with id: {base}")
         await read_storage(conn, user, source["storage_id"])
+        await alone(conn, project)
         number = await next_id(conn)
         name = source["original_filename"]
         try:

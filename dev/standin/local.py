@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import pwd
 import secrets
@@ -246,6 +247,8 @@ class Local:
             "INTERNAL_URL_CORE": at["core"],
             "WEBUI_URL": at["web-ui"],
             "LOG_CONFIG_FILE": str(ROOT / "dev/standin/logging.yml"),
+            # None, and whoever is on this machine may add some.
+            "STANDIN_FAULTS": "[]",
             "ROOT": str(folder / "images"),
             "WRITING_PATH": str(folder / "writing"),
             "IMAGE_SERVER_PUBLIC_KEY": self.image_keys[0],
@@ -304,6 +307,30 @@ class Local:
         process = self.processes.pop(role)
         process.terminate()
         return process.wait(20)
+
+    @contextlib.contextmanager
+    def failing(self, role: str, kind: str, **more: object) -> Iterator[None]:
+        """Have something go wrong at a service while the block lasts; see :mod:`.faults`."""
+        self._ask(role, "POST", json.dumps({"kind": kind, **more}))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                self._ask(role, "DELETE")
+
+    def faults(self, role: str) -> list[str]:
+        """The kinds of what still is to go wrong at a service."""
+        return [fault["kind"] for fault in self._ask(role, "GET")["faults"]]
+
+    def _ask(self, role: str, method: str, body: str | None = None) -> dict:
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[role], timeout=20)
+        with contextlib.closing(connection):
+            connection.request(method, "/standin/faults", body)
+            answer = connection.getresponse()
+            said = answer.read().decode()
+            if answer.status != 200:
+                raise ValueError(said)
+            return json.loads(said)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Local]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import slide
+from . import faults, slide
 from .errors import answer
 from .settings import Settings
 from .uploads import upload
@@ -143,7 +143,7 @@ async def pixels(request: web.Request) -> web.Response:
     if kind == "thumb" and await asyncio.to_thread(slide.has_thumbnail, path):
         return _cut(request)
     try:
-        async with request.app[BUSY]:
+        async with faults.worker(request.app), request.app[BUSY]:
             content, content_type = await asyncio.to_thread(
                 _render, kind, path, data, request.headers.get("Accept", "")
             )

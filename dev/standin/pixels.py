@@ -185,7 +185,9 @@ async def download(request: web.Request) -> web.StreamResponse:
     async with request.app[HTTP].get(url) as source:
         if source.status != 200:
             raise Broken(f"image server answered {source.status}")
-        response = web.StreamResponse(headers={"Content-Disposition": disposition})
+        known = {name: source.headers[name] for name in ("ETag", "Last-Modified") if name in source.headers}
+        passed = known if kind == "abstractimage" else {}
+        response = web.StreamResponse(headers={"Content-Disposition": disposition, **passed})
         response.content_type = content_type
         await response.prepare(request)
         async for chunk in source.content.iter_chunked(1 << 16):

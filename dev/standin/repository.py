@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import psycopg
 from aiohttp import web
 
-from . import ontologies, records, schema, storages, tags
+from . import faults, ontologies, records, schema, storages, tags
 from .database import POOL, connect, open_pool
 from .errors import answer
 from .settings import Settings
@@ -41,7 +41,7 @@ async def prepare(settings: Settings) -> str | None:
     try:
         conn = await connect(settings)
         async with conn:
-            await schema.migrate(conn, LOG.info)
+            await schema.migrate(conn, LOG.info, faults.before_step(settings))
             await schema.image_server(
                 conn, settings.image_public_key, settings.image_private_key, settings.admin_email
             )

@@ -5,7 +5,7 @@ Each migration runs once, in its own transaction, under an advisory lock; what r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .database import Connection, one
 
@@ -156,8 +156,10 @@ MIGRATIONS = (
 )
 
 
-async def migrate(conn: Connection, say: Callable[[str], None]) -> None:
-    """Bring the schema up to date; ``say`` gets one line for each step that ran."""
+async def migrate(
+    conn: Connection, say: Callable[[str], None], before: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Bring the schema up to date; ``say`` gets one line for each step that ran, ``before`` holds up each."""
     await conn.set_autocommit(True)
     await conn.execute("SELECT pg_advisory_lock(7070)")
     try:
@@ -169,6 +171,8 @@ async def migrate(conn: Connection, say: Callable[[str], None]) -> None:
         for name, sql in MIGRATIONS:
             if await one(conn, "SELECT 1 FROM databasechangelog WHERE id = %s", name):
                 continue
+            if before:
+                await before()
             async with conn.transaction():
                 await conn.execute(sql)
                 await conn.execute("INSERT INTO databasechangelog (id) VALUES (%s)", (name,))

@@ -27,7 +27,8 @@ class Settings:
     """What a role needs to know; names follow upstream's variables.
 
     ``start_delay`` (seconds, ``STANDIN_START_DELAY``) and ``connect_timeout`` (seconds,
-    ``STANDIN_CONNECT_TIMEOUT``) exist in the stand-in only.
+    ``STANDIN_CONNECT_TIMEOUT``) exist in the stand-in only, and so does ``faults`` (``STANDIN_FAULTS``, see
+    :mod:`.faults`): where it is not set nothing can be made to go wrong.
     """
 
     role: str
@@ -36,6 +37,7 @@ class Settings:
     connect_timeout: float = field(
         default_factory=lambda: float(env("STANDIN_CONNECT_TIMEOUT", default="10"))
     )
+    faults: str | None = field(default_factory=lambda: os.environ.get("STANDIN_FAULTS"))
     pg_host: str = field(default_factory=lambda: env("POSTGIS_HOST", default="postgis"))
     pg_port: int = field(default_factory=lambda: int(env("POSTGIS_PORT", default="5432")))
     pg_name: str = field(default_factory=lambda: env("POSTGIS_DB_NAME", default="docker"))

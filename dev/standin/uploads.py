@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import BodyPartReader, ClientError, web
 
-from . import archive, slide
+from . import archive, faults, slide
 from .errors import answer as reply
 from .signing import credentials, signature, signed
 from .web import HTTP, LOG, SETTINGS
@@ -179,7 +179,8 @@ async def _upload(request: web.Request) -> dict[str, Any]:
     properties = {k: v for k, v in zip(keys, values, strict=False) if k}
     head = {"status": 200, "name": path.name, "size": str(size)}
     if query.get("sync", "").lower() == "true":
-        images = await _import(core, core, path, uploaded, projects, properties)
+        async with faults.worker(request.app):
+            images = await _import(core, core, path, uploaded, projects, properties)
         stored = await core.fetch("UploadedFile", uploaded["id"])
         return {**head, "uploadedFile": _without_none(stored), "images": images}
     # In the background upstream puts the image into projects as its own user.

@@ -50,7 +50,10 @@ async def failures(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except Failure as failure:
-        return failure.response()
+        refused = failure.response()
+        if failure.status == 415:
+            refused.headers["Accept"] = "application/json, application/*+json"
+        return refused
     except web.HTTPNotFound:
         return problem(404, f"No static resource {request.path.lstrip('/')}.", request.path).response()
     except web.HTTPMethodNotAllowed as error:

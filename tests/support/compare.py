@@ -27,6 +27,8 @@ PATTERNS = {
     "<PIMS_TMP>": r"/.+?",
     "<DATE:iso-fraction>": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+",
     "<SESSION>": r"\w+",
+    "<ETAG>": r"(W/)?\"[^\"]+\"",
+    "<DATE:http>": r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT",
     "<CUT>": r".*",
 }
 # Which sequence an id is from, by the field that holds it; everything else is core's.

@@ -17,7 +17,10 @@ import pytest
 from cytomine_spawner.stacks import render
 from cytomine_spawner.stacks.model import StackSpec, new_stack
 from cytomine_spawner.stacks.settings import StackSettings
-from dev.standin.local import PostGIS, free_port
+from dev.standin.faults import told
+from dev.standin.local import PostGIS, answers, free_port
+from tests.support.person import wait
+from tests.support.prefork import ForkedStandIns
 
 OTHER = "cytomine/repository@sha256:0000"
 
@@ -131,3 +134,23 @@ def test_core_waits_for_a_database_that_does_not_answer(neighbours: Neighbours) 
     neighbours.database.stop()
     neighbours.serves = False
     assert not neighbours.goes_on()
+
+
+def test_core_waits_for_a_migration_that_takes_long_and_then_starts(
+    neighbours: Neighbours, tmp_path: Path
+) -> None:
+    repository = ForkedStandIns(tmp_path, "http://issuer", "http://issuer/certs")
+    repository.database = neighbours.database
+    neighbours.ports["repository"], may = repository.ports["repository"], tmp_path / "may"
+    with neighbours.start() as core:
+        repository.launch("repository", STANDIN_FAULTS=told("migration", until=str(may)))
+        try:
+            # It has begun, and holds its port closed; core came first, and is still there.
+            wait(lambda: "the migration waits" in repository.log("repository"), "the migration to begin")
+            assert core.poll() is None
+            may.touch()
+            assert core.wait(60) == 0
+            assert answers(f"http://127.0.0.1:{repository.ports['repository']}/ping")
+        finally:
+            core.kill()
+            repository.stop("repository")

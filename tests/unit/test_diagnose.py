@@ -372,6 +372,22 @@ def test_who_waits_is_not_blamed_but_the_one_waited_for():
     assert part(world.look(), "core").message == "Core is about to start."
 
 
+def test_a_migration_that_takes_minutes_is_waited_for_and_no_failure():
+    world = World()
+    idle = [status("core", state={"waiting": {"reason": "PodInitializing"}})]
+    world.put(pod("core", phase="Pending", containers=idle, inits=[status("wait-for-neighbours")]))
+    world.put(pod("repository", containers=[status("repository")]))
+    world.warn("Pod", "cm-ada-repository-x", "Unhealthy", "Startup probe failed: connection refused")
+    found = world.look(NOW + timedelta(seconds=210))
+    assert (found.phase, found.reason) == (Phase.STARTING, None)
+    assert found.message == "Repository is starting. 5 of 7 components serve."
+    assert part(found, "repository").state is State.STARTING
+    assert (part(found, "core").state, part(found, "core").message) == (
+        State.WAITING,
+        "Core waits for repository.",
+    )
+
+
 def test_fetching_an_image_is_told_from_waiting_for_a_volume():
     world = World()
     creating = [status("core", state={"waiting": {"reason": "ContainerCreating"}})]

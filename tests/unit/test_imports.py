@@ -307,11 +307,12 @@ def test_a_stack_without_datasets_says_nothing_of_them():
 
 
 def test_a_running_import_says_how_far_it_is_and_is_asked_again():
-    world = World(log="3 of 12 steps done, uploading a.svs (40%)\n").put("Job", "").pod()
+    line = "3 of 12 images and 70 annotations are in, annotating b.svs from b.geojson (10%) and uploading a.svs (40%)"
+    world = World(log=f"{line}\n").put("Job", "").pod()
     _, found, again = world.judge()
     assert found.reason == "Importing"
     assert found.status == "False"
-    assert found.message == "Colon biopsies is being imported: 3 of 12 steps done, uploading a.svs (40%)."
+    assert found.message == f"Colon biopsies is being imported: {line}."
     assert again == NOW + timedelta(seconds=imports.PROGRESS_SECONDS)
 
 
@@ -382,6 +383,15 @@ def test_an_import_that_left_out_nothing_has_no_note(log):
     status, found, _ = World(log=log).ended("Complete").pod("Succeeded").judge()
     assert found.message == "Colon biopsies is in Cytomine."
     assert status.dataset_notes == ()
+
+
+def test_how_fast_an_import_went_is_for_the_administrator_to_read_when_its_job_is_gone(caplog):
+    caplog.set_level("INFO")
+    pace = f"colon: project 5, 2 images, 60 annotations; sent 60 annotations at 80 ms each by {KEY}"
+    with_key(World(log=f"{pace}\n{LEFT}.\n")).ended("Complete").pod("Succeeded").judge()
+    assert "60 annotations at 80 ms each" in caplog.text
+    assert "Left out: 2 of 30" in caplog.text
+    assert KEY not in caplog.text
 
 
 def test_what_was_left_out_is_told_without_secrets():

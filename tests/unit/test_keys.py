@@ -14,7 +14,7 @@ import httpx
 import pytest
 import requests
 
-from cytomine_spawner.stacks import keys
+from cytomine_spawner.stacks import credentials, keys
 from cytomine_spawner.stacks.credentials import MANAGED_BY, Connection, signed_headers
 from cytomine_spawner.stacks.keys import Connections
 from cytomine_spawner.stacks.members import HubUser, Role
@@ -255,6 +255,22 @@ async def test_what_fails_is_tried_again_until_it_works_and_is_said_meanwhile(wo
     world.address = right
     world.mint_faults = 2
     await world.connected(stack)
+
+
+async def test_a_slow_core_is_asked_again_until_it_answers_and_that_is_said_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(credentials, "CORE_SECONDS", 0.5)
+    local, stack = world.core.local, running()
+    for path in ("/api/user/current/keys", "/api/user/current.json"):
+        fault = {"path": path, "times": 2, "until": str(tmp_path / "no")}
+        await asyncio.to_thread(local.failing("core", "slow", **fault).__enter__)
+    world.store.view.put(stack)
+    await world.until(lambda: world.told)
+    assert await world.connections.connected(stack) == "Cytomine does not answer at its gateway (599)."
+    await world.connected(stack)
+    assert await asyncio.to_thread(local.faults, "core") == []
+    assert world.core.accepts(world.connection())
 
 
 async def test_a_core_that_does_not_know_the_identity_is_said_so(world: World) -> None:

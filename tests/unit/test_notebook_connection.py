@@ -369,6 +369,38 @@ def test_a_host_that_takes_connections_and_never_answers_is_told_in_time(
             within(8, notebook.connect)
 
 
+@pytest.mark.parametrize("fault", [{"kind": "slow"}, {"kind": "status", "status": 503}])
+def test_a_core_that_is_slow_is_waited_for_and_that_is_said(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    fault: dict[str, Any],
+) -> None:
+    world.keys()
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.5)
+    # The service has proved the keys; the next two that ask are kept waiting, and then the first that opens the session.
+    with (
+        world.local.failing("core", path="/api/user/current.json", skip=1, times=2, until=str(tmp_path / "no"), **fault),
+        world.local.failing("core", "slow", path="/session/admin/info.json", until=str(tmp_path / "no")),
+    ):
+        assert notebook.connect(timeout=60).current_user.username == "ada"
+        assert world.local.faults("core") == []
+    assert "does not answer (ReadTimeout)" in (shown := capsys.readouterr().err) or "answered 503" in shown
+
+
+def test_a_core_that_stays_slow_is_said_when_the_time_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world.keys()
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.3)
+    with (
+        world.local.failing("core", "slow", path="/api/user/current.json", skip=1, times=0, until=str(tmp_path / "no")),
+        pytest.raises(notebook.StackNotReady, match=r"does not answer|is not ready after 0 s.*ReadTimeout"),
+    ):
+        notebook.connect(timeout=0.1, progress=False)
+
+
 def test_refused_keys_are_told_as_such(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mount(monkeypatch, tmp_path, Connection(world.local.url, "no", "keys", "ada"))
     alone(monkeypatch)
