@@ -176,7 +176,6 @@ async def abstract_create(request: web.Request) -> web.Response:
         if source is None:
             raise rejected(400, f"uploadedFile was not found with id: {data.get('uploadedFile')}")
         await read_storage(conn, user, source["storage_id"])
-        await alone(conn, project)
         number = await next_id(conn)
         await conn.execute(
             f"""INSERT INTO abstract_image (id, uploaded_file_id, original_filename, {", ".join(names[n] for n in given)})

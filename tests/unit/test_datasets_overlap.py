@@ -57,10 +57,12 @@ class Watched:
         events: in their order: ``upload 2`` when all of an image but its last line is sent, ``import 2`` and ``imported 2``
             when the image server has the whole and when it has answered, ``store`` and ``stored`` for annotations.
         before_store: awaited while core stores annotations.
+        before_take: awaited when all of an image but its last line is sent.
     """
 
     events: list[str] = field(default_factory=list)
     before_store: Callable[[], Any] = lambda: asyncio.sleep(0)
+    before_take: Callable[[], Any] = lambda: asyncio.sleep(0)
     sent: int = 0
 
 
@@ -87,6 +89,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     async def watched_take(self: Turn) -> None:
         made.sent += 1
         made.events.append(f"upload {made.sent}")
+        await made.before_take()
         await take(self)
         made.events.append(f"import {made.sent}")
 
@@ -112,7 +115,11 @@ def test_the_next_image_is_sent_while_annotations_are_stored_and_entered_when_th
         chunks = watched.events.count("stored")
         await until(lambda: watched.sent >= min(3, 2 + chunks // 2))
 
-    watched.before_store = before_store
+    async def before_take() -> None:
+        # The first image is there; the next one's end comes while annotations of the first are being stored.
+        await until(lambda: watched.sent == 1 or "store" in watched.events)
+
+    watched.before_store, watched.before_take = before_store, before_take
     seen: list[Progress] = []
     (done,) = stack.run(root, say=seen.append)
     assert (done.images, done.annotations) == (3, 3 * EACH)
@@ -145,7 +152,7 @@ class Killed(Exception):
     """The importer was killed."""
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("every", [1, 3])
 def test_an_import_that_is_killed_after_every_few_changes_comes_whole_and_once(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
@@ -303,7 +310,8 @@ def test_a_form_whose_end_waits_is_the_same_form() -> None:
             pass
 
     async def written(form: aiohttp.MultipartWriter) -> tuple[list[bytes], int | None]:
-        form.append(b"content", {"Content-Type": "image/png"})  # type: ignore[arg-type]
+        part = form.append(b"content")
+        part.set_content_disposition("form-data", name="files[]", filename="a.png")
         kept, size = Kept(), form.size
         await form.write(kept)  # type: ignore[arg-type]
         return kept.parts, size
