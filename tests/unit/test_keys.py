@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -262,14 +264,14 @@ async def test_a_slow_core_is_asked_again_until_it_answers_and_that_is_said_mean
 ) -> None:
     monkeypatch.setattr(credentials, "CORE_SECONDS", 0.5)
     local, stack = world.core.local, running()
-    for path in ("/api/user/current/keys", "/api/user/current.json"):
-        fault = {"path": path, "times": 2, "until": str(tmp_path / "no")}
-        await asyncio.to_thread(local.failing("core", "slow", **fault).__enter__)
-    world.store.view.put(stack)
-    await world.until(lambda: world.told)
-    assert await world.connections.connected(stack) == "Cytomine does not answer at its gateway (599)."
-    await world.connected(stack)
-    assert await asyncio.to_thread(local.faults, "core") == []
+    with contextlib.ExitStack() as faults:
+        for path in ("/api/user/current/keys", "/api/user/current.json"):
+            faults.enter_context(local.failing("core", "slow", path=path, times=2, until=str(tmp_path / "no")))
+        world.store.view.put(stack)
+        await world.until(lambda: world.told)
+        assert await world.connections.connected(stack) == "Cytomine does not answer at its gateway (599)."
+        await world.connected(stack)
+        assert local.faults("core") == []
     assert world.core.accepts(world.connection())
 
 

@@ -92,16 +92,16 @@ def test_a_fault_that_there_is_none_of_is_refused(local: Local, wrong: dict[str,
     assert set(requests.get(url, timeout=20).json()["kinds"]) == set(KINDS)
 
 
-def test_without_the_variable_nothing_can_be_made_to_go_wrong(tmp_path: Path, stack: Stack) -> None:
+def test_without_the_variable_nothing_can_be_made_to_go_wrong(tmp_path: Path) -> None:
     plain = ForkedStandIns(tmp_path, "http://issuer", "http://issuer/certs")
     del plain.variables["STANDIN_FAULTS"]
-    plain.launch("gateway", "web-ui")
+    plain.launch("cbir")
     try:
-        plain.wait("web-ui")
+        plain.wait("cbir")
         with pytest.raises(ValueError, match="Not Found"):
-            plain.faults("web-ui")
+            plain.faults("cbir")
     finally:
-        plain.stop("gateway")
+        plain.stop("cbir")
 
 
 @pytest.mark.parametrize("text", ['[{"kind": "worse"}]', '[{"sort": "slow"}]', "nothing"])
