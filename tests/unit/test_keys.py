@@ -269,7 +269,7 @@ async def test_a_slow_core_is_asked_again_until_it_answers_and_that_is_said_mean
             faults.enter_context(local.failing("core", "slow", path=path, times=2, until=str(tmp_path / "no")))
         world.store.view.put(stack)
         await world.until(lambda: world.told)
-        assert await world.connections.connected(stack) == "Cytomine does not answer at its gateway (599)."
+        assert await world.connections.connected(stack) == "Cytomine does not answer at its gateway."
         await world.connected(stack)
         assert local.faults("core") == []
     assert world.core.accepts(world.connection())

@@ -30,6 +30,7 @@ def test_a_picture_comes_although_the_image_servers_worker_was_killed_in_its_mid
 
 
 def test_a_picture_that_ends_each_worker_is_not_asked_for_without_end(stack: Stack, image: Any) -> None:
+    stack.way.count.clear()
     with stack.local.failing("pims", "killed", path="/ims/image/", times=5):
         with pytest.raises(RequestFailed, match=r"with 500; see the log of the stack's core on its page\.$"):
             get_bytes(f"imageinstance/{image.id}/window-0-0-32-32.png", {})
