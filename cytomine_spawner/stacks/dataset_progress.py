@@ -150,7 +150,5 @@ class Board:
         lanes = tuple(lane for lane in (self._annotating, self._uploading) if lane)
         count = self._annotations + self._in_file
         self._tell(
-            Progress(
-                self._done, self._total, what, fraction, self._images, self._of_images, count, lanes
-            )
+            Progress(self._done, self._total, what, fraction, self._images, self._of_images, count, lanes)
         )

@@ -215,7 +215,9 @@ def test_what_a_killed_import_had_asked_for_and_comes_late_is_there_once(
         if (method, where) == ("POST", path) and not late:
             # This run has looked, and found nothing. Now what the first had asked for is done.
             released.touch()
-            project = next(p for p in await self.listed("/api/project.json") if p["name"] == "late-after-kill")
+            project = next(
+                p for p in await self.listed("/api/project.json") if p["name"] == "late-after-kill"
+            )
 
             async def there() -> int:
                 return len(await self.listed(path, project=project["id"]))

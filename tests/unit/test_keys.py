@@ -266,7 +266,9 @@ async def test_a_slow_core_is_asked_again_until_it_answers_and_that_is_said_mean
     local, stack = world.core.local, running()
     with contextlib.ExitStack() as faults:
         for path in ("/api/user/current/keys", "/api/user/current.json"):
-            faults.enter_context(local.failing("core", "slow", path=path, times=2, until=str(tmp_path / "no")))
+            faults.enter_context(
+                local.failing("core", "slow", path=path, times=2, until=str(tmp_path / "no"))
+            )
         world.store.view.put(stack)
         await world.until(lambda: world.told)
         assert await world.connections.connected(stack) == "Cytomine does not answer at its gateway."

@@ -381,7 +381,9 @@ def test_a_core_that_is_slow_is_waited_for_and_that_is_said(
     monkeypatch.setattr(connection, "READ_SECONDS", 0.5)
     # The service has proved the keys; the next two that ask are kept waiting, and then the first that opens the session.
     with (
-        world.local.failing("core", path="/api/user/current.json", skip=1, times=2, until=str(tmp_path / "no"), **fault),
+        world.local.failing(
+            "core", path="/api/user/current.json", skip=1, times=2, until=str(tmp_path / "no"), **fault
+        ),
         world.local.failing("core", "slow", path="/session/admin/info.json", until=str(tmp_path / "no")),
     ):
         assert notebook.connect(timeout=60).current_user.username == "ada"
@@ -395,7 +397,9 @@ def test_a_core_that_stays_slow_is_said_when_the_time_is_over(
     world.keys()
     monkeypatch.setattr(connection, "READ_SECONDS", 0.3)
     with (
-        world.local.failing("core", "slow", path="/api/user/current.json", skip=1, times=0, until=str(tmp_path / "no")),
+        world.local.failing(
+            "core", "slow", path="/api/user/current.json", skip=1, times=0, until=str(tmp_path / "no")
+        ),
         pytest.raises(notebook.StackNotReady, match=r"does not answer|is not ready after 0 s.*ReadTimeout"),
     ):
         notebook.connect(timeout=0.1, progress=False)

@@ -85,7 +85,9 @@ def test_a_slow_answer_comes_when_it_may(local: Local, tmp_path: Path) -> None:
         assert health(local).ok
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "worse"}, {"kind": "slow", "when": 1}, {"kind": "slow", "path": "("}])
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "worse"}, {"kind": "slow", "when": 1}, {"kind": "slow", "path": "("}]
+)
 def test_a_fault_that_there_is_none_of_is_refused(local: Local, wrong: dict[str, Any]) -> None:
     url = f"http://127.0.0.1:{local.ports['cbir']}/standin/faults"
     assert requests.post(url, json=wrong, timeout=20).status_code == 400
@@ -147,7 +149,9 @@ def test_a_slow_migration_keeps_the_port_closed_and_goes_on_where_it_was_killed(
 # -- cbir down --------------------------------------------------------------------------------------------
 
 
-def test_an_import_waits_for_the_similarity_search_and_says_so(stack: Stack, local: Local, tmp_path: Path) -> None:
+def test_an_import_waits_for_the_similarity_search_and_says_so(
+    stack: Stack, local: Local, tmp_path: Path
+) -> None:
     root = make(tmp_path, "nocbir", count=FEW)
     with local.failing("cbir", "killed", times=0):
         with pytest.raises(Interrupted, match=r"^Cytomine failed at a call \(500\)\. Try again: it goes on"):
