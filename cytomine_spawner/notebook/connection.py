@@ -255,21 +255,27 @@ def _export(keys: Keys) -> dict[str, str]:
 # -- Cytomine ---------------------------------------------------------------------------------------------
 
 
-def _signed(keys: Keys, path: str) -> requests.Response:
-    """A signed GET, once, with a short time limit."""
+def _signed(keys: Keys, path: str, tries: int = 1) -> requests.Response:
+    """A signed GET with a short time limit, sent again where it is over."""
     host = keys.host.rstrip("/")
-    headers = {
-        "accept": "application/json, */*",
-        "date": format_datetime(datetime.now(timezone.utc)),
-        "X-Requested-With": "XMLHttpRequest",
-    }
-    return requests.get(
-        f"{host}{path}",
-        headers=headers,
-        auth=CytomineAuth(keys.public_key, keys.private_key, host, ""),
-        timeout=(CONNECT_SECONDS, READ_SECONDS),
-        allow_redirects=False,
-    )
+    while True:
+        headers = {
+            "accept": "application/json, */*",
+            "date": format_datetime(datetime.now(timezone.utc)),
+            "X-Requested-With": "XMLHttpRequest",
+        }
+        tries -= 1
+        try:
+            return requests.get(
+                f"{host}{path}",
+                headers=headers,
+                auth=CytomineAuth(keys.public_key, keys.private_key, host, ""),
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
+            )
+        except requests.ReadTimeout:
+            if tries <= 0:
+                raise
 
 
 def _prove(keys: Keys) -> None:
@@ -304,21 +310,16 @@ def _open_session(keys: Keys) -> bool:
     Returns:
         Whether it was closed and could be opened.
     """
-    for attempt in range(SESSION_TRIES):
-        try:
-            said = _signed(keys, "/session/admin/info.json")
-            data = said.json() if said.status_code == 200 else {}
-            if data.get("admin") and not data.get("adminByNow"):
-                return bool(_signed(keys, "/session/admin/open.json").status_code == 200)
-        except (requests.RequestException, ValueError) as error:
-            if attempt < SESSION_TRIES - 1 and isinstance(error, requests.ReadTimeout):
-                continue  # a core that is only slow
-            raise CytomineUnreachable(
-                f"Cytomine at {keys.host} stopped answering ({type(error).__name__}). connect() again."
-            ) from error
-        else:
-            return False
-    raise AssertionError("unreachable")
+    try:
+        said = _signed(keys, "/session/admin/info.json", SESSION_TRIES)
+        data = said.json() if said.status_code == 200 else {}
+        if data.get("admin") and not data.get("adminByNow"):
+            return bool(_signed(keys, "/session/admin/open.json", SESSION_TRIES).status_code == 200)
+    except (requests.RequestException, ValueError) as error:
+        raise CytomineUnreachable(
+            f"Cytomine at {keys.host} stopped answering ({type(error).__name__}). connect() again."
+        ) from error
+    return False
 
 
 class _Client(Cytomine):  # type: ignore[misc]

@@ -95,7 +95,8 @@ class Fault:
     async def wait(self) -> None:
         """As long as it says."""
         await asyncio.sleep(self.seconds)
-        while self.until and not await asyncio.to_thread(Path(self.until).exists):
+        # Another process makes the file.
+        while self.until and not await asyncio.to_thread(Path(self.until).exists):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

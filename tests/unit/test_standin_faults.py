@@ -15,10 +15,9 @@ import requests
 from cytomine_spawner.stacks.dataset_errors import Interrupted
 from cytomine_spawner.stacks.dataset_stack import Connection
 from dev.standin.faults import KINDS, STATES, told
-from dev.standin.local import Local, answers, free_port
+from dev.standin.local import Local, answers
 from tests.support.importing import Stack, make, whole
 from tests.support.prefork import ForkedStandIns
-from tests.support.standin import Issuer
 from tests.unit.test_standin_start import is_open, until
 
 pytest_plugins = ["tests.support.importstack"]
@@ -153,13 +152,17 @@ def test_an_import_waits_for_the_similarity_search_and_says_so(
     stack: Stack, local: Local, tmp_path: Path
 ) -> None:
     root = make(tmp_path, "nocbir", count=FEW)
-    with local.failing("cbir", "killed", times=0):
-        with pytest.raises(Interrupted, match=r"^Cytomine failed at a call \(500\)\. Try again: it goes on"):
-            stack.start(root, lambda _: None, (0.0,))
+    with (
+        local.failing("cbir", "killed", times=0),
+        pytest.raises(Interrupted, match=r"^Cytomine failed at a call \(500\)\. Try again: it goes on"),
+    ):
+        stack.start(root, lambda _: None, (0.0,))
     assert stack.inside("nocbir")["projects"] == 0
-    with local.failing("cbir", "killed", path="/cbir/images", times=0):
-        with pytest.raises(Interrupted, match=r"^Cytomine failed at a call \(500\)\. Try again: it goes on"):
-            stack.start(root, lambda _: None, (0.0,))
+    with (
+        local.failing("cbir", "killed", path="/cbir/images", times=0),
+        pytest.raises(Interrupted, match=r"^Cytomine failed at a call \(500\)\. Try again: it goes on"),
+    ):
+        stack.start(root, lambda _: None, (0.0,))
     assert stack.inside("nocbir")["annotations"] == []
     stack.run(root)
     whole(stack, "nocbir", FEW)
