@@ -92,11 +92,12 @@ class Fault:
         """Whether it has happened as often as it was to."""
         return self.kind not in STATES and bool(self.times) and self._left <= 0
 
-    async def wait(self) -> None:
-        """As long as it says."""
-        await asyncio.sleep(self.seconds)
+    async def wait(self, over: asyncio.Event) -> None:
+        """As long as it says, or until all is over."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(over.wait(), self.seconds)
         # Another process makes the file.
-        while self.until and not await asyncio.to_thread(Path(self.until).exists):  # noqa: ASYNC110
+        while self.until and not over.is_set() and not await asyncio.to_thread(Path(self.until).exists):
             await asyncio.sleep(0.05)
 
 
@@ -110,6 +111,7 @@ class Faults:
     def __init__(self, found: list[Fault]) -> None:
         self._found = found
         self._worker = asyncio.Lock()
+        self._over = asyncio.Event()
         self._killed_until = 0.0
 
     @classmethod
@@ -135,7 +137,7 @@ class Faults:
         """Hold up a step of the migration."""
         for fault in [f for f in self._found if f.kind == "migration"]:
             LOG.warning("fault on request: the migration waits before its next step")
-            await fault.wait()
+            await fault.wait(self._over)
 
     @contextlib.asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:
@@ -155,7 +157,7 @@ class Faults:
         for fault in due.values():
             LOG.warning("fault on request at %s %s: %s", request.method, request.path, fault.kind)
         if "slow" in due:
-            await due["slow"].wait()
+            await due["slow"].wait(self._over)
         if "status" in due:
             return page(due["status"].status)
         if "deadlock" in due:
@@ -170,6 +172,13 @@ class Faults:
             return await _half(request, response, due["half"].after)
         return response
 
+    async def end(self, _: web.Application | None = None) -> None:
+        """Nothing goes wrong any more, and nobody is kept waiting."""
+        self._found.clear()
+        self._killed_until = 0.0
+        self._over.set()
+        self._over = asyncio.Event()
+
     async def _control(self, request: web.Request) -> web.Response:
         if request.method == "POST":
             try:
@@ -177,8 +186,7 @@ class Faults:
             except (TypeError, ValueError, re.error) as error:
                 return web.json_response({"error": str(error)}, status=400)
         elif request.method == "DELETE":
-            self._found.clear()
-            self._killed_until = 0.0
+            await self.end()
         elif request.method != "GET":
             raise web.HTTPMethodNotAllowed(request.method, ["GET", "POST", "DELETE"])
         return web.json_response({"kinds": KINDS, "faults": [asdict(fault) for fault in self._found]})
@@ -193,6 +201,7 @@ def install(app: web.Application, settings: Settings) -> web.Application:
         app[FAULTS] = found
         # Before all others: what goes wrong asks nobody who they are.
         app.middlewares.insert(0, found.middleware)
+        app.on_shutdown.append(found.end)
     return app
 
 
