@@ -97,7 +97,7 @@ class Fault:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(over.wait(), self.seconds)
         # Another process makes the file.
-        while self.until and not over.is_set() and not await asyncio.to_thread(Path(self.until).exists):
+        while self.until and not (over.is_set() or await asyncio.to_thread(Path(self.until).exists)):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

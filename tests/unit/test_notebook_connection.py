@@ -23,6 +23,7 @@ from cytomine.models import ProjectCollection
 from cytomine_spawner import notebook
 from cytomine_spawner.notebook import connection
 from cytomine_spawner.notebook import cytomine_env as command
+from cytomine_spawner.stacks import credentials
 from cytomine_spawner.stacks.credentials import Connection
 from cytomine_spawner.stacks.keys import Connections
 from cytomine_spawner.stacks.members import Hub
@@ -379,7 +380,8 @@ def test_a_core_that_is_slow_is_waited_for_and_that_is_said(
 ) -> None:
     world.keys()
     monkeypatch.setattr(connection, "READ_SECONDS", 0.5)
-    # The service has proved the keys; the next two that ask are kept waiting, and then the first that opens the session.
+    monkeypatch.setattr(credentials, "CORE_SECONDS", 0.5)
+    # The service has proved the keys; the next two who ask are kept waiting, and then the first that opens the session.
     with (
         world.local.failing(
             "core", path="/api/user/current.json", skip=1, times=2, until=str(tmp_path / "no"), **fault
