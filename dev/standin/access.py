@@ -65,8 +65,3 @@ async def use_ontology(conn: Connection, user: User, ontology: int) -> None:
     )
     if not (user.is_admin or used):
         raise forbidden("ontology.Ontology", ontology, command=True)
-
-
-async def alone(conn: Connection, project: int) -> None:
-    """Keep a project's row until the end, as upstream's triggers do for whatever comes into it; others wait."""
-    await conn.execute("SELECT 1 FROM project WHERE id = %s FOR UPDATE", (project,))

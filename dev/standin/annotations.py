@@ -13,11 +13,11 @@ from typing import Any
 from aiohttp import FormData, web
 
 from . import geometry
-from .access import alone, read_project
+from .access import read_project
 from .auth import User, caller
 from .database import Connection, Row, epoch_text, every, next_id, one, transaction, value
 from .errors import Broken, Failure, answer, refused, rejected
-from .faults import DEADLOCK
+from .faults import DEADLOCK, keep_project
 from .pixels import ask
 from .projects import cbir
 from .web import SETTINGS, command, cut, ident, idents, number
@@ -105,7 +105,6 @@ async def _place(conn: Connection, user: User, data: dict[str, Any]) -> Row:
         kind, missing = ("SliceInstance", wanted) if wanted is not None else ("ImageInstance", image)
         raise rejected(404, f"{kind} with id {missing}")
     await read_project(conn, user, row["project_id"], proxy=True, command=True)
-    await alone(conn, row["project_id"])
     return row
 
 
@@ -125,6 +124,7 @@ async def add(
     places, wanted = {} if places is None else places, (data.get("slice"), data.get("image"))
     if wanted not in places:
         places[wanted] = await _place(conn, user, data)
+        await keep_project(request.app, conn, places[wanted]["project_id"])
     place = places[wanted]
     row = await one(
         conn,

@@ -14,13 +14,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from .errors import answer, page
 from .settings import Settings
 from .web import LOG, Handler
+
+if TYPE_CHECKING:
+    from .database import Connection
 
 PATH = "/standin/faults"
 KINDS = {
@@ -31,10 +34,11 @@ KINDS = {
     "lost": "do what is asked, and close the connection in the place of the answer",
     "half": "close the connection after `after` bytes of the answer's body",
     "migration": "repository: wait as for `slow` before each step of the migration; at the start alone",
+    "alone": "core: keep a project's row for as long as something comes into it, as upstream's triggers do",
     "blocked": "image server: its one worker answers nobody while it imports a slide",
 }
 # They hold for as long as they are set, whatever is asked.
-STATES = {"migration", "blocked"}
+STATES = {"migration", "alone", "blocked"}
 DEADLOCK = (
     "jakarta.persistence.OptimisticLockException: org.hibernate.exception.LockAcquisitionException: could not execute "
     "batch [Batch entry 0 delete from user_annotation where id={} was aborted: ERROR: deadlock detected"
@@ -209,6 +213,13 @@ def worker(app: web.Application) -> contextlib.AbstractAsyncContextManager[None]
     """The image server's worker, which others may have to wait for."""
     found = app.get(FAULTS)
     return found.worker() if found else contextlib.nullcontext()
+
+
+async def keep_project(app: web.Application, conn: Connection, project: int) -> None:
+    """Keep a project's row until the transaction ends, where that was asked for; others wait."""
+    found = app.get(FAULTS)
+    if found and found.has("alone"):
+        await conn.execute("SELECT 1 FROM project WHERE id = %s FOR UPDATE", (project,))
 
 
 def before_step(settings: Settings) -> Callable[[], Awaitable[None]] | None:

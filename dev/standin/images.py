@@ -9,10 +9,11 @@ from typing import Any
 import psycopg
 from aiohttp import web
 
-from .access import alone, need_guest, read_project, read_storage
+from .access import need_guest, read_project, read_storage
 from .auth import User, caller
 from .database import Connection, Row, epoch, epoch_text, every, next_id, one, transaction
 from .errors import answer, refused, rejected
+from .faults import keep_project
 from .projects import cbir
 from .pyramid import levels
 from .web import SETTINGS, body, collection, command, cut, flag, ident
@@ -288,7 +289,7 @@ async def instance_create(request: web.Request) -> web.Response:
         if source is None:
             raise rejected(400, f"baseImage was not found with id: {base}")
         await read_storage(conn, user, source["storage_id"])
-        await alone(conn, project)
+        await keep_project(request.app, conn, project)
         number = await next_id(conn)
         name = source["original_filename"]
         try:

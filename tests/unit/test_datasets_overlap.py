@@ -143,7 +143,7 @@ def test_an_image_server_whose_one_worker_answers_nobody_while_it_imports_holds_
     stack: Stack, tmp_path: Path
 ) -> None:
     root = several(tmp_path, "blocked")
-    with stack.local.failing("pims", "blocked"):
+    with stack.local.failing("pims", "blocked"), stack.local.failing("core", "alone"):
         (done,) = stack.run(root)
     assert done.annotations == 3 * EACH
     complete(stack, "blocked")
