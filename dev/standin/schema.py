@@ -1,10 +1,12 @@
 """Stand-in for Cytomine's repository: the database's schema, made and brought up to date at its start.
 
-Each migration runs once, in its own transaction, under an advisory lock; what ran is in ``databasechangelog``.
+Each migration runs once, in its own transaction; what ran is in ``databasechangelog``. As upstream's, who migrates holds the
+row of ``databasechangeloglock``, and one that is killed keeps it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from .database import Connection, one
@@ -155,16 +157,34 @@ MIGRATIONS = (
     ("readers", READERS),
 )
 
+# Two that begin at the same moment may both find no table.
+LOCK = (
+    "SELECT pg_advisory_lock(7070)",
+    """CREATE TABLE IF NOT EXISTS databasechangeloglock (
+           id int PRIMARY KEY, locked boolean NOT NULL, lockgranted timestamp, lockedby varchar(255))""",
+    "INSERT INTO databasechangeloglock VALUES (1, false) ON CONFLICT DO NOTHING",
+    "SELECT pg_advisory_unlock(7070)",
+)
+TAKE_LOCK = """UPDATE databasechangeloglock SET locked = true, lockgranted = now(), lockedby = 'stand-in'
+               WHERE id = 1 AND NOT locked RETURNING id"""
+GIVE_LOCK = "UPDATE databasechangeloglock SET locked = false, lockgranted = NULL, lockedby = NULL WHERE id = 1"
+WAITS_FOR_LOCK = "waiting for changelog lock"
+LOCK_SECONDS = 2.0
+
 
 async def migrate(
     conn: Connection, say: Callable[[str], None], before: Callable[[], Awaitable[None]] | None = None
 ) -> None:
     """Bring the schema up to date; ``say`` gets one line for each step that ran, ``before`` holds up each."""
     await conn.set_autocommit(True)
-    await conn.execute("SELECT pg_advisory_lock(7070)")
+    for extension in EXTENSIONS:
+        await conn.execute(extension)
+    for sql in LOCK:
+        await conn.execute(sql)
+    while not await one(conn, TAKE_LOCK):
+        say(WAITS_FOR_LOCK)
+        await asyncio.sleep(LOCK_SECONDS)
     try:
-        for extension in EXTENSIONS:
-            await conn.execute(extension)
         await conn.execute(
             "CREATE TABLE IF NOT EXISTS databasechangelog (id text PRIMARY KEY, at timestamptz DEFAULT now())"
         )
@@ -178,7 +198,7 @@ async def migrate(
                 await conn.execute("INSERT INTO databasechangelog (id) VALUES (%s)", (name,))
             say(f"migration {name} ran")
     finally:
-        await conn.execute("SELECT pg_advisory_unlock(7070)")
+        await conn.execute(GIVE_LOCK)
 
 
 async def current(conn: Connection) -> bool:
