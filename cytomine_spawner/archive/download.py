@@ -116,7 +116,9 @@ def _mine(part: Path) -> Iterator[IO[bytes]]:
         found = os.fstat(descriptor)
         # In a folder that others may write to, they could read in a file of theirs what comes, and change it.
         if found.st_uid != os.geteuid() or found.st_nlink > 1:
-            raise InTheWay(f"{part} is there already and is not yours alone: remove it, or copy to another folder.")
+            raise InTheWay(
+                f"{part} is there already and is not yours alone: remove it, or copy to another folder."
+            )
         os.fchmod(descriptor, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -184,7 +184,9 @@ def test_a_file_is_never_put_on_a_slide_that_it_is_not_named_after(
 # As disks take them: anything but a slash and a zero, up to so many bytes.
 FILES = (
     st.text(min_size=1, max_size=20).filter(lambda t: not {"/", "\0"} & set(t))
-    | st.sampled_from(["HE", "Größe", "Gro\u0308ße", "a b", "50%", ".DS_Store", "._a", "a#b;c,d", "a\"\\'", "-a"])
+    | st.sampled_from(
+        ["HE", "Größe", "Gro\u0308ße", "a b", "50%", ".DS_Store", "._a", "a#b;c,d", "a\"\\'", "-a"]
+    )
 ).map(lambda t: f"{t}.png")
 LEFT_BEHIND = st.sampled_from([".DS_Store", "._HE.png", "Thumbs.db", "desktop.ini", "__MACOSX/HE.png"])
 
@@ -209,7 +211,7 @@ def test_whatever_images_are_called_each_is_one_with_a_name_of_its_own(
             path.write_bytes(b"x")
     wanted = {(c, n) for c, names in folders.items() for n in names if not n.startswith(".")}
     if {c for c, _ in wanted} != set(folders):
-        with pytest.raises(DatasetError, match="is empty|has no images"):
+        with pytest.raises(DatasetError, match=r"is empty|has no images"):
             dataset_files.read(folder)
         return
     images = dataset_files.read(folder).images

@@ -54,7 +54,11 @@ def test_a_bad_visa_grants_nothing_and_the_reason_is_a_sentence(kind, local, v2)
 
 def test_an_issuer_without_encryption_is_not_shown_the_token(v2):
     fs = SdaFileSystem(
-        v2.url, token=FixedToken("t"), issuer="http://issuer.example.org/", cache_size=0, skip_instance_cache=True
+        v2.url,
+        token=FixedToken("t"),
+        issuer="http://issuer.example.org/",
+        cache_size=0,
+        skip_instance_cache=True,
     )
     assert "http://issuer.example.org is not encrypted" in fs.explain()
 

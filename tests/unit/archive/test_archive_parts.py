@@ -113,9 +113,7 @@ def test_a_header_that_costs_much_is_refused_before_it_does():
 def test_a_header_with_a_key_that_is_none_is_said_so():
     pair = crypt.key_pair()
     packet = crypt4gh.header.make_packet_data_enc(0, b"short")
-    header = crypt4gh.header.serialize(
-        crypt4gh.header.encrypt(packet, [(0, bytes(range(32)), pair.public)])
-    )
+    header = crypt4gh.header.serialize(crypt4gh.header.encrypt(packet, [(0, bytes(range(32)), pair.public)]))
     with pytest.raises(Damaged, match="its Crypt4GH header cannot be read"):
         crypt.read_header(header, pair)
 

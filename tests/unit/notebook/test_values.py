@@ -85,7 +85,8 @@ WORDS = st.text(min_size=1, max_size=8).filter(lambda t: t.strip() == t and "\0"
 
 
 @given(
-    st.lists(WORDS, max_size=4) | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4), st.sampled_from(CELLS)
+    st.lists(WORDS, max_size=4) | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4),
+    st.sampled_from(CELLS),
 )
 def test_a_term_is_never_lost_split_or_doubled_whatever_holds_it(
     terms: list[Any], cell: Callable[[list[Any]], Any]
@@ -99,7 +100,12 @@ def test_a_term_is_never_lost_split_or_doubled_whatever_holds_it(
 def test_a_whole_number_is_the_same_in_every_type_that_has_it(kind: str, data: st.DataObject) -> None:
     low, high = np.iinfo(kind).min, np.iinfo(kind).max
     value = data.draw(st.integers(int(low), int(high)))
-    for one in (value, np.array(value, kind)[()], np.array([value], kind)[0], pandas.Series([value], dtype=kind)[0]):
+    for one in (
+        value,
+        np.array(value, kind)[()],
+        np.array([value], kind)[0],
+        pandas.Series([value], dtype=kind)[0],
+    ):
         assert (whole(one, "x"), type(whole(one, "x"))) == (value, int)
 
 
