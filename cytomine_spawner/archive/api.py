@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from .crypt import KeyPair
+from .crypt import HEADER_BYTES, KeyPair
 from .errors import Changed, Damaged, NoSuchPath, NotGranted, Refused, Temporary
 from .http import Http
 
@@ -135,7 +135,7 @@ class V2:
                 _text(entry, "filePath"),
                 _size(entry.get("decryptedSize")),
                 _size(entry.get("size")),
-                _checksum([(c.get("type"), c.get("checksum")) for c in entry.get("checksums") or []]),
+                _checksum(_sums(entry)),
             )
             for entry in found
         ]
@@ -195,8 +195,7 @@ class V2:
         """
         path = f"/objects/{quote(file.dataset, safe='')}/{quote(file.path)}"
         found = (await self.http.read(path, f"Asking for the checksum of {file.path}")).json()
-        sums = found.get("checksums") if isinstance(found, dict) else None
-        return _checksum([(c.get("type"), c.get("checksum")) for c in sums or []])
+        return _checksum(_sums(found))
 
     @staticmethod
     def _path(file: RemoteFile) -> str:
@@ -279,9 +278,10 @@ class V1:
         head = await self.http.read(self._path(file), what, headers, method="HEAD")
         whole = _size(head.headers.get("Content-Length"))
         length = _size(head.headers.get("Client-Additional-Bytes"))
-        if not whole or not length or length > whole:
+        if not whole or not length or length > min(whole, HEADER_BYTES):
             raise Refused(
-                f"{what} failed: the archive does not say how long its header is. Tell the archive's operators."
+                f"{what} failed: the archive does not say how long its header is, or no header is so long. Tell the "
+                "archive's operators."
             )
         parts = [part async for part in self._stream(file, what, pair, 0, length)]
         return Opened(b"".join(parts), "", whole - length)
@@ -348,9 +348,19 @@ def _text(entry: Any, key: str) -> str:
 def _size(value: object) -> int | None:
     try:
         found = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if found >= 0 else None
+
+
+def _sums(entry: Any) -> list[tuple[Any, Any]]:
+    """The kinds and values of the checksums that an entry has."""
+    found = entry.get("checksums") if isinstance(entry, dict) else None
+    return [
+        (one.get("type"), one.get("checksum"))
+        for one in (found if isinstance(found, list) else [])
+        if isinstance(one, dict)
+    ]
 
 
 def _checksum(sums: list[tuple[Any, Any]]) -> str | None:

@@ -164,7 +164,7 @@ def _get(fs: SdaFileSystem, options: Any) -> int:
                 _with_a_token(lambda: _get_one(fs, entry, target, tell), options.patience)  # noqa: B023 - called here
             except TokenRefused:
                 raise  # of no use to the others either
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 failed.append(str(error))
                 _say(str(error))
     if failed:
@@ -205,6 +205,8 @@ def _get_one(fs: SdaFileSystem, entry: dict[str, Any], target: Path, tell: Calla
 def _pairs(fs: SdaFileSystem, path: str, target: Path) -> list[tuple[dict[str, Any], Path]]:
     """What to copy, and where to."""
     entry = fs.info(path)
+    # As lists have it: what was typed may have been encoded otherwise.
+    path = str(entry["name"])
     name = path.rpartition("/")[2]
     if entry["type"] == "file":
         return [(entry, target / name if target.is_dir() else target)]
@@ -283,11 +285,16 @@ def _bar(total: int, files: int) -> Iterator[tuple[Callable[[int], object], Call
 
 
 def _print(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{_one_line(line)}\n")
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"sda: {line}\n")
+    sys.stderr.write(f"sda: {_one_line(line)}\n")
+
+
+def _one_line(text: str) -> str:
+    """A text that a terminal shows as it is: what an archive says could else move its cursor, or look like another line."""
+    return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in text)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from .errors import Damaged
 SEGMENT = 65536
 NONCE, TAG = 12, 16
 CIPHER_SEGMENT = NONCE + SEGMENT + TAG
+# The archive's own headers have a packet or two, of some hundred bytes. Each packet is tried with the key, and each number
+# of an edit list is kept: a header of 64 MiB would take minutes, and gigabytes.
+HEADER_BYTES, HEADER_PACKETS = 1024 * 1024, 1000
 
 # It writes keys into its log at the level DEBUG, and an error for each packet that is somebody else's.
 logging.getLogger("crypt4gh.header").addFilter(lambda record: record.levelno > logging.ERROR)
@@ -141,16 +144,19 @@ def read_header(data: bytes, pair: KeyPair) -> tuple[Keys, tuple[int, ...] | Non
         pair: for whom it was encrypted.
 
     Raises:
-        Damaged: it is no header, or for somebody else.
+        Damaged: it is no header, longer than any is, or for somebody else.
     """
+    if len(data) > HEADER_BYTES or int.from_bytes(data[12:16], "little") > HEADER_PACKETS:
+        raise Damaged("its Crypt4GH header cannot be read (it is far longer than those of other files)")
     try:
         keys, edits = crypt4gh.header.deconstruct(io.BytesIO(data), [(0, pair.secret, None)])
         lengths = None if edits is None else tuple(edits)
+        opened = Keys(keys)
     except (ValueError, IndexError, OverflowError) as error:
         raise Damaged(f"its Crypt4GH header cannot be read ({error})") from None
     if not keys:
         raise Damaged("its Crypt4GH header has no key for its content")
-    return Keys(keys), lengths
+    return opened, lengths
 
 
 def plain_size(body: int) -> int:

@@ -113,6 +113,13 @@ def _mine(part: Path) -> Iterator[IO[bytes]]:
     part.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
+        found = os.fstat(descriptor)
+        # In a folder that others may write to, they could read in a file of theirs what comes, and change it.
+        if found.st_uid != os.geteuid() or found.st_nlink > 1:
+            raise InTheWay(
+                f"{part} is there already and is not yours alone: remove it, or copy to another folder."
+            )
+        os.fchmod(descriptor, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -129,8 +136,11 @@ def _resume(file: IO[bytes], state: Path, content: str, size: int) -> int:
     start = max(0, min(have, size) - UNSURE) if known == content else 0
     file.truncate(start)
     if known != content:
-        state.write_text(json.dumps({"content": content, "size": size}))
-        state.chmod(0o600)
+        # A new file: what is there may be a link of somebody else.
+        state.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(state, flags, 0o600), "w") as note:
+            json.dump({"content": content, "size": size}, note)
     return start
 
 

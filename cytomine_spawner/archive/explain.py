@@ -36,9 +36,10 @@ async def why_empty(http: Http, issuer: str | None, dataset: str = "") -> str:
             f"The list is empty as your token carries no visas: {_host(signer)} signed it, and visas are read with a token "
             f"of {_host(home)}. Use that one."
         )
-    asker = Http(
-        _origin(home), http.source, min(http.patience, 30.0), http.stall, 1, home.startswith("http://")
-    )
+    try:
+        asker = Http(_origin(home), http.source, min(http.patience, 30.0), http.stall, 1, http.allow_http)
+    except ValueError as error:
+        return f"The list is empty, and why is not known, as the issuer cannot be asked: {error}"
     try:
         path = f"{home.removeprefix(_origin(home))}/.well-known/openid-configuration"
         found = (await asker.read(path, "Asking for your visas", anonymous=True)).json()

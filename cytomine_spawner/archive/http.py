@@ -130,7 +130,7 @@ class Http:
                 "network that you trust."
             )
         self.base = str(url)
-        self._url, self.source = url, source
+        self._url, self.source, self.allow_http = url, source, allow_http
         self.patience, self.stall = patience, stall
         self._parallel = parallel
         self._session: aiohttp.ClientSession | None = None
@@ -326,10 +326,10 @@ def retry_after(value: str | None) -> float | None:
     """
     if not value:
         return None
-    try:
-        return float(value)
-    except ValueError:
-        pass
+    with contextlib.suppress(ValueError):
+        seconds = float(value)
+        # "nan" is a number, too, and no pause.
+        return seconds if seconds == seconds else None
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError):

@@ -7,6 +7,7 @@ slashes and chains at ``::``, leaves it whole.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -22,8 +23,8 @@ UPLOADER = re.compile(r"[^/]+_[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+/")
 
 
 def component(dataset: str) -> str:
-    """A dataset's id as a component of a path."""
-    return quote(dataset, safe="")
+    """A dataset's id as a component of a path, and of one on disk."""
+    return _dots(quote(dataset, safe=""))
 
 
 def split(path: str) -> tuple[str, str]:
@@ -36,16 +37,29 @@ def split(path: str) -> tuple[str, str]:
     return unquote(first), rest
 
 
+def _dots(part: str) -> str:
+    """A component that leads to no other folder."""
+    return part.replace(".", "%2E") if part in {".", ".."} else part
+
+
 def _plain(path: str) -> str:
-    """A path that stays below its folder, whatever the archive says."""
-    parts = [part for part in path.split("/") if part not in {"", "."}]
-    return "/".join("%2E%2E" if part == ".." else part for part in parts)
+    """A path that stays below its folder, whatever the archive says, and has no signs that move a terminal's cursor."""
+    parts = [_dots(part) for part in path.split("/") if part not in {"", "."}]
+    whole = "/".join(parts) or path.replace(".", "%2E").replace("/", "%2F")
+    return "".join(
+        sign if sign.isprintable() else quote(sign, safe="", errors="surrogatepass") for sign in whole
+    )
+
+
+def _told_apart(path: str, plain: str) -> str:
+    """A path that no other one is shown as: others may be alike without the signs that are left out or replaced."""
+    return f"{plain}~{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 def visible(paths: Iterable[str]) -> dict[str, str]:
     """The path that is shown for each path of the archive: without the uploader's folder and ``.c4gh``.
 
-    Where two would be shown alike, they keep as much of their own as tells them apart.
+    Where two would be shown alike, they keep as much of their own as tells them apart. None leads out of its folder.
 
     Args:
         paths: the paths as the archive has them.
@@ -54,7 +68,10 @@ def visible(paths: Iterable[str]) -> dict[str, str]:
     for path in paths:
         plain = _plain(path)
         bare = UPLOADER.sub("", plain, count=1) if UPLOADER.match(plain) else plain
-        steps.append((path, [bare.removesuffix(ENDING), plain.removesuffix(ENDING), plain, path]))
+        names = [bare.removesuffix(ENDING), plain.removesuffix(ENDING), plain]
+        # A file that is called .c4gh alone keeps its name.
+        names = [plain if name.endswith("/") or not name else name for name in names]
+        steps.append((path, [*names, _told_apart(path, plain)]))
     level = dict.fromkeys((path for path, _ in steps), 0)
     while True:
         shown = {path: names[level[path]] for path, names in steps}

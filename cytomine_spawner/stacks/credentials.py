@@ -19,6 +19,8 @@ CORE_SECONDS = 15
 PARALLEL = 20
 MANAGED_BY = "cytomine-connections"
 COMPONENT = "connection"
+# Nobody calls their own like this.
+SPARED = "cytomine-spawner: not to be used"
 ANNOTATION_USER = f"{model.GROUP}/user"
 # The start of the stack for which the keys were made.
 ANNOTATION_RUN = f"{model.GROUP}/keys-of-run"
@@ -104,16 +106,26 @@ class Core:
             "Content-Type": "application/json",
         }
         url = f"{host}/api/ontology"
-        made = await self._ask(HTTPRequest(f"{url}.json", "POST", head, json.dumps({"name": "none"})))
-        if made.code != 200:
-            raise Unavailable(_core_said(made.code))
+        there = await self._ask(HTTPRequest(f"{url}.json", "GET", head))
+        if there.code != 200:
+            raise Unavailable(_core_said(there.code))
         try:
-            number = int(json.loads(made.body)["data"]["id"])
+            # One that a service made which ended before it deleted it.
+            found = [one["id"] for one in json.loads(there.body)["collection"] if one["name"] == SPARED]
+            if not found:
+                body = json.dumps({"name": SPARED})
+                made = await self._ask(HTTPRequest(f"{url}.json", "POST", head, body))
+                if made.code != 200:
+                    raise Unavailable(_core_said(made.code))
+                found = [json.loads(made.body)["data"]["id"]]
+            numbers = [int(number) for number in found]
         except (ValueError, KeyError, TypeError) as error:
             raise Unavailable("Cytomine's answer has no number of the ontology that it made.") from error
-        gone = await self._ask(HTTPRequest(f"{url}/{number}.json", "DELETE", head))
-        if gone.code != 200:
-            raise Unavailable(_core_said(gone.code))
+        for number in numbers:
+            gone = await self._ask(HTTPRequest(f"{url}/{number}.json", "DELETE", head))
+            # Not there any more is as good.
+            if gone.code not in (200, 404):
+                raise Unavailable(_core_said(gone.code))
 
     async def proves(self, connection: Connection) -> bool:
         """Whether core accepts the keys.

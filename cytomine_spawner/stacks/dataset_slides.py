@@ -203,32 +203,44 @@ def named(images: Sequence[ImageFiles]) -> list[ImageFiles]:
     Servers on an upload's way read names in their own ways: a blank arrives as ``%20``, a quotation mark ends the name, what is
     not English is lost. What is sent under such a name would not be found again. The image is renamed once it is there.
     """
-    shown = Counter(image.name for image in images)
-    taken = {image.name for image in images}
+    shown = Counter(_composed(image.name) for image in images)
+    taken = set(shown)
+    sent: set[str] = set()
     made = []
     for image in images:
         text = image.name
         plain = _PLAIN_FOLDER if image.is_packed else _PLAIN
-        is_plain = shown[text] == 1 and len(text) <= _LONGEST_NAME and plain.fullmatch(text)
-        upload = text if is_plain else _ours(image)
-        if shown[text] > 1:
+        several = shown[_composed(text)] > 1
+        is_plain = not several and len(text) <= _LONGEST_NAME and plain.fullmatch(text)
+        place = _composed(f"{image.alias}/{image.main.name}")
+        upload = text if is_plain else _ours(image, place)
+        while upload in sent:
+            # Two files of one folder that differ in nothing but how an accent is written.
+            place += "\0"
+            upload = _ours(image, place)
+        sent.add(upload)
+        if several:
             text = _distinct(f"{image.folder}-{text}", taken)
-            taken.add(text)
+            taken.add(_composed(text))
         made.append(replace(image, upload=upload, shown=text))
     return made
 
 
+def _composed(text: str) -> str:
+    """A text with one character for each letter with its accents: some systems write two."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _distinct(text: str, taken: set[str]) -> str:
     number, name = 1, text
-    while name in taken:
+    while _composed(name) in taken:
         number += 1
         name = f"{text} ({number})"
     return name
 
 
-def _ours(image: ImageFiles) -> str:
+def _ours(image: ImageFiles, place: str) -> str:
     """A plain name, told from all others by what follows from the image's place in the dataset."""
-    place = unicodedata.normalize("NFC", f"{image.alias}/{image.main.name}")
     mark = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:12]
     name = Path(image.name)
     stem, suffix = (image.name, "") if image.is_packed else (name.stem, name.suffix)

@@ -235,7 +235,14 @@ def _prepare_foreign(
     return Target(kube, port, {n: a.reference for n, a in archives.items()}, ingress_class, ANYWHERE)
 
 
-def install(console: Console, target: Target, place: Place, stack_values: Path = STACK_VALUES) -> Installed:
+def install(
+    console: Console,
+    target: Target,
+    place: Place,
+    stack_values: Path = STACK_VALUES,
+    *,
+    per_user_hosts: bool = True,
+) -> Installed:
     """Install or upgrade the chart and LS Login's stand-in, and wait until the hub answers.
 
     Args:
@@ -243,6 +250,7 @@ def install(console: Console, target: Target, place: Place, stack_values: Path =
         target: the cluster.
         place: where on it.
         stack_values: what is laid over the chart's own values of stacks; the demo's stand-ins if not given.
+        per_user_hosts: whether each user has a host, as the chart has it.
     """
     kube, port = target.kube, target.port
     namespace = {
@@ -279,6 +287,7 @@ def install(console: Console, target: Target, place: Place, stack_values: Path =
     with console.step("The hub's chart") as step:
         define_stacks(kube)
         values = _values(target, place)
+        values["hub"]["perUserHosts"] = per_user_hosts
         path = cache.home() / f"values-{place.namespace}.json"
         path.write_text(json.dumps(values, indent=1))
         step.detail("helm upgrade --install")

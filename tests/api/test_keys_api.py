@@ -51,7 +51,7 @@ class Core(tornado.web.RequestHandler):
     def post(self) -> None:
         number = next(self.numbers)
         keys = {"primaryKey": f"public-{number}", "secondaryKey": f"private-{number}"}
-        self.finish({**keys, "data": {"id": number}})
+        self.finish({**keys, "data": {"id": number}, "collection": []})
 
     def delete(self) -> None:
         self.finish({})

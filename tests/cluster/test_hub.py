@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -143,6 +143,69 @@ def test_an_upgrade_keeps_secrets_users_and_the_running_notebook(
     wait(lambda: karin.get("user").status_code == 200, "the hub to know the session")
     assert karin.ready()
     assert [p["metadata"]["uid"] for p in karin.pods()] == pods
+
+
+def notebooks(hub: install.Installed) -> dict[str, tuple[str, str, int]]:
+    """Which pod each running notebook is, since when its program runs, and how often it was started anew."""
+    pods = hub.target.kube.get("-n", hub.place.users, "pods", "-l", "component=singleuser-server")
+    assert pods
+    return {
+        pod["metadata"]["name"]: (pod["metadata"]["uid"], status["state"]["running"]["startedAt"], status["restartCount"])
+        for pod in pods["items"]
+        if "deletionTimestamp" not in pod["metadata"]
+        for status in pod["status"]["containerStatuses"]
+        if "running" in status["state"]
+    }  # fmt: skip
+
+
+def opened(person: Person, address: str) -> tuple[str, str]:
+    """Where somebody finds a notebook who opens it at an address, and since when its server runs."""
+    page = person.client.get(f"{address}/lab").raise_for_status()
+    place = str(page.url).partition("/lab")[0]
+    status = person.client.get(f"{place}/api/status").raise_for_status()
+    return place, str(status.json()["started"])
+
+
+@pytest.fixture
+def one_host(shaken: install.Installed, karin: Person) -> Iterator[Callable[[], None]]:
+    """Karin's notebook runs while all users share the hub's host, until what this gives is called."""
+    upgraded = []
+
+    def upgrade() -> None:
+        install.install(Console(), shaken.target, shaken.place)
+        upgraded.append(True)
+
+    karin.stop()
+    install.install(Console(), shaken.target, shaken.place, per_user_hosts=False)
+    try:
+        person = karin.again()
+        assert person.start({}).status_code in (201, 202)
+        wait(person.ready, "the notebook")
+        yield upgrade
+    finally:
+        if not upgraded:
+            upgrade()
+
+
+def test_an_upgrade_to_a_host_for_each_user_keeps_running_notebooks(
+    shaken: install.Installed, karin: Person, one_host: Callable[[], None]
+) -> None:
+    former = f"{shaken.url}/user/{karin.name}"
+    assert not karin.notebook.startswith(shaken.url)
+    place, started = opened(karin.again(), former)
+    assert place == former
+    before = notebooks(shaken)
+    one_host()
+    # After a login, as with HTTPS, where the cookies get other names.
+    person = karin.again()
+    wait(person.ready, "the hub to find the notebook")
+    for address in (person.notebook, former):
+        assert opened(person, address) == (person.notebook, started), address
+    assert notebooks(shaken) == before
+    person.stop()
+    assert person.start({}).status_code in (201, 202)
+    wait(person.ready, "another notebook")
+    assert opened(person, person.notebook) > (person.notebook, started)
 
 
 def test_helms_own_test_passes(shaken: install.Installed) -> None:

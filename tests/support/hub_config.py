@@ -93,6 +93,8 @@ KubeSpawner._start, KubeSpawner.stop, KubeSpawner.poll, KubeSpawner.progress = s
 
 c = get_config()  # noqa: F821 - JupyterHub's
 c.JupyterHub.template_paths = [str(resources.files("cytomine_spawner").joinpath("templates"))]
+if "TEST_HUB_DOMAIN" not in os.environ:
+    c.JupyterHub.template_vars = {"warning_for_administrators": "All users share one host."}
 port = int(os.environ["TEST_HUB_PORT"])
 c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
 c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{port}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import math
+import unicodedata
+import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from shapely import affinity, wkt
 from shapely.geometry import box
@@ -177,3 +179,81 @@ def test_a_file_is_never_put_on_a_slide_that_it_is_not_named_after(
             if len(s) > len(own) and (stem == s or stem.startswith(tuple(f"{s}{d}" for d in "-_. (")))
         ]
         assert not longer, "another slide's name fits better"
+
+
+# As disks take them: anything but a slash and a zero, up to so many bytes.
+FILES = (
+    st.text(min_size=1, max_size=20).filter(lambda t: not {"/", "\0"} & set(t))
+    | st.sampled_from(
+        ["HE", "Größe", "Gro\u0308ße", "a b", "50%", ".DS_Store", "._a", "a#b;c,d", "a\"\\'", "-a"]
+    )
+).map(lambda t: f"{t}.png")
+LEFT_BEHIND = st.sampled_from([".DS_Store", "._HE.png", "Thumbs.db", "desktop.ini", "__MACOSX/HE.png"])
+
+
+@settings(max_examples=examples(100), suppress_health_check=list(HealthCheck))
+@given(
+    st.dictionaries(
+        st.sampled_from(["CASE_1", "CASE_2", "Fälle 3"]), st.sets(FILES, min_size=1, max_size=4), min_size=1
+    ),
+    st.sets(LEFT_BEHIND, max_size=3),
+)
+@example({"CASE_1": {"Größe.png", "Gro\u0308ße.png"}}, {".DS_Store"})
+@example({"CASE_1": {"HE.png"}, "CASE_2": {"HE.png", "CASE_1-HE.png"}}, set())
+def test_whatever_images_are_called_each_is_one_with_a_name_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, folders: dict[str, set[str]], left: set[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("set") / "DATASET_x"
+    for case, names in folders.items():
+        for name in names | left:
+            path = folder / "IMAGES" / case / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+    wanted = {(c, n) for c, names in folders.items() for n in names if not n.startswith(".")}
+    if {c for c, _ in wanted} != set(folders):
+        with pytest.raises(DatasetError, match=r"is empty|has no images"):
+            dataset_files.read(folder)
+        return
+    images = dataset_files.read(folder).images
+    # Each once, and nothing of what systems left.
+    assert Counter((i.folder, i.main.name) for i in images) == Counter(wanted)
+    # It is found again by what it was sent as, which no server on the way changes, and people see different names.
+    assert len({i.sent for i in images}) == len(images)
+    assert all(i.sent.isascii() and not set(i.sent) & set(" %#&;,+='\"\\/?()") for i in images)
+    assert len({unicodedata.normalize("NFC", i.name) for i in images}) == len(images)
+    assert [i.sent for i in dataset_files.read(folder).images] == [i.sent for i in images]
+
+
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
+@given(
+    st.dictionaries(PARTS, st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True), max_size=4),
+    st.sampled_from(["", "{urn:bp}", "{urn:other}"]),
+    st.booleans(),
+)
+def test_the_metadata_puts_each_file_on_the_slide_that_it_names_and_nowhere_else(
+    tmp_path_factory: pytest.TempPathFactory, named: dict[str, list[int]], space: str, together: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("set") / "DATASET_x"
+    for number in range(3):
+        path = folder / f"IMAGES/I{number}/slide{number}.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x")
+    files = {f"{name}{n}.geojson": of[0] for n, (name, of) in enumerate(sorted(named.items()))}
+    (folder / "ANNOTATIONS").mkdir()
+    (folder / "METADATA").mkdir()
+    for name in files:
+        (folder / "ANNOTATIONS" / name).write_text("[]")
+    root = ET.Element(f"{space}ANNOTATION_SET")
+    groups = [[f for f in files if files[f] == n] for n in range(3)] if together else [[f] for f in files]
+    for group in filter(None, groups):
+        element = ET.SubElement(root, f"{space}ANNOTATION")
+        ET.SubElement(element, f"{space}IMAGE_REF", alias=f"I{files[group[0]]}")
+        for name in group:
+            ET.SubElement(element, f"{space}FILE", filename=f"ANNOTATIONS/{name}")
+    ET.ElementTree(root).write(folder / "METADATA/annotation.xml", encoding="utf-8")
+    found = dataset_files.read(folder)
+    assert found.faults == []
+    assert {p.name: image.alias for image in found.images for p in image.annotations} == {
+        name: f"I{number}" for name, number in files.items()
+    }
+    assert sum(len(image.annotations) for image in found.images) == len(files)

@@ -249,6 +249,12 @@ def test_an_administrator_sees_and_sends_the_form_of_another_user(hub):
 # Pages that were opened before a login
 
 
+@pytest.mark.parametrize("path", ["/hub/admin", "/hub/home"])
+def test_administrators_are_warned_on_their_pages_and_nobody_else(hub, path):
+    assert "All users share one host." in hub.browser("root").get(path).text
+    assert "All users share one host." not in hub.browser("mia").get("/hub/home").text
+
+
 def test_a_form_from_before_a_login_says_what_to_do_and_starts_nothing(hub):
     browser = hub.browser("pia")
     old = form(browser.get("/hub/spawn"))["action"]

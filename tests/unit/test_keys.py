@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ async def test_nobody_gets_the_first_ontology_of_a_stack_which_members_of_its_pr
 
     async def ask(request: Any) -> Any:
         answer = await type(core)._ask(core, request)
-        if "/api/ontology" in request.url:
+        if "/api/ontology" in request.url and request.method != "GET":
             asked.append((request.method, request.url.rpartition("/")[2], answer.code))
             asked.append(json.loads(answer.body)["data"]["id"])
         return answer
@@ -192,6 +193,30 @@ async def test_nobody_gets_the_first_ontology_of_a_stack_which_members_of_its_pr
     assert same == number
     await world.connections.provide(running(), "ada", renew=True)
     assert len(asked) == 4, "once in a stack's life"
+
+
+async def test_a_service_that_ends_between_making_and_deleting_it_leaves_no_ontology_for_anybody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core, made = world.connections._core, []
+
+    async def ask(request: Any, *, cut: bool) -> Any:
+        if cut and request.method == "DELETE":
+            raise RuntimeError("the service ends here")
+        answer = await type(core)._ask(core, request)
+        if "/api/ontology" in request.url and request.method == "POST":
+            made.append(json.loads(answer.body)["data"]["id"])
+        return answer
+
+    monkeypatch.setattr(core, "_ask", partial(ask, cut=True))
+    with pytest.raises(RuntimeError):
+        await world.connections.provide(running(), "ada")
+    monkeypatch.setattr(core, "_ask", partial(ask, cut=False))
+    connection = await world.connections.provide(running(), "ada")
+    url = f"{connection.host}/api/ontology.json"
+    left = (await asyncio.to_thread(requests.get, url, headers=signed_headers(connection), timeout=10)).json()
+    assert len(made) == 1
+    assert made[0] not in [one["id"] for one in left["collection"]]
 
 
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.HIBERNATED, None])

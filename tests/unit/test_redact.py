@@ -7,6 +7,8 @@ import uuid
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cytomine_spawner.redact import PIECE, REMOVED, Redactor, by_looks, secret_values
 from cytomine_spawner.stacks import secretdata
@@ -55,6 +57,19 @@ def test_a_value_of_a_secret_goes_in_each_encoding(name, encoding):
     assert len(said.replace(REMOVED, "")) <= len("before  behind") + 8
     assert said.startswith("before ")
     assert said.endswith(" behind")
+
+
+@given(
+    st.text(min_size=8, max_size=60).filter(lambda v: v.strip() == v and v not in REMOVED),
+    st.sampled_from(sorted(ENCODINGS)),
+    st.text(max_size=20),
+    st.text(max_size=20),
+)
+def test_any_value_goes_from_any_line(value, encoding, before, behind):
+    written = ENCODINGS[encoding](value)
+    said = Redactor([value])(f"{before}{written}{behind}")
+    assert written not in said.replace(REMOVED, "\0\0")
+    assert REMOVED in said
 
 
 def test_a_value_that_holds_another_goes_whole_and_so_do_two_that_overlap():

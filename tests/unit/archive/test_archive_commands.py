@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
+from dataclasses import replace
 
 import pytest
 
-from cytomine_spawner.archive import download, http, reader
+from cytomine_spawner.archive import api, cli, download, http, reader
 from cytomine_spawner.archive.cli import main
 from dev.archive import Fault
 
@@ -203,6 +204,64 @@ def test_what_is_there_is_not_fetched_again_and_nothing_else_is_overwritten(sda,
     assert status == 1
     assert "is there already and has another size" in error
     assert (tmp_path / "slide.tif").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("outside", ["../../", "/"])
+def test_nothing_is_copied_out_of_the_folder_whatever_the_archive_lists(
+    outside, reach, v2, tmp_path, monkeypatch
+):
+    listed, count = api.V2.files, []
+
+    async def files(self, dataset):
+        first, second, *rest = await listed(self, dataset)
+        count.append(2 + len(rest))
+        # Alike but for what may not be in a path.
+        plain = (outside.replace("..", "%2E%2E") + "left").lstrip("/")
+        return [replace(first, path=f"{outside}left"), replace(second, path=plain), *rest]
+
+    monkeypatch.setattr(api.V2, "files", files)
+    place = tmp_path / "to"
+    pairs = cli._pairs(reach(v2), DATASET, place)
+    assert len({target for _, target in pairs}) == len(pairs) == count[0]
+    for entry, target in pairs:
+        assert entry["type"] == "file"
+        assert place / DATASET in target.resolve().parents
+
+
+def test_what_the_archive_says_moves_no_cursor_and_looks_like_no_other_line(capsys):
+    cli._print("good a\nBAD b\x1b[2K")
+    cli._say("it answers 500 (\x1b]0;title\x07)")
+    said = capsys.readouterr()
+    assert said.out == "good a\\x0aBAD b\\x1b[2K\n"
+    assert said.err == "sda: it answers 500 (\\x1b]0;title\\x07)\n"
+
+
+@pytest.mark.parametrize("place", ["somebody else's", "linked twice"])
+def test_what_comes_is_written_to_no_file_that_others_hold(sda, tmp_path, monkeypatch, place):
+    part = tmp_path / "a.tif.sda-part"
+    part.write_bytes(b"")
+    if place == "linked twice":
+        (tmp_path / "elsewhere").hardlink_to(part)
+    else:
+        monkeypatch.setattr(download.os, "geteuid", lambda: part.stat().st_uid + 1)
+    status, _, error = sda("get", SLIDE, tmp_path / "a.tif")
+    assert status == 1
+    assert "is not yours alone" in error
+    assert part.read_bytes() == b""
+
+
+def test_a_link_in_the_place_of_the_note_is_not_followed(sda, local, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "a.tif.sda-part.json").symlink_to(tmp_path / "mine")
+    assert sda("get", SLIDE, tmp_path / "a.tif")[0] == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "a.tif").read_bytes() == local.plain[SLIDE]
+
+
+def test_a_dataset_is_copied_alike_however_its_name_is_typed(reach, v2, tmp_path):
+    typed = ("https%3A%2F%2Fdoi.org%2F10.17044%2Fslides", "https%3a%2f%2fdoi.org%2f10.17044%2fslides")
+    plain, other = (cli._pairs(reach(v2), name, tmp_path) for name in typed)
+    assert [target for _, target in plain] == [target for _, target in other]
 
 
 def test_two_that_write_to_one_place_are_kept_apart(sda, tmp_path):

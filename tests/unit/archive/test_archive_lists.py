@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from cytomine_spawner.archive import EmptyArchive, FixedToken, NotGranted, SdaFileSystem, api
+from cytomine_spawner.archive.http import Answer, Http
 from dev.archive import Bytes, Fault, running
 
 DATASET = "aa-Dataset-reading-slides1"
@@ -48,6 +50,35 @@ def test_a_bad_visa_grants_nothing_and_the_reason_is_a_sentence(kind, local, v2)
     assert re.search(reason.get(kind, "does not trust their issuer"), str(told[0].message))
     with pytest.raises(NotGranted, match="your visas do not grant it"):
         fs.ls(DATASET)
+
+
+def test_an_issuer_without_encryption_is_not_shown_the_token(v2):
+    fs = SdaFileSystem(
+        v2.url,
+        token=FixedToken("t"),
+        issuer="http://issuer.example.org/",
+        cache_size=0,
+        skip_instance_cache=True,
+    )
+    assert "http://issuer.example.org is not encrypted" in fs.explain()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"decryptedSize": float("inf"), "checksums": "none"},
+        {"decryptedSize": "9" * 5000, "checksums": ["none", None, {"type": 3}]},
+        {"size": -1, "checksums": {"a": 1}},
+    ],
+)
+async def test_numbers_and_checksums_that_are_none_count_as_not_said(entry, monkeypatch):
+    async def read(*_, **__):
+        page = {"files": [{"fileId": "f", "filePath": "a", **entry}]}
+        return Answer(200, {}, json.dumps(page).encode())
+
+    http = Http("https://archive.example.org", FixedToken("t"), 1, 1, 1, False)
+    monkeypatch.setattr(http, "read", read)
+    assert await api.V2(http).files("d") == [api.RemoteFile("d", "f", "a", None, None, None)]
 
 
 def test_a_dataset_that_the_archive_does_not_have_is_named(local, v2):

@@ -13,7 +13,7 @@ import time
 import crypt4gh.header
 import crypt4gh.lib
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cytomine_spawner.archive import CallableToken, FileToken, FixedToken, TokenRefused, blocks, crypt
@@ -100,6 +100,24 @@ def test_a_header_that_is_none_is_said_so(change):
         crypt.read_header(data[change], pair)
 
 
+def test_a_header_that_costs_much_is_refused_before_it_does():
+    pair = crypt.key_pair()
+    empty = (4).to_bytes(4, "little")
+    many = b"crypt4gh" + (1).to_bytes(4, "little") + (200_000).to_bytes(4, "little") + empty * 200_000
+    long, _ = encrypted(b"x", [1] * 200_000)
+    for header in (many, long):
+        with pytest.raises(Damaged, match="far longer than those of other files"):
+            crypt.read_header(header, pair)
+
+
+def test_a_header_with_a_key_that_is_none_is_said_so():
+    pair = crypt.key_pair()
+    packet = crypt4gh.header.make_packet_data_enc(0, b"short")
+    header = crypt4gh.header.serialize(crypt4gh.header.encrypt(packet, [(0, bytes(range(32)), pair.public)]))
+    with pytest.raises(Damaged, match="its Crypt4GH header cannot be read"):
+        crypt.read_header(header, pair)
+
+
 def test_any_changed_bit_of_a_segment_is_found():
     header, body = encrypted(os.urandom(100))
     keys, _ = crypt.read_header(header, crypt.key_pair())
@@ -145,14 +163,24 @@ def test_the_name_that_is_shown_has_neither_the_uploader_nor_the_ending():
     }
 
 
-@EXAMPLES
-@given(paths=st.lists(st.text("ab/._c4gh@", min_size=1, max_size=12), unique=True, max_size=8))
-def test_no_two_files_are_shown_alike_unless_their_paths_are(paths):
+@settings(EXAMPLES, max_examples=300)
+@given(
+    paths=st.lists(
+        st.text("ab/._c4gh@%2E\x00\x1b\n\u202e", min_size=1, max_size=12) | st.text(min_size=1, max_size=4),
+        unique=True,
+        max_size=8,
+    )
+)
+@example(["../../x", "%2E%2E/%2E%2E/x"])
+@example(["//etc/x", "etc/x"])
+@example([".c4gh", "a/.c4gh", "/", "./."])
+def test_whatever_the_archive_lists_each_file_has_one_path_below_its_folder(paths):
     shown = visible(paths)
     assert set(shown) == set(paths)
-    plain = {path: "/".join(p for p in path.split("/") if p not in {"", "."}) for path in paths}
-    if len(set(plain.values())) == len(paths):
-        assert len(set(shown.values())) == len(paths)
+    assert len(set(shown.values())) == len(paths)
+    for path in shown.values():
+        assert not {"", ".", ".."} & set(path.split("/"))
+        assert path.isprintable()
 
 
 @EXAMPLES
@@ -160,6 +188,7 @@ def test_no_two_files_are_shown_alike_unless_their_paths_are(paths):
     dataset=st.text(min_size=1, max_size=40).filter(lambda t: t.isprintable()),
     rest=st.text("ab/", max_size=5),
 )
+@example(dataset="..", rest="a")
 def test_a_datasets_id_goes_through_fsspecs_paths_unchanged(dataset, rest):
     from cytomine_spawner.archive import SdaFileSystem
 
@@ -168,6 +197,7 @@ def test_a_datasets_id_goes_through_fsspecs_paths_unchanged(dataset, rest):
     assert split(path) == (dataset, rest)
     assert "::" not in component(dataset)
     assert not set("*?[/") & set(component(dataset))
+    assert component(dataset) not in {".", ".."}
 
 
 @EXAMPLES
@@ -380,7 +410,7 @@ def test_an_address_that_is_none_or_tells_the_token_to_everybody_is_refused(addr
 
 def test_retry_after_is_seconds_or_a_date():
     assert retry_after("7") == 7
-    assert retry_after(None) is retry_after("soon") is None
+    assert retry_after(None) is retry_after("soon") is retry_after("nan") is None
     assert 0 <= retry_after(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 5))) <= 5
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cytomine_spawner.notebook.values import marks, names, whole
 
@@ -66,3 +69,51 @@ def test_terms_in_a_cell_are_read_in_every_form(value: Any, expected: list[Any])
 def test_what_is_no_term_is_said(value: Any) -> None:
     with pytest.raises(ValueError, match="A term's id must be a whole number"):
         marks(value)
+
+
+CELLS: list[Callable[[list[Any]], Any]] = [
+    list,
+    tuple,
+    lambda v: np.array(v, object),
+    np.array,
+    pandas.Series,
+    lambda v: pandas.array(v, dtype="string" if v and isinstance(v[0], str) else "Int64"),
+    lambda v: [*v, None, pandas.NA, float("nan"), ""],
+    lambda v: [v[:1], v[1:]],
+]
+WORDS = st.text(min_size=1, max_size=8).filter(lambda t: t.strip() == t and "\0" not in t)
+
+
+@given(
+    st.lists(WORDS, max_size=4) | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4),
+    st.sampled_from(CELLS),
+)
+def test_a_term_is_never_lost_split_or_doubled_whatever_holds_it(
+    terms: list[Any], cell: Callable[[list[Any]], Any]
+) -> None:
+    found = marks(cell(terms))
+    assert found == terms
+    assert all(isinstance(one, str) or type(one) is int for one in found)
+
+
+@given(st.sampled_from("bhilqBHILQ"), st.data())
+def test_a_whole_number_is_the_same_in_every_type_that_has_it(kind: str, data: st.DataObject) -> None:
+    low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    value = data.draw(st.integers(int(low), int(high)))
+    for one in (
+        value,
+        np.array(value, kind)[()],
+        np.array([value], kind)[0],
+        pandas.Series([value], dtype=kind)[0],
+    ):
+        assert (whole(one, "x"), type(whole(one, "x"))) == (value, int)
+
+
+@given(st.floats())
+def test_a_float_is_a_whole_number_or_refused(value: float) -> None:
+    for one in (value, np.float64(value)):
+        if value.is_integer():
+            assert whole(one, "x") == value
+        else:
+            with pytest.raises(ValueError, match=r"^x must be a whole number, not "):
+                whole(one, "x")
