@@ -6,8 +6,10 @@ import random
 
 import fsspec
 import pytest
+from upath.registry import register_implementation
 
 from cytomine_spawner.archive import FixedToken, SdaFileSystem
+from cytomine_spawner.archive.upaths import SdaPath
 from dev import archive
 
 DATASET = "aa-Dataset-reading-slides1"
@@ -75,5 +77,6 @@ def v2(local):
 
 @pytest.fixture(autouse=True)
 def _registered():
-    """What the package's entry point does where it is installed."""
+    """What the package's entry points do where it is installed."""
     fsspec.register_implementation("sda", SdaFileSystem, clobber=True)
+    register_implementation("sda", SdaPath, clobber=True)
