@@ -6,16 +6,15 @@ Needs the extra ``storage`` for those in object storage.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.spec import AbstractBufferedFile
 
+from .storageurls import STORES
+
 BLOCK = 256 * 1024
 BLOCKS = 128  # in memory, of one file
-# What obstore speaks, in the place of packages that want other versions of what is here already.
-STORES = ("abfs", "abfss", "az", "azure", "gcs", "gs", "s3", "s3a")
 
 
 def filesystem(url: str, options: dict[str, Any] | None = None) -> tuple[Any, str]:
@@ -29,12 +28,16 @@ def filesystem(url: str, options: dict[str, Any] | None = None) -> tuple[Any, st
         ValueError: nothing here speaks its protocol, or it names no place.
     """
     protocol, rest = split_protocol(url)
+    options = dict(options or {})
     if protocol in STORES:
         _register(protocol)
+        # Whoever writes an endpoint without TLS means it; obstore wants to hear it twice.
+        if str(options.get("endpoint", "")).startswith("http://"):
+            options.setdefault("client_options", {"allow_http": True})
     if protocol and not rest.strip("/"):
         raise ValueError(f"{url} names no place: it looks like s3://bucket/folder or https://host/folder.")
     try:
-        fs, path = url_to_fs(url, **(options or {}))
+        fs, path = url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         if protocol and protocol not in fsspec.available_protocols():
             raise ValueError(
@@ -55,17 +58,6 @@ def _register(protocol: str) -> None:
             f"{protocol}:// needs obstore: install it, for instance by pip install 'cytomine-spawner[storage]'."
         ) from error
     register(protocol)
-
-
-def without_secrets(url: str) -> str:
-    """A URL for people: without a name, a password and a query, which may sign it."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "the address"
-    if not parts.scheme:
-        return url
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class RangeFile(AbstractBufferedFile):  # type: ignore[misc]
