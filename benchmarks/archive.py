@@ -107,7 +107,15 @@ class Job:
         token.write_text(self.told["token"])
         token.chmod(0o600)
         child = subprocess.Popen(
-            [sys.executable, "-m", "cytomine_spawner.archive.cli", "mount", self.told["dataset"], folder, "--foreground"],
+            [
+                sys.executable,
+                "-m",
+                "cytomine_spawner.archive.cli",
+                "mount",
+                self.told["dataset"],
+                folder,
+                "--foreground",
+            ],
             env={
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
@@ -166,9 +174,8 @@ class Job:
 
     def random_mount(self) -> dict[str, Any]:
         """Random reads: a folder that is mounted."""
-        with self.mounted() as (folder, took):
-            with (folder / self.slide["path"]).open("rb", buffering=0) as file:
-                found = self._random(file)
+        with self.mounted() as (folder, took), (folder / self.slide["path"]).open("rb", buffering=0) as file:
+            found = self._random(file)
         return {**found, **took}
 
     def random_get(self) -> dict[str, Any]:
@@ -242,7 +249,10 @@ class Job:
         file = self.told["files"]["copy"]
         with self.mounted() as (folder, took):
             start = time.perf_counter()
-            with (folder / file["path"]).open("rb", buffering=0) as there, (self.folder / "copy").open("wb") as out:
+            with (
+                (folder / file["path"]).open("rb", buffering=0) as there,
+                (self.folder / "copy").open("wb") as out,
+            ):
                 shutil.copyfileobj(there, out, 1 << 20)
             rate = file["size"] / MB / (time.perf_counter() - start)
         if (self.folder / "copy").stat().st_size != file["size"]:

@@ -16,7 +16,7 @@ from fsspec.asyn import sync
 
 from .download import checksum_of, digest_of, download
 from .errors import ArchiveError, EmptyArchive, TokenRefused
-from .filesystem import SdaFileSystem
+from .filesystem import CACHE, SdaFileSystem
 
 HOUR = 3600.0
 STEP = 5.0  # between two looks for another token, in seconds
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             issuer=options.issuer,
             skip_instance_cache=True,
             # What is copied whole is read once.
-            **({} if options.cached else {"cache_size": 0}),
+            cache_size=CACHE if options.cached else 0,
         )
         return int(options.run(fs, options))
     except BrokenPipeError:
@@ -100,8 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     made = add("mount", "show a dataset, or all, as a folder to read from", _mount)
     made.add_argument("path", help="a dataset or a folder in it; / for all datasets")
     made.add_argument("folder", type=Path, help="an empty folder, or a new one")
-    made.add_argument("--foreground", action="store_true", help="stay until Ctrl-C or a signal, and unmount then")
-    made.add_argument("--allow-other", action="store_true", help="let other users of this machine read it, too")
+    made.add_argument(
+        "--foreground", action="store_true", help="stay until Ctrl-C or a signal, and unmount then"
+    )
+    made.add_argument(
+        "--allow-other", action="store_true", help="let other users of this machine read it, too"
+    )
     made.set_defaults(cached=True)
     return parser
 

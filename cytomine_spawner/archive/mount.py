@@ -270,6 +270,7 @@ def detach(arguments: Sequence[str], folder: Path) -> None:
                 child.terminate()
                 said.seek(0)
                 words = said.read().decode(errors="replace").strip().removeprefix("sda: ")
-                raise CannotMount(words or f"{folder} was not mounted within {STARTING:.0f} seconds: try again.")
+                raise CannotMount(
+                    words or f"{folder} was not mounted within {STARTING:.0f} seconds: try again."
+                )
             time.sleep(0.05)
-

@@ -13,7 +13,8 @@ from cytomine.models import ImageInstance
 from PIL import Image as Pillow
 
 from .errors import CytomineError
-from .slides import Pixels, Slide, open_slide
+from .slides import Pixels as Pixels
+from .slides import Slide, open_slide
 from .transport import RequestFailed, current, get_bytes, get_json
 
 # What functions that read pixels take: an image of Cytomine's or its id; a slide that is a file, its path or its URL.
@@ -142,7 +143,7 @@ def thumb(image: AnyImage, max_size: int = 512, *, plane: int | None = None) -> 
         RequestFailed: Cytomine refused.
     """
     if isinstance(image, (Slide, str, os.PathLike)):
-        return image_of(image).thumb(int(max_size))
+        return cast(Slide, image_of(image)).thumb(int(max_size))
     wanted = plane if plane is not None else reference(image)
     content = get_bytes(f"sliceinstance/{wanted}/thumb.png", {"maxSize": int(max_size), "bits": 8})
     return decode(content, f"The thumb of image {image_id(image)}")
@@ -151,7 +152,7 @@ def thumb(image: AnyImage, max_size: int = 512, *, plane: int | None = None) -> 
 def preview(image: AnyImage, max_size: int = 1024) -> Pixels:
     """As `thumb`, from the address of the preview: one request, always the reference plane."""
     if isinstance(image, (Slide, str, os.PathLike)):
-        return image_of(image).thumb(int(max_size))
+        return cast(Slide, image_of(image)).thumb(int(max_size))
     params = {"maxSize": int(max_size), "bits": 8}
     content = get_bytes(f"imageinstance/{image_id(image)}/preview.png", params)
     return decode(content, f"The preview of image {image_id(image)}")

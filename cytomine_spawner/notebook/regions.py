@@ -209,13 +209,15 @@ class FileReader(Reader):
 
     def __init__(self, slide: Slide, plane: int | None = None) -> None:
         if plane is not None:
-            raise ValueError(f"plane must be left out, not {plane}: a slide that is a file has no planes here.")
-        self.image, self.levels = slide, levels(slide)
+            raise ValueError(
+                f"plane must be left out, not {plane}: a slide that is a file has no planes here."
+            )
+        self.image, self.levels, self._slide = slide, levels(slide), slide
 
     @property
     def name(self) -> str:
         """What tells its pixels from all others', for caches."""
-        return f"{self.image.url}-{self.image.width}-{self.image.height}"
+        return f"{self._slide.url}-{self._slide.width}-{self._slide.height}"
 
     @property
     def format(self) -> str:
@@ -224,11 +226,11 @@ class FileReader(Reader):
 
     def requests(self, x: int, y: int, w: int, h: int, level: int) -> list[tuple[int, int, int, int]]:
         """The pieces (x, y, w, h) that a region is read by."""
-        return list(self.image.pieces(x, y, w, h, level))
+        return self._slide.pieces(x, y, w, h, level)
 
     def piece(self, place: tuple[int, int, int, int], level: int) -> Pixels:
         """One of `requests`' pieces."""
-        return self.image.piece(place, level)
+        return self._slide.piece(place, level)
 
 
 def reader_of(

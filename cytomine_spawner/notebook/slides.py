@@ -203,7 +203,7 @@ def _by_level() -> Any:
     """A class of tiffslide's whose regions begin at a place of their level, not of the full size."""
     import tiffslide
 
-    class ByLevel(tiffslide.TiffSlide):  # type: ignore[misc]
+    class ByLevel(tiffslide.TiffSlide):
         _shared: Any = None
 
         def _read_region_loc_transform(self, location: Any, level: int) -> Any:  # noqa: ARG002
@@ -227,7 +227,7 @@ class DicomSlide(Slide):
         import wsidicom
         from wsidicom import errors
 
-        kinds = tuple(kind for kind in vars(errors).values() if isinstance(kind, type))
+        kinds = tuple(k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, Exception))
         try:
             found = wsidicom.WsiDicom.open(url, file_options=options)
         except kinds as error:
@@ -257,7 +257,9 @@ def _coloured(pixels: Any) -> Pixels:
     """Three colours, of one or of four."""
     found = np.asarray(pixels)
     if found.dtype != np.uint8:
-        raise NotASlide(f"The slide has pixels of {found.dtype}, not of eight bits: read it by tifffile and zarr.")
+        raise NotASlide(
+            f"The slide has pixels of {found.dtype}, not of eight bits: read it by tifffile and zarr."
+        )
     if found.ndim == 2 or found.shape[2] == 1:
         return np.repeat(found.reshape(*found.shape[:2], 1), 3, axis=2)
     return found[:, :, :3]

@@ -19,6 +19,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -73,18 +74,24 @@ class Source:
         base = self._path.rstrip("/") + "/"
         inside = {str(key): entry for key, entry in found.items() if str(key).startswith(base)}
         if not inside:
-            raise DatasetError(f"There is nothing at {self.url}. Mend the dataset's url, or put it there, and try again.")
+            raise DatasetError(
+                f"There is nothing at {self.url}. Mend the dataset's url, or put it there, and try again."
+            )
         for path, entry in inside.items():
             below = PurePosixPath(path.removeprefix(base))
             if ".." in below.parts or below.is_absolute():
-                raise DatasetError(f"{self.url} holds a file {below}, which is in no folder of it. Remove it, and try again.")
+                raise DatasetError(
+                    f"{self.url} holds a file {below}, which is in no folder of it. Remove it, and try again."
+                )
             place = self._folder / below
             place.parent.mkdir(parents=True, exist_ok=True)
             size = entry.get("size")
             if size is None:
                 size = self._asked(lambda: self._fs.size(path))  # noqa: B023 - called here
             if size is None:
-                raise DatasetError(f"The storage does not say how long {below} of {self.url} is, so it cannot be fetched.")
+                raise DatasetError(
+                    f"The storage does not say how long {below} of {self.url} is, so it cannot be fetched."
+                )
             if below.parts[0] == "IMAGES" and int(size) > AT_ONCE:
                 self._slides[place] = (path, int(size))
                 _hollow(place, int(size))
@@ -124,7 +131,8 @@ class Source:
                 await asyncio.to_thread(self._fetch, path, size, place, tell)
             yield
         finally:
-            await asyncio.to_thread(lambda: [_hollow(place, size) for place, _, size in files])
+            for place, _, size in files:
+                await asyncio.to_thread(_hollow, place, size)
 
     def _fetch(
         self, path: str, size: int, place: Path, tell: Callable[[int], object] = lambda _: None
@@ -146,18 +154,23 @@ class Source:
         for left in range(TRIES - 1, -1, -1):
             try:
                 return question()
-            except Exception as error:
+            except Exception as error:  # noqa: PERF203 - the loop is the wait
                 kind = type(error).__name__
                 # The texts of these errors may hold what was sent.
                 log.debug("%s failed: %s", self.url, kind)
-                status = getattr(error, "status", 0)
-                if isinstance(error, FileNotFoundError) or kind == "NotFoundError":
+                status = _status(error)
+                if isinstance(error, FileNotFoundError) or kind == "NotFoundError" or status == 404:
                     raise DatasetError(
                         f"Something of {self.url} is not there. Mend the dataset's url, or complete it, and try again."
                     ) from None
                 if isinstance(error, PermissionError) or kind in _REFUSED or status in (401, 403):
                     raise DatasetError(
                         f"The storage refuses {self.url}. An administrator must look at the dataset's Secret."
+                    ) from None
+                if kind in _WRONG:
+                    raise DatasetError(
+                        f"{self.url} cannot be opened with the options of the dataset's Secret. An administrator must look at "
+                        "both."
                     ) from None
                 if not left:
                     raise Interrupted(
@@ -166,7 +179,19 @@ class Source:
         raise AssertionError
 
 
+# obstore's; those of HTTP have a status.
 _REFUSED = ("PermissionDeniedError", "UnauthenticatedError")
+_WRONG = ("UnknownConfigurationKeyError", "InvalidPathError", "NotSupportedError")
+
+
+def _status(error: Exception) -> int:
+    """What the server answered; 0 where it is not known."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return status
+    # Of a list obstore says it in words alone.
+    found = re.search(r"status code: (\d{3})", str(error))
+    return int(found[1]) if found else 0
 
 
 def _hollow(place: Path, size: int) -> None:
@@ -247,7 +272,9 @@ def main(argv: list[str] | None = None) -> int:
         "--connection", type=Path, required=True, help="folder with host, public-key, private-key"
     )
     parser.add_argument("--options", type=Path, help="folder with the filesystem's options, a file each")
-    parser.add_argument("--url", required=True, help="the dataset's folder, such as s3://bucket/DATASET_colon")
+    parser.add_argument(
+        "--url", required=True, help="the dataset's folder, such as s3://bucket/DATASET_colon"
+    )
     parser.add_argument("name", help="the dataset's name")
     args = parser.parse_args(argv)
     try:
@@ -257,7 +284,12 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="dataset-") as folder:
             done = asyncio.run(
                 import_source(
-                    (host, public, private), args.url, options_of(args.options), args.name, Path(folder), lines()
+                    (host, public, private),
+                    args.url,
+                    options_of(args.options),
+                    args.name,
+                    Path(folder),
+                    lines(),
                 )
             )
     except OSError as error:

@@ -90,6 +90,7 @@ _DNS_PEERS: list[dict[str, Any]] = [
     {"ipBlock": {"cidr": "169.254.20.10/32"}},
 ]
 
+_SCRATCH: dict[str, Any] = {"emptyDir": {}}
 _INTERNET: list[dict[str, Any]] = [
     {
         "ipBlock": {
@@ -282,7 +283,7 @@ class StackSettings(LoggingConfigurable):
         Integer(min=1, max=65535), [443], minlen=1, help="Ports at which datasets with a ``url`` are reached."
     ).tag(config=True)
     dataset_scratch = Dict(
-        {"emptyDir": {}},
+        _SCRATCH,
         help="""Where a slide of a dataset with a ``url`` lies on its way: a volume of a pod without its name. It must hold the
         largest slide, twice where slides have several files; it goes with the import.""",
     ).tag(config=True)

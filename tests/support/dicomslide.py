@@ -39,7 +39,11 @@ def write(path: Path, pixels: np.ndarray, scale: float, uids: dict[str, str], ti
     made.AcquisitionDateTime = "20260101000000"
     made.SeriesNumber = made.InstanceNumber = 1
     made.ContainerIdentifier = "slide"
-    made.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"] if scale == 1 else ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
+    made.ImageType = (
+        ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+        if scale == 1
+        else ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
+    )
     made.VolumetricProperties, made.FocusMethod, made.ExtendedDepthOfField = "VOLUME", "AUTO", "NO"
     made.SpecimenLabelInImage = made.BurnedInAnnotation = "NO"
     made.LossyImageCompression, made.PositionReferenceIndicator = "00", "SLIDE_CORNER"

@@ -77,7 +77,13 @@ def store() -> Iterator[Store]:
                 body = answer.read()
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
-                    if name.lower() not in ("transfer-encoding", "connection", "content-length", "server", "date"):
+                    if name.lower() not in (
+                        "transfer-encoding",
+                        "connection",
+                        "content-length",
+                        "server",
+                        "date",
+                    ):
                         self.send_header(name, value)
                 length = answer.getheader("Content-Length") if self.command == "HEAD" else len(body)
                 self.send_header("Content-Length", str(length or 0))

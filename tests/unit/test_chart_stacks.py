@@ -123,7 +123,11 @@ def test_datasets_in_object_storage_need_no_volume(tmp_path):
     storage = {"peers": peers, "port": 9000, "scratch": scratch}
     written, _ = settings(render(on(datasets=[remote], datasetStorage=storage)))
     found = written["StackSettings"]
-    assert (found["dataset_peers"], found["dataset_ports"], found["dataset_scratch"]) == (peers, [9000], scratch)
+    assert (found["dataset_peers"], found["dataset_ports"], found["dataset_scratch"]) == (
+        peers,
+        [9000],
+        scratch,
+    )
 
 
 def environment(objects):

@@ -32,7 +32,7 @@ def s3():
 def _hollow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test's slides are small; they wait for their turn all the same."""
     monkeypatch.setattr(dataset_sources, "AT_ONCE", 100)
-    monkeypatch.setattr(dataset_sources, "PIECE", 1000)
+    monkeypatch.setattr(dataset_sources, "PIECE", 300_000)
 
 
 def a_dataset(root: Path, name: str) -> Path:
@@ -110,6 +110,9 @@ def test_what_the_storage_refuses_and_where_it_is_away_is_said(
     with pytest.raises(DatasetError, match="The storage refuses s3://refused/DATASET_refused") as failed:
         run(stack, "s3://refused/DATASET_refused", s3.options, "refused", tmp_path / "one")
     assert not isinstance(failed.value, Interrupted)
+    monkeypatch.setattr(s3, "refuse", False)
+    with pytest.raises(DatasetError, match="Something of s3://no-such-bucket/x is not there"):
+        run(stack, "s3://no-such-bucket/x", s3.options, "refused", tmp_path / "three")
     nobody = {**s3.options, "endpoint": "http://127.0.0.1:9", "retry_config": {"max_retries": 0}}
     with pytest.raises(Interrupted, match=r"s3://refused/x could not be fetched .*Try again"):
         run(stack, "s3://refused/x", nobody, "refused", tmp_path / "two")
@@ -124,7 +127,8 @@ def test_a_dataset_at_a_web_address_is_imported_as_well(stack: Stack, tmp_path: 
         def do_GET(self):
             asked = self.headers.get("Range")
             if not asked:
-                return super().do_GET()
+                super().do_GET()
+                return
             first, _, last = asked.removeprefix("bytes=").partition("-")
             data = Path(self.translate_path(self.path)).read_bytes()
             part = data[int(first) : int(last) + 1]
@@ -153,7 +157,9 @@ def test_a_slide_without_room_is_said(s3: Store, stack: Stack, tmp_path: Path, m
     s3.put("large", a_dataset(tmp_path, "large"))
     real = dataset_sources.shutil.disk_usage
     monkeypatch.setattr(dataset_sources.shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
-    with pytest.raises(DatasetError, match=r"large-1.png takes 1 MiB .* 0 MiB are free there.*dataset_scratch"):
+    with pytest.raises(
+        DatasetError, match=r"large-1.png takes 1 MiB .* 0 MiB are free there.*dataset_scratch"
+    ):
         run(stack, "s3://large/DATASET_large", s3.options, "large", tmp_path / "one")
 
 

@@ -141,7 +141,9 @@ REMOTE = {"name": "far", "url": "s3://slides/DATASET_far", "secret": "slides"}
 def test_a_dataset_at_a_url_has_a_job_with_its_credentials_as_files_and_a_way_to_it():
     settings = offering(datasets=[*DATASETS, REMOTE, {**REMOTE, "name": "open", "secret": ""}])
     made = render.render(a_stack("far", "open", "colon"), settings, Import(("far", "open", "colon"), "1"))
-    jobs = {o["spec"]["template"]["spec"]["containers"][0]["command"][-1]: o for o in made if o["kind"] == "Job"}
+    jobs = {
+        o["spec"]["template"]["spec"]["containers"][0]["command"][-1]: o for o in made if o["kind"] == "Job"
+    }
     pod = jobs["far"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["command"][4:] == [
@@ -200,10 +202,16 @@ def test_an_administrator_changes_the_job_as_any_other_object():
         ([{"title": "a"}], r"StackSettings.datasets\[0\].name: Field required"),
         ([{"name": "a"}, {"name": "a"}], "the name 'a' is used more than once"),
         ([{"name": "a", "size": 1}], r"datasets\[0\].size"),
-        ([{"name": "a", "url": "/mnt/a"}], r"datasets\[0\]: '/mnt/a' is no address of a folder: it looks like s3://"),
+        (
+            [{"name": "a", "url": "/mnt/a"}],
+            r"datasets\[0\]: '/mnt/a' is no address of a folder: it looks like s3://",
+        ),
         ([{"name": "a", "url": "s3:///a"}], "is no address of a folder"),
         ([{"name": "a", "url": "https://host/a?key=hush"}], "'https://host/a' is no address of a folder"),
-        ([{"name": "a", "url": "https://me:hush@host/a"}], "https://host/a is given with credentials: put them into a Secret"),
+        (
+            [{"name": "a", "url": "https://me:hush@host/a"}],
+            "https://host/a is given with credentials: put them into a Secret",
+        ),
         ([{"name": "a", "secret": "s"}], "secret is of no use without url"),
     ],
 )

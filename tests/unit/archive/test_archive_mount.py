@@ -115,7 +115,7 @@ def test_every_byte_is_the_archives_and_nothing_can_be_written(local, environmen
             lambda: slide.rename(folder / "other"),
             lambda: os.truncate(slide, 0),
         ):
-            with pytest.raises(OSError) as refused:
+            with pytest.raises(OSError, match="Read-only") as refused:
                 attempt()
             assert refused.value.errno == errno.EROFS
         with pytest.raises(FileNotFoundError):
@@ -137,7 +137,7 @@ def test_openslide_reads_a_slide_through_it(local, environment, tmp_path):
 def test_a_file_that_does_not_come_is_an_error_and_said_in_words(local, v2, environment, tmp_path):
     with mounted({**environment, "XDG_CACHE_HOME": str(tmp_path / "empty")}, tmp_path / "archive") as child:
         v2.faults.append(Fault("flip", path=r"/content|/s3/", times=1000))
-        with pytest.raises(OSError) as failed:
+        with pytest.raises(OSError, match="Input/output error") as failed:
             (tmp_path / "archive" / "IMAGES" / "keys.tif").read_bytes()
         v2.faults.clear()
         assert failed.value.errno == errno.EIO
@@ -148,7 +148,12 @@ def test_a_file_that_does_not_come_is_an_error_and_said_in_words(local, v2, envi
 def test_in_the_background_it_is_there_when_the_command_ends(environment, tmp_path):
     folder = tmp_path / "archive"
     done = subprocess.run(
-        command(f"sda://{DATASET}/IMAGES", folder), env=environment, capture_output=True, text=True, timeout=120, check=False
+        command(f"sda://{DATASET}/IMAGES", folder),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"End it by: fusermount3 -u {folder}\n")
@@ -179,7 +184,9 @@ def words_of(local, v2, tmp_path, monkeypatch, capsys):
 def test_what_cannot_be_mounted_is_said_before_anything_is(words_of, tmp_path, monkeypatch, libfuse):
     monkeypatch.setattr(mount, "_library", lambda: SimpleNamespace(Operations=object))
     folder = tmp_path / "archive"
-    assert "There is no aa-Dataset-reading-slides1/none" in words_of(f"{DATASET}/none", folder, "--foreground")
+    assert "There is no aa-Dataset-reading-slides1/none" in words_of(
+        f"{DATASET}/none", folder, "--foreground"
+    )
     assert "is a file: name its dataset" in words_of(f"{DATASET}/IMAGES/slide.tif", folder, "--foreground")
     (folder / "mine").write_text("x")
     for more in ((), ("--foreground",)):

@@ -69,7 +69,11 @@ def test_it_reads_slides_by_each_of_the_ways(local, v2, tmp_path, token_file, ca
         dicom_path="NOTEBOOK/IMAGE_1",
         micron_per_px=1.0,
     )
-    assert found["same_pixels"] == {"tiffslide and zarr": True, "ours and zarr": True, "ours and wsidicom": True}
+    assert found["same_pixels"] == {
+        "tiffslide and zarr": True,
+        "ours and zarr": True,
+        "ours and wsidicom": True,
+    }
     assert (found["dataset"], found["levels"], found["thumb"]) == (DATASET, 4, [144, 256, 3])
     assert (found["tiles"], 0 < found["dark"] <= 1) == (2, True)
     assert json.dumps(found).count("skipped") == 0

@@ -17,7 +17,6 @@ import tifffile
 
 from cytomine_spawner.notebook import images, regions, slides, tiling, viewer
 from cytomine_spawner.notebook.figures import figure
-
 from tests.support import dicomslide
 
 from .conftest import DATASET
@@ -39,7 +38,11 @@ def write(path: Path, steps: tuple[int, ...] = (1, 4), **options: object) -> lis
     settings = {"tile": (128, 128), "photometric": "rgb", "compression": "deflate", **options}
     with tifffile.TiffWriter(path, bigtiff=True) as out:
         out.write(
-            levels[0], subifds=len(levels) - 1, resolution=(40000, 40000), resolutionunit="CENTIMETER", **settings
+            levels[0],
+            subifds=len(levels) - 1,
+            resolution=(40000, 40000),
+            resolutionunit="CENTIMETER",
+            **settings,
         )
         for level in levels[1:]:
             out.write(level, subfiletype=1, **settings)
@@ -78,7 +81,12 @@ def remote(local, server, stored, tmp_path):
 def test_each_pixel_of_a_region_is_the_files(slide, known):
     _, (full, quarter) = known
     assert (slide.width, slide.height) == (WIDTH, HEIGHT)
-    assert [(v.width, v.height) for v in regions.levels(slide)] == [(1333, 777), (667, 389), (334, 195), (167, 98)]
+    assert [(v.width, v.height) for v in regions.levels(slide)] == [
+        (1333, 777),
+        (667, 389),
+        (334, 195),
+        (167, 98),
+    ]
     for place in ((0, 0, WIDTH, HEIGHT), (1273, 737, 60, 40), (250, 200, 300, 120), (0, 776, 1333, 1)):
         x, y, w, h = place
         assert np.array_equal(regions.region(slide, *place), full[y : y + h, x : x + w])
@@ -194,7 +202,9 @@ def test_grey_is_three_colours_and_a_fourth_is_left_out(tmp_path):
 
 def test_what_is_no_slide_of_eight_bits_is_said_with_the_cure(tmp_path):
     deep = tmp_path / "deep.ome.tif"
-    tifffile.imwrite(deep, np.zeros((5, 64, 64), np.uint16), tile=(32, 32), metadata={"axes": "CYX"}, ome=True)
+    tifffile.imwrite(
+        deep, np.zeros((5, 64, 64), np.uint16), tile=(32, 32), metadata={"axes": "CYX"}, ome=True
+    )
     with pytest.raises(slides.NotASlide, match="read it by tifffile and zarr"):
         slides.open_slide(deep)
     text = tmp_path / "slide.svs"
