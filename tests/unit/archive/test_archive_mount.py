@@ -23,7 +23,7 @@ from dev import host
 from dev.archive import Fault
 from dev.cache import ROOT
 
-from .conftest import DATASET, EDITS
+from .conftest import DATASET, EDITS, SLIDES
 from .test_archive_slides import write
 
 
@@ -123,11 +123,12 @@ def test_every_byte_is_the_archives_and_nothing_can_be_written(local, environmen
         assert child.poll() is None
 
 
-def test_openslide_reads_a_slide_through_it(local, environment, tmp_path):
+def test_openslide_reads_a_slide_through_it(local, environment, tmp_path, token_file):
     levels = write(tmp_path / "slide.tif", compression="jpeg", photometric="ycbcr")
-    local.put(DATASET, "MOUNTED/slide.tif", (tmp_path / "slide.tif").read_bytes())
+    local.put(SLIDES, "MOUNTED/slide.tif", (tmp_path / "slide.tif").read_bytes())
+    environment = {**environment, "SDA_TOKEN_FILE": token_file}
     with mounted(environment, tmp_path / "archive", "/"):
-        path = tmp_path / "archive" / DATASET / "MOUNTED" / "slide.tif"
+        path = tmp_path / "archive" / SLIDES / "MOUNTED" / "slide.tif"
         with openslide.OpenSlide(path) as there, openslide.OpenSlide(tmp_path / "slide.tif") as here:
             assert there.dimensions == levels[0].shape[1::-1]
             part = ((500, 300), 0, (400, 300))

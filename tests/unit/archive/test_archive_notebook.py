@@ -15,7 +15,7 @@ from IPython.display import display
 from tests.support import dicomslide
 from tests.support.notebooks import FOLDER, result
 
-from .conftest import DATASET
+from .conftest import SLIDES
 from .test_archive_slides import picture
 
 BOOK = FOLDER / "10_archive.ipynb"
@@ -40,15 +40,6 @@ def _no_screen():
     matplotlib.use("Agg")
 
 
-@pytest.fixture
-def token_file(local, tmp_path):
-    """A token for the archive, in a file."""
-    path = tmp_path / "token"
-    path.write_text(local.issuer.token(local.petra))
-    path.chmod(0o600)
-    return str(path)
-
-
 def test_it_reads_slides_by_each_of_the_ways(local, v2, tmp_path, token_file, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     full = picture(1600, 900)
@@ -56,15 +47,15 @@ def test_it_reads_slides_by_each_of_the_ways(local, v2, tmp_path, token_file, ca
         kind = {"tile": (256, 256), "photometric": "rgb", "compression": "jpeg"}
         out.write(full, subifds=1, resolution=(40000, 40000), resolutionunit="CENTIMETER", **kind)
         out.write(np.ascontiguousarray(full[::4, ::4]), subfiletype=1, **kind)
-    local.put(DATASET, "NOTEBOOK/IMAGE_2/slide.tif", (tmp_path / "slide.tif").read_bytes())
+    local.put(SLIDES, "NOTEBOOK/IMAGE_2/slide.tif", (tmp_path / "slide.tif").read_bytes())
     dicomslide.write_pyramid(tmp_path / "IMAGE_1", {1: full, 4: full[::4, ::4]})
     for path in (tmp_path / "IMAGE_1").iterdir():
-        local.put(DATASET, f"NOTEBOOK/IMAGE_1/{path.name}", path.read_bytes())
+        local.put(SLIDES, f"NOTEBOOK/IMAGE_1/{path.name}", path.read_bytes())
     found = run(
         capsys,
         endpoint=v2.url,
         token_file=token_file,
-        dataset=DATASET,
+        dataset=SLIDES,
         tiff_path="NOTEBOOK/IMAGE_2/slide.tif",
         dicom_path="NOTEBOOK/IMAGE_1",
         micron_per_px=1.0,
@@ -74,7 +65,7 @@ def test_it_reads_slides_by_each_of_the_ways(local, v2, tmp_path, token_file, ca
         "ours and zarr": True,
         "ours and wsidicom": True,
     }
-    assert (found["dataset"], found["levels"], found["thumb"]) == (DATASET, 4, [144, 256, 3])
+    assert (found["dataset"], found["levels"], found["thumb"]) == (SLIDES, 4, [144, 256, 3])
     assert (found["tiles"], 0 < found["dark"] <= 1) == (2, True)
     assert json.dumps(found).count("skipped") == 0
 

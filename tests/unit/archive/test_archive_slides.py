@@ -19,7 +19,7 @@ from cytomine_spawner.notebook import images, regions, slides, tiling, viewer
 from cytomine_spawner.notebook.figures import figure
 from tests.support import dicomslide
 
-from .conftest import DATASET
+from .conftest import SLIDES
 
 # Neither side is a multiple of a tile, nor of a power of two.
 WIDTH, HEIGHT = 1333, 777
@@ -65,16 +65,13 @@ def slide(known):
 @pytest.fixture(scope="module")
 def stored(local, known):
     """The slide in the archive."""
-    local.put(DATASET, "IMAGES/IMAGE_9/pyramid.tif", known[0].read_bytes())
+    local.put(SLIDES, "IMAGES/IMAGE_9/pyramid.tif", known[0].read_bytes())
 
 
 @pytest.fixture
-def remote(local, server, stored, tmp_path):
-    token = tmp_path / "token"
-    token.write_text(local.issuer.token(local.petra))
-    token.chmod(0o600)
-    options = {"endpoint": server.url, "token_file": str(token), "cache_folder": str(tmp_path / "cache")}
-    with slides.open_slide(f"sda://{DATASET}/IMAGES/IMAGE_9/pyramid.tif", **options) as found:
+def remote(server, stored, tmp_path, token_file):
+    options = {"endpoint": server.url, "token_file": token_file, "cache_folder": str(tmp_path / "cache")}
+    with slides.open_slide(f"sda://{SLIDES}/IMAGES/IMAGE_9/pyramid.tif", **options) as found:
         yield found
 
 
@@ -184,12 +181,9 @@ def test_out_of_the_archive_come_the_same_pixels(remote, known):
     assert np.array_equal(regions.region(again, 0, 0, 9, 9), full[:9, :9])
 
 
-def test_a_folder_with_one_file_is_that_file(local, v2, stored, tmp_path, known):
-    token = tmp_path / "token"
-    token.write_text(local.issuer.token(local.petra))
-    token.chmod(0o600)
-    options = {"endpoint": v2.url, "token_file": str(token), "cache_size": 0}
-    with slides.open_slide(f"sda://{DATASET}/IMAGES/IMAGE_9", **options) as found:
+def test_a_folder_with_one_file_is_that_file(v2, stored, token_file, known):
+    options = {"endpoint": v2.url, "token_file": token_file, "cache_size": 0}
+    with slides.open_slide(f"sda://{SLIDES}/IMAGES/IMAGE_9", **options) as found:
         assert found.name == "pyramid.tif"
         assert np.array_equal(regions.region(found, 3, 3, 9, 9), known[1][0][3:12, 3:12])
 
@@ -221,19 +215,16 @@ def test_what_is_no_slide_of_eight_bits_is_said_with_the_cure(tmp_path):
         slides.open_slide("s3://")
 
 
-def test_a_slide_of_dicom_is_read_as_it_is(local, v2, tmp_path):
+def test_a_slide_of_dicom_is_read_as_it_is(local, v2, tmp_path, token_file):
     full = picture(1100, 700)
     quarter = full[::4, ::4] ^ 0x55
     dicomslide.write_pyramid(tmp_path / "IMAGE_8", {1: full, 4: quarter})
     for path in (tmp_path / "IMAGE_8").iterdir():
-        local.put(DATASET, f"IMAGES/IMAGE_8/{path.name}", path.read_bytes())
-    token = tmp_path / "token"
-    token.write_text(local.issuer.token(local.petra))
-    token.chmod(0o600)
-    options = {"endpoint": v2.url, "token_file": str(token), "cache_size": 0}
+        local.put(SLIDES, f"IMAGES/IMAGE_8/{path.name}", path.read_bytes())
+    options = {"endpoint": v2.url, "token_file": token_file, "cache_size": 0}
     for found in (
         slides.open_slide(tmp_path / "IMAGE_8"),
-        slides.open_slide(f"sda://{DATASET}/IMAGES/IMAGE_8", **options),
+        slides.open_slide(f"sda://{SLIDES}/IMAGES/IMAGE_8", **options),
     ):
         with found:
             assert (found.name, found.micron, found.stored) == ("IMAGE_8", 0.25, [(1100, 700), (275, 175)])
