@@ -188,12 +188,14 @@ class Job:
 
     def _look(self, opened: Any) -> dict[str, Any]:
         """A thumbnail, then tiles."""
+        import httpx
         import tiffslide
 
         start = time.perf_counter()
         with tiffslide.TiffSlide(opened) as slide:
             slide.get_thumbnail((1000, 1000))
             thumbnail = time.perf_counter() - start
+            counted = httpx.get(f"{self.server['admin']}/counters", timeout=60).json()["total"]
             width, height = slide.dimensions
             tiles = []
             for number in range(20):
@@ -204,7 +206,8 @@ class Job:
                 start = time.perf_counter()
                 slide.read_region((x, y), 0, (512, 512))
                 tiles.append(time.perf_counter() - start)
-        return {"first": thumbnail, "times": tiles}
+        asked = {"first_requests": counted["requests"], "first_reads": counted["reads"]}
+        return {"first": thumbnail, "times": tiles, **asked}
 
     def slide_sda(self) -> dict[str, Any]:
         """A thumbnail and tiles: the library."""
@@ -380,9 +383,15 @@ def measure(args: argparse.Namespace, told: dict[str, Any]) -> list[dict[str, An
 
 def line(rows: list[dict[str, Any]], raw: list[dict[str, Any]]) -> list[str]:
     """One row of the table: all turns of one way."""
+
+    def median(name: str) -> float:
+        return statistics.median(row[name] for row in rows)
+
     times = [1000 * t for row in rows for t in row.get("times", [])]
     first = [row["first"] for row in rows if "first" in row]
-    each = speed = ""
+    each = speed = asked = ""
+    if "first_requests" in rows[0]:
+        asked = f", {median('first_requests'):.0f} requests, {median('first_reads'):.0f} reads"
     if times:
         each = f"{statistics.median(times):.1f}, p95 {statistics.quantiles(times, n=20)[-1]:.1f}"
     if "rate" in rows[0]:
@@ -396,12 +405,9 @@ def line(rows: list[dict[str, Any]], raw: list[dict[str, Any]]) -> list[str]:
         else:
             part = f"{statistics.median(r['rate'] for r in rows) / statistics.median(r['rate'] for r in raw):.2f} x"
 
-    def median(name: str) -> float:
-        return statistics.median(row[name] for row in rows)
-
     return [
         f"{rows[0]['server']}: {rows[0]['work']}, {rows[0]['way']}",
-        f"{spread(first)} s" if first else "",
+        f"{spread(first)} s{asked}" if first else "",
         each,
         speed,
         part,

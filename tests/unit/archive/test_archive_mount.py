@@ -43,7 +43,7 @@ def libfuse():
 
 @pytest.fixture
 def environment(local, v2, tmp_path, libfuse):
-    token = tmp_path / "token"
+    token = tmp_path / "petra"
     token.write_text(local.issuer.token(local.petra))
     token.chmod(0o600)
     return {
