@@ -34,9 +34,10 @@ from ..objectstore import filesystem
 from ..storageurls import without_secrets
 from .dataset_errors import DatasetError, Interrupted
 from .dataset_files import folders, read
+from .dataset_progress import Progress
 from .dataset_slides import ImageFiles
 from .dataset_stack import Connection
-from .datasets import FAULT, Imported, Importer, Progress, lines, told
+from .datasets import FAULT, Imported, Importer, lines, told
 from .quantity import gib
 
 log = logging.getLogger(__name__)
