@@ -3,9 +3,10 @@
 python3 -m benchmarks.archive                       all three servers; a slide of 2 GB, a copy of 500 MB
 python3 -m benchmarks.archive --slide-gb 0.3 --copy-mb 100 --turns 1
 
-Three ways. "raw" asks the server for ranges of the encrypted file and decrypts nothing: what HTTP can do here at best,
-one connection, one request after the other. "sda://" is the library, with an empty cache. "get first" copies the file
-with the library and then reads the copy. The slide is a pyramidal TIFF, read by tiffslide: a thumbnail of 1,000 pixels,
+Four ways. "raw" asks the server for ranges of the encrypted file and decrypts nothing: what HTTP can do here at best,
+one connection, one request after the other. "sda://" is the library, with an empty cache. "mount" reads a
+folder that `sda mount` shows, in a process of its own whose memory and processor time it is told with. "get first" copies
+the file with the library and then reads the copy. The slide is a pyramidal TIFF, read by tiffslide: a thumbnail of 1,000 pixels,
 then 20 tiles of 512 pixels at random, half of them side by side. Version 1 reads the small slide and half as often,
 because it reads all that is before a range.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes.util
 import importlib
 import json
 import os
@@ -33,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import in_test_environment, keep, spread, table
+from dev import host
 from dev.cache import ROOT
 
 MB = 1e6
@@ -97,6 +100,44 @@ class Job:
         """A file's path in the library."""
         return f"{self.told['dataset']}/{file['path']}"
 
+    @contextlib.contextmanager
+    def mounted(self) -> Iterator[tuple[Path, dict[str, float]]]:
+        """The dataset as a folder, while the block runs; then also what its process took."""
+        folder, token, found = self.folder / "mounted", self.folder / "token", {}
+        token.write_text(self.told["token"])
+        token.chmod(0o600)
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "cytomine_spawner.archive.cli",
+                "mount",
+                self.told["dataset"],
+                folder,
+                "--foreground",
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "SDA_URL": self.server["url"],
+                "SDA_TOKEN_FILE": str(token),
+                "XDG_CACHE_HOME": str(self.folder / "cache"),
+            },
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while not os.path.ismount(folder):
+                if child.poll() is not None:
+                    raise ValueError("the archive could not be mounted")
+                time.sleep(0.01)
+            Path(f"/proc/{child.pid}/clear_refs").write_text("5")
+            before, cpu = peak(child.pid), spent(child.pid)
+            yield folder, found
+            found |= {"memory": peak(child.pid) - before, "cpu": spent(child.pid) - cpu}
+        finally:
+            child.terminate()
+            child.wait(60)
+
     def places(self) -> list[int]:
         """Where random reads begin, plain bytes."""
         return [self.random.randrange(self.slide["size"] - READ) for _ in range(self.reads)]
@@ -116,26 +157,45 @@ class Job:
 
     def random_sda(self) -> dict[str, Any]:
         """Random reads: the library."""
-        times = []
         with self.filesystem().open(self.name(self.slide)) as file:
-            file.read(1)
-            for at in self.places():
-                start = time.perf_counter()
-                file.seek(at)
-                got = file.read(READ)
-                times.append(time.perf_counter() - start)
-                if len(got) != READ:
-                    raise ValueError("a read came short")
+            return self._random(file)
+
+    def _random(self, file: Any) -> dict[str, Any]:
+        times = []
+        file.read(1)
+        for at in self.places():
+            start = time.perf_counter()
+            file.seek(at)
+            got = file.read(READ)
+            times.append(time.perf_counter() - start)
+            if len(got) != READ:
+                raise ValueError("a read came short")
         return {"times": times}
+
+    def random_mount(self) -> dict[str, Any]:
+        """Random reads: a folder that is mounted."""
+        with self.mounted() as (folder, took), (folder / self.slide["path"]).open("rb", buffering=0) as file:
+            found = self._random(file)
+        return {**found, **took}
+
+    def random_get(self) -> dict[str, Any]:
+        """Random reads: the whole file is copied first."""
+        path, start = self.folder / "slide.tif", time.perf_counter()
+        self.filesystem().get_file(self.name(self.slide), str(path))
+        took = time.perf_counter() - start
+        with path.open("rb", buffering=0) as file:
+            return {**self._random(file), "first": took}
 
     def _look(self, opened: Any) -> dict[str, Any]:
         """A thumbnail, then tiles."""
+        import httpx
         import tiffslide
 
         start = time.perf_counter()
         with tiffslide.TiffSlide(opened) as slide:
             slide.get_thumbnail((1000, 1000))
             thumbnail = time.perf_counter() - start
+            counted = httpx.get(f"{self.server['admin']}/counters", timeout=60).json()["total"]
             width, height = slide.dimensions
             tiles = []
             for number in range(20):
@@ -146,12 +206,19 @@ class Job:
                 start = time.perf_counter()
                 slide.read_region((x, y), 0, (512, 512))
                 tiles.append(time.perf_counter() - start)
-        return {"first": thumbnail, "times": tiles}
+        asked = {"first_requests": counted["requests"], "first_reads": counted["reads"]}
+        return {"first": thumbnail, "times": tiles, **asked}
 
     def slide_sda(self) -> dict[str, Any]:
         """A thumbnail and tiles: the library."""
         with self.filesystem().open(self.name(self.slide)) as file:
             return self._look(file)
+
+    def slide_mount(self) -> dict[str, Any]:
+        """A thumbnail and tiles: a folder that is mounted."""
+        with self.mounted() as (folder, took):
+            found = self._look(str(folder / self.slide["path"]))
+        return {**found, **took}
 
     def slide_get(self) -> dict[str, Any]:
         """A thumbnail and tiles: the whole file is copied first."""
@@ -180,18 +247,58 @@ class Job:
             raise ValueError("the copy came short")
         return {"rate": file["size"] / MB / took}
 
+    def copy_mount(self) -> dict[str, Any]:
+        """A copy: out of a folder that is mounted."""
+        file = self.told["files"]["copy"]
+        with self.mounted() as (folder, took):
+            start = time.perf_counter()
+            with (
+                (folder / file["path"]).open("rb", buffering=0) as there,
+                (self.folder / "copy").open("wb") as out,
+            ):
+                shutil.copyfileobj(there, out, 1 << 20)
+            rate = file["size"] / MB / (time.perf_counter() - start)
+        if (self.folder / "copy").stat().st_size != file["size"]:
+            raise ValueError("the copy came short")
+        return {"rate": rate, **took}
+
 
 WORK: dict[str, dict[str, Callable[[Job], dict[str, Any]]]] = {
-    "random reads of 64 KiB": {"raw": Job.random_raw, "sda://": Job.random_sda},
-    "thumbnail and 20 tiles": {"sda://": Job.slide_sda, "get first": Job.slide_get},
-    "sequential copy": {"raw": Job.copy_raw, "sda://": Job.copy_sda},
+    "random reads of 64 KiB": {
+        "raw": Job.random_raw,
+        "sda://": Job.random_sda,
+        "mount": Job.random_mount,
+        "get first": Job.random_get,
+    },
+    "thumbnail and 20 tiles": {"sda://": Job.slide_sda, "mount": Job.slide_mount, "get first": Job.slide_get},
+    "sequential copy": {"raw": Job.copy_raw, "sda://": Job.copy_sda, "mount": Job.copy_mount},
 }
 
 
-def peak() -> float:
-    """The most memory that this process had since the last reset, MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def peak(process: int | str = "self") -> float:
+    """The most memory that a process had since the last reset, MiB."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def spent(process: int) -> float:
+    """The processor time that a process took, seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def can_mount() -> str:
+    """Why nothing can be mounted here; empty where it can, with libfuse found."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/fuse cannot be opened ({error.strerror})"
+    if not ctypes.util.find_library("fuse3"):
+        found = next(host.unpacked("libfuse3-3", lambda _: None).glob("**/libfuse3.so.3"), None)
+        if found is None:
+            return "libfuse is missing"
+        os.environ["FUSE_LIBRARY_PATH"] = str(found)
+    return ""
 
 
 def forked(work: Callable[[Job], dict[str, Any]], job: Job) -> dict[str, Any]:
@@ -204,7 +311,9 @@ def forked(work: Callable[[Job], dict[str, Any]], job: Job) -> dict[str, Any]:
             Path("/proc/self/clear_refs").write_text("5")
             before, cpu = peak(), time.process_time()
             found = work(job)
-            found |= {"memory": peak() - before, "cpu": time.process_time() - cpu}
+            own = {"memory": peak() - before, "cpu": time.process_time() - cpu}
+            # Through a mount, the other process's counts: this one is any program.
+            found = {**own, **found}
         except BaseException as error:
             found = {"error": f"{type(error).__name__}: {error}"}
         with os.fdopen(write, "w") as out:
@@ -252,7 +361,7 @@ def measure(args: argparse.Namespace, told: dict[str, Any]) -> list[dict[str, An
         for work, ways in WORK.items():
             if args.only and args.only not in work:
                 continue
-            names = list(ways)
+            names = [name for name in ways if name != "mount" or not args.without_mount]
             for turn in range(args.turns):
                 for way in names[turn % len(names) :] + names[: turn % len(names)]:
                     print(
@@ -274,12 +383,21 @@ def measure(args: argparse.Namespace, told: dict[str, Any]) -> list[dict[str, An
 
 def line(rows: list[dict[str, Any]], raw: list[dict[str, Any]]) -> list[str]:
     """One row of the table: all turns of one way."""
+
+    def median(name: str) -> float:
+        return statistics.median(row[name] for row in rows)
+
     times = [1000 * t for row in rows for t in row.get("times", [])]
     first = [row["first"] for row in rows if "first" in row]
+    each = speed = asked = ""
+    if "first_requests" in rows[0]:
+        asked = f", {median('first_requests'):.0f} requests, {median('first_reads'):.0f} reads"
     if times:
-        speed = f"{statistics.median(times):.1f} ms, p95 {statistics.quantiles(times, n=20)[-1]:.1f}"
-    else:
-        speed = f"{spread([row['rate'] for row in rows], '.0f')} MB/s"
+        each = f"{statistics.median(times):.1f}, p95 {statistics.quantiles(times, n=20)[-1]:.1f}"
+    if "rate" in rows[0]:
+        speed = spread([row["rate"] for row in rows], ".0f")
+    elif "64 KiB" in rows[0]["work"]:
+        speed = f"{READ / MB / statistics.mean(times) * 1000:.0f}"
     part = ""
     if raw and rows is not raw:
         if times:
@@ -287,12 +405,10 @@ def line(rows: list[dict[str, Any]], raw: list[dict[str, Any]]) -> list[str]:
         else:
             part = f"{statistics.median(r['rate'] for r in rows) / statistics.median(r['rate'] for r in raw):.2f} x"
 
-    def median(name: str) -> float:
-        return statistics.median(row[name] for row in rows)
-
     return [
         f"{rows[0]['server']}: {rows[0]['work']}, {rows[0]['way']}",
-        f"{spread(first)} s" if first else "",
+        f"{spread(first)} s{asked}" if first else "",
+        each,
         speed,
         part,
         f"{median('sent') / MB:.1f} MB",
@@ -319,8 +435,12 @@ def main() -> None:
     parser.add_argument(
         "--rate", type=float, default=400, help="MB/s of a storage read over S3 (default 400)"
     )
+    parser.add_argument("--without-mount", action="store_true", help="leave out what needs /dev/fuse")
     parser.add_argument("--only", default="", help="a word of the work to do")
     args = parser.parse_args()
+    if not args.without_mount and (why := can_mount()):
+        args.without_mount = True
+        print(f"Without mounts, as {why}.", file=sys.stderr)
     wanted = {"slide": args.slide_gb * 1e9, "copy": args.copy_mb * MB, "delay": args.delay / 1000}
     with servers({**wanted, "rate": args.rate * MB}) as told:
         # What is imported late would count as a measurement's own time and memory.
@@ -337,7 +457,8 @@ def main() -> None:
     head = [
         "what",
         "first",
-        "each or speed",
+        "ms each",
+        "MB/s",
         "of raw",
         "moved",
         "pulled",

@@ -16,7 +16,7 @@ from fsspec.asyn import sync
 
 from .download import checksum_of, digest_of, download
 from .errors import ArchiveError, EmptyArchive, TokenRefused
-from .filesystem import SdaFileSystem
+from .filesystem import CACHE, SdaFileSystem
 
 HOUR = 3600.0
 STEP = 5.0  # between two looks for another token, in seconds
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 if something failed.
     """
     options = _parser().parse_args(argv)
+    options.arguments = sys.argv[1:] if argv is None else list(argv)
     warnings.simplefilter("ignore", EmptyArchive)  # said as this command's own words
     try:
         fs = SdaFileSystem(
@@ -37,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             allow_http=options.allow_http,
             patience=options.patience,
             issuer=options.issuer,
-            cache_size=0,
             skip_instance_cache=True,
+            # What is copied whole is read once.
+            cache_size=CACHE if options.cached else 0,
         )
         return int(options.run(fs, options))
     except BrokenPipeError:
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, text: str, run: Callable[[SdaFileSystem, Any], int]) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text, parents=[common])
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, cached=False)
         return made
 
     add("datasets", "list the datasets that your visas grant", _datasets)
@@ -95,6 +97,16 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--encrypted", action="store_true", help="what is in the archive, as it is encrypted there"
     )
+    made = add("mount", "show a dataset, or all, as a folder to read from", _mount)
+    made.add_argument("path", help="a dataset or a folder in it; / for all datasets")
+    made.add_argument("folder", type=Path, help="an empty folder, or a new one")
+    made.add_argument(
+        "--foreground", action="store_true", help="stay until Ctrl-C or a signal, and unmount then"
+    )
+    made.add_argument(
+        "--allow-other", action="store_true", help="let other users of this machine read it, too"
+    )
+    made.set_defaults(cached=True)
     return parser
 
 
@@ -214,6 +226,18 @@ def _pairs(fs: SdaFileSystem, path: str, target: Path) -> list[tuple[dict[str, A
         raise ArchiveError("Name a dataset: 'sda datasets' lists them.")
     found = fs.find(path, detail=True)
     return [(one, target / name / one["name"].removeprefix(f"{path}/")) for one in found.values()]
+
+
+def _mount(fs: SdaFileSystem, options: Any) -> int:
+    from .mount import detach, serve
+
+    path, folder = fs._strip_protocol(options.path).strip("/"), options.folder.absolute()
+    if options.foreground:
+        serve(fs, path, folder, _say, options.allow_other)
+        return 0
+    detach([*options.arguments, "--foreground"], folder)
+    _print(f"{folder} shows {path or 'your datasets'}. End it by: fusermount3 -u {folder}")
+    return 0
 
 
 def _verify(fs: SdaFileSystem, options: Any) -> int:

@@ -33,6 +33,7 @@ from .tokens import source
 URL = "https://download.bp.nbis.se"
 MIB = 1024 * 1024
 READERS = 256
+CACHE = 2048 * MIB
 # Those that fsspec has for all.
 OPTIONS = {"add_aliases", "add_docs", "asynchronous", "batch_size", "loop", "max_paths", "use_listings_cache"}
 
@@ -81,7 +82,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         token_file: str | None = None,
         block_size: int | None = None,
         cache_folder: str | None = None,
-        cache_size: int = 2048 * MIB,
+        cache_size: int = CACHE,
         memory_size: int = 32 * MIB,
         parallel: int = 4,
         patience: float = 120.0,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .reviews import NotYourReview, review, start_review, stop_review
     from .safe import add_term, attach, download, fetch_all, remove_term, tag, term_ids, terms
     from .shapes import InvalidGeometry
+    from .slides import NotASlide, Slide, open_slide
     from .tiling import Tile, lazy, tiles
     from .transport import RequestFailed, guard
     from .uploads import UploadIncomplete, upload
@@ -39,10 +40,12 @@ __all__ = [
     "KeysRefused",
     "Level",
     "NoStack",
+    "NotASlide",
     "NotYourReview",
     "RequestFailed",
     "Run",
     "ServiceUnreachable",
+    "Slide",
     "StackFailed",
     "StackHibernated",
     "StackInfo",
@@ -64,6 +67,7 @@ __all__ = [
     "lazy",
     "level_for",
     "levels",
+    "open_slide",
     "preview",
     "read_annotations",
     "region",
@@ -115,6 +119,7 @@ _MODULES = {
         "terms",
     ),
     "shapes": ("InvalidGeometry",),
+    "slides": ("NotASlide", "Slide", "open_slide"),
     "tiling": ("Tile", "lazy", "tiles"),
     "transport": ("RequestFailed", "guard"),
     "uploads": ("UploadIncomplete", "upload"),

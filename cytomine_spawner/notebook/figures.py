@@ -8,13 +8,12 @@ from typing import Any
 import geopandas
 import numpy as np
 import shapely
-from cytomine.models import ImageInstance
 from shapely.geometry.base import BaseGeometry
 
 from .annotations import PALETTE
-from .images import image_of, micron
+from .images import AnyImage, image_of, micron
 from .origins import Origin, origin_of, to_image
-from .regions import Reader, levels
+from .regions import levels, reader_of
 from .safe import terms
 from .values import names, whole
 
@@ -38,7 +37,7 @@ def outlines(shape: BaseGeometry) -> list[np.ndarray]:
 
 
 def figure(
-    image: ImageInstance | int,
+    image: AnyImage,
     annotations: geopandas.GeoDataFrame | None = None,
     *,
     area: tuple[int, int, int, int] | None = None,
@@ -54,8 +53,8 @@ def figure(
     """Draw an image, or a part of it, with annotations coloured by their first term.
 
     Args:
-        image: the image or its id.
-        annotations: as from `read_annotations`; those of other images are left out.
+        image: the image or its id; a slide of `open_slide`, its path or its URL.
+        annotations: as from `read_annotations`; those of other images are left out, unless the slide is a file.
         area: x, y, width, height in full-size px, origin top left; the whole image if not given.
         ax: matplotlib axes to draw on; new ones if not given.
         max_size: the picture's longer side in px at most.
@@ -97,7 +96,7 @@ def figure(
     return ax
 
 
-def _picture(one: ImageInstance, x: int, y: int, w: int, h: int, max_size: int) -> tuple[Any, list[float]]:
+def _picture(one: Any, x: int, y: int, w: int, h: int, max_size: int) -> tuple[Any, list[float]]:
     """The pixels of the coarsest level that is fine enough, and where they are in full-size px."""
     known = levels(one)
     fine = [v for v in known if max(w, h) / v.scale >= max_size]
@@ -105,13 +104,13 @@ def _picture(one: ImageInstance, x: int, y: int, w: int, h: int, max_size: int) 
     s = level.scale
     left, top = x // s, y // s
     right, bottom = min(level.width, -(-(x + w) // s)), min(level.height, -(-(y + h) // s))
-    pixels = Reader(one, format="jpg").region(left, top, right - left, bottom - top, level.level)
+    pixels = reader_of(one, format="jpg").region(left, top, right - left, bottom - top, level.level)
     return pixels, [left * s, right * s, bottom * s, top * s]
 
 
 def _draw(
     ax: Any,
-    one: ImageInstance,
+    one: Any,
     data: geopandas.GeoDataFrame,
     area: tuple[int, int, int, int],
     fill: float,
@@ -124,7 +123,7 @@ def _draw(
     from matplotlib.path import Path
     from matplotlib.patheffects import withStroke
 
-    if "image" in data:
+    if "image" in data and one.id is not None:
         data = data[data["image"] == one.id]
     # A row without a shape has nothing to draw.
     data = data[data.geometry.notna()]
@@ -134,7 +133,7 @@ def _draw(
     frame = shapely.box(area[0], area[1], area[0] + area[2], area[1] + area[3])
     called = [first_term(v) for v in data["term_name"]] if "term_name" in data else [NO_TERM] * len(data)
     shown = [(g, n) for g, n in zip(shapes, called, strict=True) if g.intersects(frame)]
-    have = colours if colours is not None else term_colours(int(one.project))
+    have = colours if colours is not None else term_colours(int(one.project)) if one.project else {}
     handles, labels = [], []
     for number, name in enumerate(sorted({n for _, n in shown})):
         colour = have.get(name) or ("#000000" if name == NO_TERM else PALETTE[number % len(PALETTE)])

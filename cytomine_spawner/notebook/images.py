@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import io
-from typing import Any, TypeAlias, cast
+import os
+from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
 from cytomine import Cytomine
 from cytomine.models import ImageInstance
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from .errors import CytomineError
+from .slides import Pixels as Pixels
+from .slides import Slide, open_slide
 from .transport import RequestFailed, current, get_bytes, get_json
 
-Pixels: TypeAlias = NDArray[np.uint8]
+# What functions that read pixels take: an image of Cytomine's or its id; a slide that is a file, its path or its URL.
+AnyImage: TypeAlias = "ImageInstance | int | Slide | str | os.PathLike[str]"
 
 # A slide is larger than what Pillow takes for an attack; its pieces come one by one.
 Pillow.MAX_IMAGE_PIXELS = None
@@ -29,12 +32,29 @@ class NotAPicture(CytomineError):
     """Cytomine sent something that is no picture."""
 
 
-def image_of(image: ImageInstance | int) -> ImageInstance:
-    """The image itself, fetched if an id is given.
+@overload
+def image_of(image: ImageInstance | int) -> ImageInstance: ...
+
+
+@overload
+def image_of(image: Slide | str | os.PathLike[str]) -> Slide: ...
+
+
+@overload
+def image_of(image: AnyImage) -> ImageInstance | Slide: ...
+
+
+def image_of(image: AnyImage) -> ImageInstance | Slide:
+    """The image itself, fetched if an id is given, or opened if it is a file.
 
     Raises:
         CytomineError: there is no such image, or one may not see it.
+        NotASlide: the file is none.
     """
+    if isinstance(image, Slide):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return open_slide(image)
     if isinstance(image, ImageInstance):
         if image.width is None:
             return image_of(int(image.id))
@@ -47,7 +67,7 @@ def image_id(image: ImageInstance | int) -> int:
     return int(image.id if isinstance(image, ImageInstance) else image)
 
 
-def micron(image: ImageInstance) -> float | None:
+def micron(image: ImageInstance | Slide) -> float | None:
     """Microns per pixel of the full-size image; None where the scanner did not say."""
     size = getattr(image, "physicalSizeX", None)
     return float(size) if size else None
@@ -105,14 +125,14 @@ def decode(content: bytes, what: str) -> Pixels:
         raise NotAPicture(f"{what} came as no picture ({len(content)} bytes): try again.") from error
 
 
-def thumb(image: ImageInstance | int, max_size: int = 512, *, plane: int | None = None) -> Pixels:
+def thumb(image: AnyImage, max_size: int = 512, *, plane: int | None = None) -> Pixels:
     """The whole image, small.
 
     Takes the plane's thumb: the image's own (``ImageInstance.dump``) is refused to whoever comes with API keys. It is made
     from the slide's pixels, and not from the thumbnail that a scanner put into the file.
 
     Args:
-        image: the image or its id.
+        image: the image or its id, or a slide that is a file.
         max_size: length of the longer side in pixels.
         plane: the id of a plane (see `slices`); the reference plane if not given.
 
@@ -122,13 +142,17 @@ def thumb(image: ImageInstance | int, max_size: int = 512, *, plane: int | None 
     Raises:
         RequestFailed: Cytomine refused.
     """
+    if isinstance(image, (Slide, str, os.PathLike)):
+        return cast(Slide, image_of(image)).thumb(int(max_size))
     wanted = plane if plane is not None else reference(image)
     content = get_bytes(f"sliceinstance/{wanted}/thumb.png", {"maxSize": int(max_size), "bits": 8})
     return decode(content, f"The thumb of image {image_id(image)}")
 
 
-def preview(image: ImageInstance | int, max_size: int = 1024) -> Pixels:
+def preview(image: AnyImage, max_size: int = 1024) -> Pixels:
     """As `thumb`, from the address of the preview: one request, always the reference plane."""
+    if isinstance(image, (Slide, str, os.PathLike)):
+        return cast(Slide, image_of(image)).thumb(int(max_size))
     params = {"maxSize": int(max_size), "bits": 8}
     content = get_bytes(f"imageinstance/{image_id(image)}/preview.png", params)
     return decode(content, f"The preview of image {image_id(image)}")

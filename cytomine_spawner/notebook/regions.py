@@ -20,8 +20,9 @@ from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 from tqdm.auto import tqdm
 
-from .images import Pixels, decode, image_id, image_of, lossy, reference, slices
+from .images import AnyImage, Pixels, decode, image_id, image_of, lossy, reference, slices
 from .masks import rasterize
+from .slides import Slide
 from .transport import current, get_bytes, get_json
 from .values import whole
 
@@ -52,7 +53,7 @@ class Level:
     zoom: int
 
 
-def levels(image: ImageInstance | int) -> list[Level]:
+def levels(image: AnyImage) -> list[Level]:
     """The levels of a slide, the full size first; the last fits into one tile of 256 px."""
     one = image_of(image)
     sizes = [(int(one.width), int(one.height))]
@@ -62,11 +63,11 @@ def levels(image: ImageInstance | int) -> list[Level]:
     return [Level(n, w, h, 2**n, top - n) for n, (w, h) in enumerate(sizes)]
 
 
-def level_for(image: ImageInstance | int, micron_per_px: float) -> Level:
+def level_for(image: AnyImage, micron_per_px: float) -> Level:
     """The smallest level that is at least as fine as asked for.
 
     Args:
-        image: the image or its id.
+        image: the image or its id, or a slide that is a file.
         micron_per_px: the coarsest resolution that will do, in µm per px.
 
     Raises:
@@ -75,7 +76,7 @@ def level_for(image: ImageInstance | int, micron_per_px: float) -> Level:
     one = image_of(image)
     if not one.physicalSizeX:
         raise ValueError(
-            "The image's pixel size is not known: set it in Cytomine, or choose a level by number."
+            "The image's pixel size is not known: set it in Cytomine if it is there, or choose a level by number."
         )
     fine = [v for v in levels(one) if one.physicalSizeX * v.scale <= micron_per_px * 1.001]
     return fine[-1] if fine else levels(one)[0]
@@ -103,6 +104,11 @@ class Reader:
         self.image, self._format = image_of(image), format
         self._plane = None if plane is None else whole(plane, "plane")
         self.levels = levels(self.image)
+
+    @property
+    def name(self) -> str:
+        """What tells its pixels from all others', for caches."""
+        return f"{self.client.host}-{image_id(self.image)}-{self._plane}-{self.format}"
 
     @property
     def plane(self) -> int:
@@ -193,6 +199,50 @@ class Reader:
         return out
 
 
+class FileReader(Reader):
+    """Reads a slide that is a file, in the place of `Reader`.
+
+    Args:
+        slide: the slide.
+        plane: None: its planes have no ids.
+    """
+
+    def __init__(self, slide: Slide, plane: int | None = None) -> None:
+        if plane is not None:
+            raise ValueError(
+                f"plane must be left out, not {plane}: a slide that is a file has no planes here."
+            )
+        self.image, self.levels, self._slide = slide, levels(slide), slide
+
+    @property
+    def name(self) -> str:
+        """What tells its pixels from all others', for caches."""
+        return f"{self._slide.url}-{self._slide.width}-{self._slide.height}"
+
+    @property
+    def format(self) -> str:
+        """The file's own: its pixels come as they are."""
+        return ""
+
+    def requests(self, x: int, y: int, w: int, h: int, level: int) -> list[tuple[int, int, int, int]]:
+        """The pieces (x, y, w, h) that a region is read by."""
+        return self._slide.pieces(x, y, w, h, level)
+
+    def piece(self, place: tuple[int, int, int, int], level: int) -> Pixels:
+        """One of `requests`' pieces."""
+        return self._slide.piece(place, level)
+
+
+def reader_of(
+    image: AnyImage,
+    plane: int | None = None,
+    format: str | None = None,  # noqa: A002
+) -> Reader:
+    """What reads an image; see `Reader`."""
+    one = image_of(image)
+    return FileReader(one, plane) if isinstance(one, Slide) else Reader(one, plane, format)
+
+
 def box(x: Any, y: Any, w: Any, h: Any) -> tuple[int, int, int, int]:
     """A rectangle of whole pixels, as Python's integers: small ones of NumPy overflow.
 
@@ -220,7 +270,7 @@ def _sized(pixels: Pixels, w: int, h: int) -> Pixels:
 
 
 def region(
-    image: ImageInstance | int,
+    image: AnyImage,
     x: int,
     y: int,
     w: int,
@@ -235,7 +285,7 @@ def region(
     """A rectangle of a slide as an array.
 
     Args:
-        image: the image or its id.
+        image: the image or its id; a slide of `open_slide`, its path or its URL.
         x: left edge, px of the level, origin top left.
         y: top edge.
         w: width in px.
@@ -254,7 +304,7 @@ def region(
         ValueError: the rectangle is not inside the image, or not of whole pixels.
         RequestFailed: Cytomine refused, or was cut off several times.
     """
-    reader = Reader(image, plane, format)
+    reader = reader_of(image, plane, format)
     x, y, w, h, level = *box(x, y, w, h), whole(level, "level")
     with ThreadPoolExecutor(max(1, whole(workers, "workers"))) as pool:
         if not progress:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cytomine.models import ImageInstance
 from tqdm.auto import tqdm
 
-from .images import Pixels, image_id
-from .regions import PIECE, SIDE_LIMIT, TILE, WORKERS, Reader, box
+from .images import AnyImage, Pixels
+from .regions import PIECE, SIDE_LIMIT, TILE, WORKERS, box, reader_of
 from .values import whole
 
 # Bytes of pixels that are read before they are asked for, at most; a single tile may be larger. While a picture is
@@ -43,7 +42,7 @@ class Tile:
 
 
 def tiles(
-    image: ImageInstance | int,
+    image: AnyImage,
     size: int = 1024,
     *,
     overlap: int = 0,
@@ -60,7 +59,7 @@ def tiles(
     tiles of a row are read together.
 
     Args:
-        image: the image or its id.
+        image: the image or its id; a slide of `open_slide`, its path or its URL.
         size: side of the tiles' cores in px.
         overlap: px that a tile reaches into its neighbours on each side (less at the image's border).
         level: 0 for the full size, n for 1/2ⁿ.
@@ -80,7 +79,7 @@ def tiles(
     size, overlap, level = whole(size, "size"), whole(overlap, "overlap"), whole(level, "level")
     if size < 1 or overlap < 0 or size + 2 * overlap > SIDE_LIMIT:
         raise ValueError(f"size must be at least 1 and size + 2 * overlap at most {SIDE_LIMIT} px.")
-    reader = Reader(image, plane, format)
+    reader = reader_of(image, plane, format)
     at = reader.levels[level] if 0 <= level < len(reader.levels) else reader.check(0, 0, 1, 1, level)
     # An array, as of bounds, is neither true nor false.
     ax, ay, aw, ah = box(*area) if area is not None else (0, 0, at.width, at.height)
@@ -174,7 +173,7 @@ def _bytes(strip: list[Box]) -> int:
 
 
 def lazy(
-    image: ImageInstance | int,
+    image: AnyImage,
     *,
     level: int = 0,
     chunk: int = 1024,
@@ -187,7 +186,7 @@ def lazy(
     same time: ``array.compute(num_workers=8)``. A whole slide does not fit into memory at level 0: reduce it.
 
     Args:
-        image: the image or its id.
+        image: the image or its id; a slide of `open_slide`, its path or its URL.
         level: 0 for the full size, n for 1/2ⁿ.
         chunk: side of the chunks in px; one chunk is one request at level 0, and (chunk / 256)² at others.
         plane: the id of a plane; the reference plane if not given.
@@ -198,7 +197,7 @@ def lazy(
     """
     import dask.array
 
-    reader = Reader(image, plane, format)
+    reader = reader_of(image, plane, format)
     level, chunk = whole(level, "level"), whole(chunk, "chunk")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 px, not {chunk}.")
@@ -212,7 +211,7 @@ def lazy(
         return reader.region(left, top, right - left, bottom - top, level)
 
     chunks = (_cut(at.height, side), _cut(at.width, side), (3,))
-    name = f"slide-{reader.client.host}-{image_id(reader.image)}-{plane}-{level}-{side}-{reader.format}"
+    name = f"slide-{reader.name}-{level}-{side}"
     return dask.array.map_blocks(  # type: ignore[no-untyped-call]
         read, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8), name=name
     )

@@ -22,16 +22,15 @@ import geopandas
 import ipyleaflet
 import ipywidgets
 import shapely
-from cytomine.models import ImageInstance
 from PIL import Image as Pillow
 from shapely.affinity import affine_transform
 
 from .annotations import PALETTE
 from .errors import CytomineError
 from .figures import NO_TERM, first_term, term_colours
-from .images import Pixels, micron, preview
+from .images import AnyImage, Pixels, micron, preview
 from .origins import Origin, origin_of, to_image
-from .regions import WORKERS, Level, Reader
+from .regions import WORKERS, Level, reader_of
 from .values import marks, names
 
 # Pause after a movement before the kernel reads; a movement in it starts it anew.
@@ -55,8 +54,8 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
     terms, user and area below the map and sets ``selected``.
 
     Args:
-        image: the image or its id.
-        annotations: as from `annotations.read_annotations`; others' images are left out.
+        image: the image or its id; a slide of `open_slide`, its path or its URL.
+        annotations: as from `annotations.read_annotations`; others' images are left out, unless the slide is a file.
         colours: colours by term name; Cytomine's if not given.
         height: of the map, as CSS.
         origin: where the annotations' coordinates have their origin; if not given, what the frame says.
@@ -68,14 +67,14 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
 
     def __init__(
         self,
-        image: ImageInstance | int,
+        image: AnyImage,
         annotations: geopandas.GeoDataFrame | None = None,
         *,
         colours: Mapping[str, str] | None = None,
         height: str = "480px",
         origin: Origin | None = None,
     ) -> None:
-        self.reader = Reader(image, format="jpg")
+        self.reader = reader_of(image, format="jpg")
         self.image = self.reader.image
         self.top = len(self.reader.levels) - 1
         self.unit = float(2**self.top)
@@ -145,7 +144,7 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
         if wanted is not None and wanted != self._shown:
             try:
                 pixels = await asyncio.to_thread(self._read, *wanted)
-            except (CytomineError, ValueError) as error:
+            except (CytomineError, ValueError, OSError) as error:
                 self.status.value = html.escape(str(error))
                 return
             self._put(wanted, pixels)
@@ -217,7 +216,7 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
             ValueError: nobody says where they have it.
         """
         data = annotations
-        if "image" in data:
+        if "image" in data and self.image.id is not None:
             data = data[data["image"] == self.image.id]
         data = data[data.geometry.notna()]
         if origin_of(annotations, origin) == "bottom-left":
@@ -234,7 +233,8 @@ class Viewer(ipywidgets.VBox):  # type: ignore[misc]
         ]
         shown = inside.iloc[:SHOWN]
         if self._colours is None:
-            self._colours = term_colours(int(self.image.project))
+            # A file is in no project, so nobody has chosen colours for it.
+            self._colours = term_colours(int(self.image.project)) if self.image.project else {}
         groups: dict[str, list[dict[str, Any]]] = {}
         for _, row in shown.iterrows():
             groups.setdefault(first_term(row.get("term_name")), []).append(self._feature(row))
@@ -289,8 +289,6 @@ def _id(value: Any) -> int | None:
         return None
 
 
-def view(
-    image: ImageInstance | int, annotations: geopandas.GeoDataFrame | None = None, **options: Any
-) -> Viewer:
+def view(image: AnyImage, annotations: geopandas.GeoDataFrame | None = None, **options: Any) -> Viewer:
     """Show a slide in the notebook; see `Viewer`."""
     return Viewer(image, annotations, **options)

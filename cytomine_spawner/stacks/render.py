@@ -36,6 +36,8 @@ EXTRAS = {
 LOGIN = "oauth2-proxy"
 # No component either: a Job while datasets are put into the stack.
 DATASETS = "datasets"
+# The manifest of such a Job whose dataset is at a URL.
+SOURCES = "datasets-sources"
 ALL = BASE + tuple(name for names in EXTRAS.values() for name in names)
 TITLES = {
     "postgis": "Database",
@@ -195,10 +197,16 @@ def _filled_import(
     if importing is None:
         return
     common = variables.common(stack, settings, (), ALL)
-    for number, name in enumerate(importing.names):
-        for obj in _load(DATASETS, {**common, **variables.datasets(stack, settings, name)}):
-            if obj["kind"] == "Job" or number == 0:
+    seen = set()
+    for name in importing.names:
+        if name in settings.dataset_sources:
+            kind, own = SOURCES, variables.source(stack, settings, name)
+        else:
+            kind, own = DATASETS, variables.datasets(stack, settings, name)
+        for obj in _load(kind, {**common, **own}):
+            if obj["kind"] == "Job" or kind not in seen:
                 yield DATASETS, obj
+        seen.add(kind)
 
 
 def secret(stack: Stack, data: dict[str, str]) -> dict[str, Any]:
@@ -239,7 +247,7 @@ def check(settings: StackSettings) -> None:
             if not any(_matches(patch, stack.name, obj) for obj in objects):
                 msg = f"An override names {patch.get('kind')} {patch.get('name', '')!r}, which no stack has"
                 raise ValueError(msg)
-    if settings.datasets and not settings.dataset_volume:
+    if len(settings.datasets) > len(settings.dataset_sources) and not settings.dataset_volume:
         raise ValueError("datasets are offered, but dataset_volume does not say where they are")
     for component in settings.values.env:
         if component not in ALL:

@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from traitlets import Bool, Dict, Enum, Integer, List, TraitError, Unicode, validate
 from traitlets.config import LoggingConfigurable
 
+from ..storageurls import check as check_url
 from .model import Extra, Name
 
 SECONDS_PER_DAY = 86_400
@@ -49,6 +50,16 @@ class OfferedDataset(BaseModel):
     name: Name
     title: str = ""
     description: str = ""
+    url: str = ""
+    secret: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> OfferedDataset:
+        if self.url:
+            check_url(self.url)
+        elif self.secret:
+            raise ValueError("secret is of no use without url, which says where the dataset is")
+        return self
 
 
 def offered(entries: Iterable[Mapping[str, Any]]) -> list[OfferedDataset]:
@@ -64,7 +75,7 @@ def offered(entries: Iterable[Mapping[str, Any]]) -> list[OfferedDataset]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, (f"[{index}]", *first["loc"])))
-            raise ValueError(f"{where}: {first['msg']}") from None
+            raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
         if dataset.name in (other.name for other in found):
             raise ValueError(f": the name {dataset.name!r} is used more than once")
         found.append(dataset)
@@ -77,6 +88,24 @@ _DNS_PEERS: list[dict[str, Any]] = [
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
     },
     {"ipBlock": {"cidr": "169.254.20.10/32"}},
+]
+
+_SCRATCH: dict[str, Any] = {"emptyDir": {}}
+_INTERNET: list[dict[str, Any]] = [
+    {
+        "ipBlock": {
+            "cidr": "0.0.0.0/0",
+            "except": [
+                "10.0.0.0/8",
+                "172.16.0.0/12",
+                "192.168.0.0/16",
+                "100.64.0.0/10",
+                "169.254.0.0/16",
+                "127.0.0.0/8",
+                "192.0.0.0/24",
+            ],
+        }
+    }
 ]
 
 
@@ -232,13 +261,31 @@ class StackSettings(LoggingConfigurable):
     datasets = List(
         Dict(),
         help="""Datasets that can be put into a stack: dictionaries with the key ``name``, the dataset's own in
-        ``dataset_volume``, and, if wanted, ``title`` and ``description`` for the options.""",
+        ``dataset_volume``, and, if wanted, ``title`` and ``description`` for the options. One that is not on the volume has a
+        ``url`` as well, of its folder ``DATASET_<name>`` in object storage or at a web address (``s3://bucket/DATASET_colon``),
+        and, if it needs credentials, the name of a ``secret`` in the stacks' namespace, whose keys are options of the
+        filesystem, such as ``endpoint``, ``access_key_id`` and ``secret_access_key``.""",
     ).tag(config=True)
     dataset_volume = Dict(
         help="""The volume with the datasets: a volume of a pod without its name, in the stacks' namespace, such as
         ``{"persistentVolumeClaim": {"claimName": "datasets", "readOnly": True}}``. It is mounted read-only by the Job
         that imports, and holds a folder for each dataset, as the Bigpicture archive lays them out:
         ``<any name>/DATASET_<name>/IMAGES/<alias>/<files>``."""
+    ).tag(config=True)
+    dataset_peers = List(
+        Dict(),
+        _INTERNET,
+        minlen=1,
+        help="""Where datasets with a ``url`` are, as peers of a NetworkPolicy for what imports them: the internet, without
+        private addresses and the clouds' metadata services, unless set.""",
+    ).tag(config=True)
+    dataset_ports = List(
+        Integer(min=1, max=65535), [443], minlen=1, help="Ports at which datasets with a ``url`` are reached."
+    ).tag(config=True)
+    dataset_scratch = Dict(
+        _SCRATCH,
+        help="""Where a slide of a dataset with a ``url`` lies on its way: a volume of a pod without its name. It must hold the
+        largest slide, twice where slides have several files; it goes with the import.""",
     ).tag(config=True)
     dataset_image = Unicode(
         "cytomine-spawner/stacks", help="The image that imports datasets: that of this service."
@@ -324,6 +371,11 @@ class StackSettings(LoggingConfigurable):
     def dataset_titles(self) -> dict[str, str]:
         """The titles of the datasets that are offered, by name."""
         return {dataset.name: dataset.title or dataset.name for dataset in offered(self.datasets)}
+
+    @cached_property
+    def dataset_sources(self) -> dict[str, OfferedDataset]:
+        """The datasets that are not on the volume, by name."""
+        return {dataset.name: dataset for dataset in offered(self.datasets) if dataset.url}
 
     def url(self, stack: str) -> str:
         """Where a browser opens a stack; without a slash at the end."""

@@ -159,6 +159,28 @@ def datasets(stack: Stack, settings: StackSettings, name: str) -> dict[str, Any]
     }
 
 
+def source(stack: Stack, settings: StackSettings, name: str) -> dict[str, Any]:
+    """What the import of a dataset that is at a URL needs besides."""
+    dataset = settings.dataset_sources[name]
+    program = ["python", "-m", "cytomine_spawner.stacks.dataset_sources"]
+    options = ["--connection=/var/run/cytomine", "--options=/var/run/options", f"--url={dataset.url}"]
+    # Without a group of its own for volumes, as in the manifest.
+    secret = {"secret": {"secretName": dataset.secret, "defaultMode": 0o444}}
+    pods = policies.pods(stack.name, "datasets")["matchLabels"]
+    return {
+        "pods_of_sources": {"matchLabels": {**pods, f"{model.GROUP}/source": "true"}},
+        "connection": model.connection_secret_name(stack.name),
+        "dataset_image": settings.dataset_image,
+        "dataset_command": ["tini", "-g", "--", *program, *options, "--", name],
+        "dataset_options": {**(secret if dataset.secret else {"emptyDir": {}}), "name": "options"},
+        "dataset_scratch": {**settings.dataset_scratch, "name": "tmp"},
+        "dataset_resources": dict(settings.dataset_resources),
+        "dataset_deadline": settings.dataset_deadline,
+        "dataset_peers": list(settings.dataset_peers),
+        "dataset_ports": [{"port": port} for port in settings.dataset_ports],
+    }
+
+
 def resources(part: dict[str, Any]) -> dict[str, Any]:
     """A size's pair of numbers as Kubernetes writes requests and limits."""
     (cpu, cpu_limit), (memory, memory_limit) = part["cpu"], part["memory"]

@@ -35,7 +35,7 @@ def pythons(console: Console, names: Collection[str] = tuple(HUBS)) -> dict[str,
         base = [r for r in meta["dependencies"] if not r.startswith("jupyterhub>")]
         more = [
             r
-            for name in ("hub", "stacks", "notebook", "archive", "test", "lint")
+            for name in ("hub", "stacks", "notebook", "archive", "mount", "slides", "storage", "test", "lint")
             for r in extras.get(name, [])
         ]
         return {

@@ -60,6 +60,12 @@ def test_without_stacks_nothing_of_them_is_there():
         (on(datasets=[{"name": "colon"}]), "stacks.datasetVolume is not set"),
         (on(datasets=[{"name": "a"}, {"name": "a"}], datasetVolume={"emptyDir": {}}), "more than once"),
         (on(datasets=[{"title": "Colon"}], datasetVolume={"emptyDir": {}}), "name"),
+        (on(datasets=[{"name": "a", "url": "ftp://host/a"}]), "url"),
+        (on(datasets=[{"name": "a", "url": "s3://key:hush@bucket/a"}]), "url"),
+        (
+            on(datasets=[{"name": "a", "secret": "s"}], datasetVolume={"emptyDir": {}}),
+            "a has a secret and no url",
+        ),
         (on(values={"image": {}}), "image"),
     ],
 )
@@ -103,6 +109,25 @@ def test_the_service_understands_the_settings_that_the_chart_writes(tmp_path):
     assert set(made.values.sizes) == {"S", "M"}
     assert made.url("cm-a") == "https://cm-a.stacks.example.org"
     assert made.service_url == "https://cytomine--service.hub.example.org/services/cytomine"
+
+
+def test_datasets_in_object_storage_need_no_volume(tmp_path):
+    remote = {"name": "colon", "url": "s3://slides/DATASET_colon", "secret": "slides"}
+    written, _ = settings(render(on(datasets=[remote])))
+    made = StackSettings(**{k: v for k, v in written["StackSettings"].items() if k.startswith("dataset")})
+    assert made.dataset_sources["colon"].secret == "slides"
+    assert made.dataset_ports == [443]
+    assert made.dataset_peers == StackSettings().dataset_peers
+    peers = [{"podSelector": {"matchLabels": {"app": "minio"}}}]
+    scratch = {"ephemeral": {"volumeClaimTemplate": {}}}
+    storage = {"peers": peers, "port": 9000, "scratch": scratch}
+    written, _ = settings(render(on(datasets=[remote], datasetStorage=storage)))
+    found = written["StackSettings"]
+    assert (found["dataset_peers"], found["dataset_ports"], found["dataset_scratch"]) == (
+        peers,
+        [9000],
+        scratch,
+    )
 
 
 def environment(objects):

@@ -135,6 +135,45 @@ def test_a_dataset_whose_name_looks_like_a_switch_is_a_name():
     assert command[-2:] == ["--", "--help"]
 
 
+REMOTE = {"name": "far", "url": "s3://slides/DATASET_far", "secret": "slides"}
+
+
+def test_a_dataset_at_a_url_has_a_job_with_its_credentials_as_files_and_a_way_to_it():
+    settings = offering(datasets=[*DATASETS, REMOTE, {**REMOTE, "name": "open", "secret": ""}])
+    made = render.render(a_stack("far", "open", "colon"), settings, Import(("far", "open", "colon"), "1"))
+    jobs = {
+        o["spec"]["template"]["spec"]["containers"][0]["command"][-1]: o for o in made if o["kind"] == "Job"
+    }
+    pod = jobs["far"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"][4:] == [
+        "-m",
+        "cytomine_spawner.stacks.dataset_sources",
+        "--connection=/var/run/cytomine",
+        "--options=/var/run/options",
+        "--url=s3://slides/DATASET_far",
+        "--",
+        "far",
+    ]
+    assert not container.get("env")
+    volumes = {v["name"]: v for v in pod["volumes"]}
+    assert volumes["options"] == {"name": "options", "secret": {"secretName": "slides", "defaultMode": 0o444}}
+    assert volumes["tmp"] == {"name": "tmp", "emptyDir": {}}
+    assert "datasets" not in volumes
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert "fsGroup" not in pod["securityContext"]
+    other = {v["name"]: v for v in jobs["open"]["spec"]["template"]["spec"]["volumes"]}
+    assert other["options"] == {"name": "options", "emptyDir": {}}
+    doors = {o["metadata"]["name"]: o["spec"] for o in made if o["kind"] == "NetworkPolicy"}
+    assert len([name for name in doors if name.endswith(("-sources", "-datasets"))]) == 2
+    way = doors["cm-ada-sources"]
+    chosen = way["podSelector"]["matchLabels"].items()
+    assert chosen <= jobs["far"]["spec"]["template"]["metadata"]["labels"].items()
+    assert not chosen <= jobs["colon"]["spec"]["template"]["metadata"]["labels"].items()
+    assert way["egress"][1] == {"to": settings.dataset_peers, "ports": [{"port": 443}]}
+    assert "10.0.0.0/8" in settings.dataset_peers[0]["ipBlock"]["except"]
+
+
 def test_a_fault_of_the_dataset_itself_ends_its_job_at_the_first_try():
     job = objects()["Job"]["spec"]
     (rule,) = job["podFailurePolicy"]["rules"]
@@ -163,6 +202,17 @@ def test_an_administrator_changes_the_job_as_any_other_object():
         ([{"title": "a"}], r"StackSettings.datasets\[0\].name: Field required"),
         ([{"name": "a"}, {"name": "a"}], "the name 'a' is used more than once"),
         ([{"name": "a", "size": 1}], r"datasets\[0\].size"),
+        (
+            [{"name": "a", "url": "/mnt/a"}],
+            r"datasets\[0\]: '/mnt/a' is no address of a folder: it looks like s3://",
+        ),
+        ([{"name": "a", "url": "s3:///a"}], "is no address of a folder"),
+        ([{"name": "a", "url": "https://host/a?key=hush"}], "'https://host/a' is no address of a folder"),
+        (
+            [{"name": "a", "url": "https://me:hush@host/a"}],
+            "https://host/a is given with credentials: put them into a Secret",
+        ),
+        ([{"name": "a", "secret": "s"}], "secret is of no use without url"),
     ],
 )
 def test_a_wrong_entry_is_named(entries, said):
@@ -173,6 +223,7 @@ def test_a_wrong_entry_is_named(entries, said):
 def test_datasets_without_a_volume_are_refused_at_the_start():
     with pytest.raises(ValueError, match="dataset_volume does not say where they are"):
         render.check(offering(dataset_volume={}))
+    render.check(offering(datasets=[REMOTE], dataset_volume={}))
 
 
 # -- when it is due ---------------------------------------------------------------------------------------

@@ -220,12 +220,19 @@ http://{{ include "cytomine-hub.fullname" . }}-proxy-public:{{ .Values.proxy.ser
 {{- fail "hub.services.cytomine: with stacks.enabled this name is the chart's own; choose another one." }}
 {{- end }}
 {{- $names := list }}
-{{- range .Values.stacks.datasets }}{{ $names = append $names .name }}{{ end }}
+{{- $placed := list }}
+{{- range .Values.stacks.datasets }}
+{{- $names = append $names .name }}
+{{- if not .url }}{{ $placed = append $placed .name }}{{ end }}
+{{- if and .secret (not .url) }}
+{{- fail (printf "stacks.datasets: %s has a secret and no url, which says where the dataset is." .name) }}
+{{- end }}
+{{- end }}
 {{- if ne (len $names) (len (uniq $names)) }}
 {{- fail "stacks.datasets: a name is used more than once." }}
 {{- end }}
-{{- if and $names (not .Values.stacks.datasetVolume) }}
-{{- fail "stacks.datasetVolume is not set: say which volume holds the datasets of stacks.datasets." }}
+{{- if and $placed (not .Values.stacks.datasetVolume) }}
+{{- fail "stacks.datasetVolume is not set: say which volume holds the datasets of stacks.datasets, or give each a url." }}
 {{- end }}
 {{- end }}
 {{- if gt (len .Release.Name) 40 }}

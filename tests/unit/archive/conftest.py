@@ -6,11 +6,15 @@ import random
 
 import fsspec
 import pytest
+from upath.registry import register_implementation
 
 from cytomine_spawner.archive import FixedToken, SdaFileSystem
+from cytomine_spawner.archive.upaths import SdaPath
 from dev import archive
 
 DATASET = "aa-Dataset-reading-slides1"
+# For tests that add files of their own: what the others list stays as it is.
+SLIDES = "aa-Dataset-opened-slides1"
 URL_DATASET = "https://doi.org/10.17044/slides"
 SEGMENT = 65536
 # Lengths to skip and keep, in turn: within a segment, across borders, a whole segment skipped, the rest kept.
@@ -43,7 +47,17 @@ def local():
             add(DATASET, f"EDITED/{name}", noise.randbytes(8 * SEGMENT + 77), edits=edits)
         add(URL_DATASET, "IMAGES/a b+c%20d.tif", noise.randbytes(70_000))
         found.petra = found.someone("petra", DATASET, URL_DATASET)
+        found.olga = found.someone("olga", SLIDES)
         yield found
+
+
+@pytest.fixture
+def token_file(local, tmp_path):
+    """A file with the token of somebody who is granted the dataset for tests' own files."""
+    path = tmp_path / "token"
+    path.write_text(local.issuer.token(local.olga))
+    path.chmod(0o600)
+    return str(path)
 
 
 @pytest.fixture
@@ -75,5 +89,6 @@ def v2(local):
 
 @pytest.fixture(autouse=True)
 def _registered():
-    """What the package's entry point does where it is installed."""
+    """What the package's entry points do where it is installed."""
     fsspec.register_implementation("sda", SdaFileSystem, clobber=True)
+    register_implementation("sda", SdaPath, clobber=True)

@@ -102,6 +102,7 @@
 {{- end }}
 {{- if .Values.stacks.enabled }}
 {{- with dig "persistentVolumeClaim" "claimName" "" .Values.stacks.datasetVolume }}{{ $needs = append $needs (printf "the claim %s" .) }}{{ end }}
+{{- range .Values.stacks.datasets }}{{ with .secret }}{{ $needs = append $needs (printf "the Secret %s" .) }}{{ end }}{{ end }}
 {{- with .Values.stacks.ingress.tlsSecretName }}{{ $needs = append $needs (printf "the Secret %s (there and here)" .) }}{{ end }}
 {{- end }}
 {{- join ", " (uniq $needs) -}}

@@ -1,0 +1,188 @@
+"""Datasets in object storage get into a stack as those on a volume do, and only what is needed is fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from cytomine_spawner.notebook import regions, slides
+from cytomine_spawner.stacks import dataset_sources
+from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
+from tests.support.importing import COUNT, Stack, make, whole
+from tests.support.objects import Store, store
+
+pytest_plugins = ["tests.support.importstack"]
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with store() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _hollow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's slides are small; they wait for their turn all the same."""
+    monkeypatch.setattr(dataset_sources, "AT_ONCE", 100)
+    monkeypatch.setattr(dataset_sources, "PIECE", 300_000)
+
+
+def a_dataset(root: Path, name: str) -> Path:
+    """The folder of a dataset whose slides are noise."""
+    folder = make(root, name) / f"uuid-{name}" / f"DATASET_{name}"
+    noise = np.random.default_rng(7)
+    for path in folder.rglob("*.png"):
+        Image.fromarray(noise.integers(0, 256, (360, 640, 3), np.uint8)).save(path)
+    return folder
+
+
+def run(stack: Stack, url: str, options: dict[str, object], name: str, root: Path, say=lambda _: None):
+    keys = (stack.local.url, stack.keys["primaryKey"], stack.keys["secondaryKey"])
+    root.mkdir(exist_ok=True)
+    return asyncio.run(dataset_sources.import_source(keys, url, options, name, root, say))
+
+
+def slides_fetched(s3: Store, bucket: str) -> int:
+    return sum(n for path, n in s3.bytes.items() if path.startswith(f"/{bucket}/") and path.endswith(".png"))
+
+
+def test_a_dataset_comes_out_of_object_storage_once(stack: Stack, s3: Store, tmp_path: Path) -> None:
+    folder = a_dataset(tmp_path, "remote")
+    s3.put("colon", folder)
+    seen = []
+    (done,) = run(stack, "s3://colon/DATASET_remote", s3.options, "remote", tmp_path / "one", seen.append)
+    assert (done.dataset, done.images, done.annotations) == ("remote", 2, COUNT)
+    assert len(whole(stack, "remote")["annotations"]) == COUNT
+    assert any(now.what.startswith("fetching remote-1.png, ") and 0 < now.fraction <= 1 for now in seen)
+    size = sum(path.stat().st_size for path in folder.rglob("*.png"))
+    assert slides_fetched(s3, "colon") == size
+    # Nothing of a slide stays on the disk.
+    left = list((tmp_path / "one").rglob("*.png"))
+    assert len(left) == 2
+    assert all(not any(path.read_bytes()) for path in left)
+    # What is in is not fetched again.
+    (again,) = run(stack, "s3://colon/DATASET_remote/", s3.options, "remote", tmp_path / "two")
+    assert again == done
+    assert slides_fetched(s3, "colon") == size
+
+
+def test_the_program_takes_its_credentials_from_files_and_says_none(
+    stack: Stack, s3: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    s3.put("program", a_dataset(tmp_path, "program"))
+    options = tmp_path / "options"
+    options.mkdir()
+    for name, text in s3.options.items():
+        (options / name).write_text(f"{text}\n")
+    (options / "..data").mkdir()
+    words = [f"--connection={stack.connection(tmp_path / 'c')}", f"--options={options}"]
+    assert dataset_sources.main([*words, "--url=s3://program/DATASET_program", "--", "program"]) == 0
+    assert f"2 images, {COUNT} annotations" in capfd.readouterr().out
+    assert dataset_sources.main([*words, "--url=s3://program/DATASET_none", "--", "none"]) == 65
+    out, error = capfd.readouterr()
+    assert error == (
+        "There is nothing at s3://program/DATASET_none. Mend the dataset's url, or put it there, and try again.\n"
+    )
+    (options / "client_options").write_text("{no json")
+    assert dataset_sources.main([*words, "--url=s3://program/DATASET_program", "--", "program"]) == 65
+    assert "The key client_options of the dataset's Secret is no JSON" in capfd.readouterr().err
+    (options / "client_options").unlink()
+    (options / "acces_key_id").write_text("hush-hush")
+    assert dataset_sources.main([*words, "--url=s3://program/DATASET_program", "--", "program"]) == 65
+    out, error = capfd.readouterr()
+    assert "cannot be opened with the options of the dataset's Secret" in error
+    assert "hush-hush" not in out + error
+
+
+def test_what_the_storage_refuses_and_where_it_is_away_is_said(
+    stack: Stack, s3: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("refused", a_dataset(tmp_path, "refused"))
+    monkeypatch.setattr(s3, "refuse", True)
+    with pytest.raises(DatasetError, match="The storage refuses s3://refused/DATASET_refused") as failed:
+        run(stack, "s3://refused/DATASET_refused", s3.options, "refused", tmp_path / "one")
+    assert not isinstance(failed.value, Interrupted)
+    monkeypatch.setattr(s3, "refuse", False)
+    with pytest.raises(DatasetError, match="Something of s3://no-such-bucket/x is not there"):
+        run(stack, "s3://no-such-bucket/x", s3.options, "refused", tmp_path / "three")
+    nobody = {**s3.options, "endpoint": "http://127.0.0.1:9", "retry_config": {"max_retries": 0}}
+    with pytest.raises(Interrupted, match=r"s3://refused/x could not be fetched .*Try again"):
+        run(stack, "s3://refused/x", nobody, "refused", tmp_path / "two")
+
+
+def test_a_dataset_at_a_web_address_is_imported_as_well(stack: Stack, tmp_path: Path) -> None:
+    folder = a_dataset(tmp_path, "web")
+
+    class Ranges(SimpleHTTPRequestHandler):
+        """A server that lists its folders, and gives ranges."""
+
+        def do_GET(self):
+            asked = self.headers.get("Range")
+            if not asked:
+                super().do_GET()
+                return
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            data = Path(self.translate_path(self.path)).read_bytes()
+            part = data[int(first) : int(last) + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            self.wfile.write(part)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder.parent))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/DATASET_web"
+            (done,) = run(stack, address, {}, "web", tmp_path / "one")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (done.images, done.annotations) == (2, COUNT)
+
+
+def test_a_slide_without_room_is_said(s3: Store, stack: Stack, tmp_path: Path, monkeypatch) -> None:
+    s3.put("large", a_dataset(tmp_path, "large"))
+    real = dataset_sources.shutil.disk_usage
+    monkeypatch.setattr(dataset_sources.shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+    with pytest.raises(
+        DatasetError, match=r"large-1.png takes 1 MiB .* 0 MiB are free there.*dataset_scratch"
+    ):
+        run(stack, "s3://large/DATASET_large", s3.options, "large", tmp_path / "one")
+
+
+def test_a_file_beside_the_dataset_is_never_written(s3: Store, tmp_path: Path) -> None:
+    class Evil:
+        protocol = "evil"
+
+        def find(self, path, detail):
+            return {f"{path}/../../outside": {"size": 3}}
+
+    source = dataset_sources.Source("s3://x/y", s3.options, tmp_path, "y")
+    source._fs = Evil()
+    with pytest.raises(DatasetError, match="which is in no folder of it"):
+        source.lay_out()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_fetches_no_more_of_a_slide_than_is_looked_at(s3: Store, tmp_path: Path) -> None:
+    whole = np.random.default_rng(3).integers(0, 256, (4096, 4096, 3), np.uint8)
+    (tmp_path / "big").mkdir()
+    tifffile.imwrite(tmp_path / "big" / "noise.tif", whole, tile=(256, 256), photometric="rgb")
+    s3.put("slides", tmp_path / "big")
+    with slides.open_slide("s3://slides/big/noise.tif", **s3.options) as slide:
+        assert (slide.name, slide.width) == ("noise.tif", 4096)
+        assert np.array_equal(regions.region(slide, 1000, 2000, 300, 200), whole[2000:2200, 1000:1300])
+    assert 0 < s3.bytes["/slides/big/noise.tif"] < 3_000_000 < whole.nbytes / 10
