@@ -84,9 +84,10 @@ class Images:
         await self._settle(image, project)
         if found := await self.find(image, project, others):
             return found
-        await asyncio.to_thread(open_all, image)
         try:
-            await self._upload(image, storage, project)
+            async with image.staged(self._say):
+                await asyncio.to_thread(open_all, image)
+                await self._upload(image, storage, project)
         except Refused as error:
             if error.status in (401, 403) or error.status >= 500:
                 raise  # nothing of the image's

@@ -13,11 +13,15 @@ import re
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from .dataset_errors import DatasetError, unreadable
+
+Staging: TypeAlias = "Callable[[ImageFiles, Callable[[str, float], None]], AbstractAsyncContextManager[None]]"
 
 # What systems and their tools leave in folders.
 _LEFT_BEHIND = re.compile(
@@ -63,6 +67,8 @@ class ImageFiles:
         annotations: GeoJSON files.
         upload: the name that its upload gets, and of which its image is known again; no other image of its dataset has it.
         shown: the name that people see.
+        staging: has the files there while its context lasts, where they are not there all the time; takes the image and what
+            hears how far it is.
     """
 
     alias: str
@@ -70,6 +76,11 @@ class ImageFiles:
     annotations: list[Path] = field(default_factory=list)
     upload: str = ""
     shown: str = ""
+    staging: Staging | None = field(default=None, repr=False, compare=False)
+
+    def staged(self, say: Callable[[str, float], None]) -> AbstractAsyncContextManager[None]:
+        """A context while which the files are there."""
+        return self.staging(self, say) if self.staging else nullcontext()
 
     @property
     def main(self) -> Path:

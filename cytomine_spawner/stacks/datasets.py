@@ -323,15 +323,8 @@ def _read(folder: Path) -> Dataset | str:
         return str(error)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m cytomine_spawner.stacks.datasets", description=__doc__)
-    parser.add_argument(
-        "--connection", type=Path, required=True, help="folder with host, public-key, private-key"
-    )
-    parser.add_argument("--root", type=Path, required=True, help="folder with the datasets")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to import; all if none is named")
-    args = parser.parse_args(argv)
+def lines() -> Callable[[Progress], None]:
+    """What writes how far an import is: a line for each change."""
     last = [""]
 
     def say(now: Progress) -> None:
@@ -341,11 +334,34 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
 
+    return say
+
+
+def told(done: Sequence[Imported]) -> None:
+    """Write what was imported."""
+    for item in done:
+        counts = f"{item.images} images, {item.annotations} annotations"
+        sent = f"; {item.pace}" if str(item.pace) else ""
+        sys.stdout.write(f"{item.dataset}: project {item.project}, {counts}{sent}\n")
+    # The last line is what a person is told of an import that ended well.
+    if left := [phrase for item in done for phrase in item.left_out]:
+        sys.stdout.write(f"{LEFT_OUT}{'; '.join(left)}.\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m cytomine_spawner.stacks.datasets", description=__doc__)
+    parser.add_argument(
+        "--connection", type=Path, required=True, help="folder with host, public-key, private-key"
+    )
+    parser.add_argument("--root", type=Path, required=True, help="folder with the datasets")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to import; all if none is named")
+    args = parser.parse_args(argv)
     try:
         host, public, private = (
             (args.connection / name).read_text().strip() for name in ("host", "public-key", "private-key")
         )
-        done = asyncio.run(import_datasets(host, public, private, args.root, args.names, say))
+        done = asyncio.run(import_datasets(host, public, private, args.root, args.names, lines()))
     except OSError as error:
         sys.stderr.write(
             f"{error.filename} cannot be read ({error.strerror}). Mount the stack's connection there." + "\n"
@@ -355,13 +371,7 @@ def main(argv: list[str] | None = None) -> int:
         log.debug("import failed", exc_info=True)
         sys.stderr.write(f"{error}\n")
         return 1 if isinstance(error, Interrupted) else FAULT
-    for item in done:
-        counts = f"{item.images} images, {item.annotations} annotations"
-        sent = f"; {item.pace}" if str(item.pace) else ""
-        sys.stdout.write(f"{item.dataset}: project {item.project}, {counts}{sent}\n")
-    # The last line is what a person is told of an import that ended well.
-    if left := [phrase for item in done for phrase in item.left_out]:
-        sys.stdout.write(f"{LEFT_OUT}{'; '.join(left)}.\n")
+    told(done)
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from . import model, policies, variables
+from .dataset_errors import SCHEME
 from .model import Extra, Import, Stack
 from .observe import EPOCH
 from .override import merge
@@ -36,6 +37,8 @@ EXTRAS = {
 LOGIN = "oauth2-proxy"
 # No component either: a Job while datasets are put into the stack.
 DATASETS = "datasets"
+# The manifest of such a Job whose dataset is in the archive.
+ARCHIVE = "datasets-archive"
 ALL = BASE + tuple(name for names in EXTRAS.values() for name in names)
 TITLES = {
     "postgis": "Database",
@@ -195,10 +198,17 @@ def _filled_import(
     if importing is None:
         return
     common = variables.common(stack, settings, (), ALL)
-    for number, name in enumerate(importing.names):
-        for obj in _load(DATASETS, {**common, **variables.datasets(stack, settings, name)}):
-            if obj["kind"] == "Job" or number == 0:
+    pims = _resources(stack.spec.size, "pims", settings)
+    seen = set()
+    for name in importing.names:
+        if name.startswith(SCHEME):
+            kind, own = ARCHIVE, variables.archive(stack, settings, name, pims)
+        else:
+            kind, own = DATASETS, variables.datasets(stack, settings, name)
+        for obj in _load(kind, {**common, **own}):
+            if obj["kind"] == "Job" or kind not in seen:
                 yield DATASETS, obj
+        seen.add(kind)
 
 
 def secret(stack: Stack, data: dict[str, str]) -> dict[str, Any]:
@@ -233,7 +243,8 @@ def check(settings: StackSettings) -> None:
         )
         # One that serves: it has all the objects that overrides may name.
         stack = stack.model_copy(update={"status": model.StackStatus(ready_at=EPOCH)})
-        importing = Import(tuple(settings.dataset_titles), "") if settings.datasets else None
+        names = (*settings.dataset_titles, *([f"{SCHEME}check"] if settings.archive_url else []))
+        importing = Import(names, "") if names else None
         objects = render(stack, settings, importing)
         for patch in settings.values.overrides:
             if not any(_matches(patch, stack.name, obj) for obj in objects):
