@@ -91,6 +91,8 @@ class Shelf:
         from ..archive.paths import component
 
         top = component(self._dataset)
+        # fsspec's find takes whatever fails for an empty folder.
+        await asyncio.to_thread(self._fs.info, top)
         found = await asyncio.to_thread(self._fs.find, top, detail=True)
         inside = {PurePosixPath(name.removeprefix(f"{top}/")): entry for name, entry in found.items()}
         folder = self._folder(list(inside))

@@ -108,14 +108,17 @@ c.LSLoginAuthenticator.check_before_login = False
 c.LSLoginAuthenticator.archive_tokens = True
 c.LSLoginAuthenticator.archive_tokens_per_minute = int(os.environ.get("TEST_RATE", "100000"))
 scope = "custom:cytomine-archive:token"
-c.JupyterHub.custom_scopes = {scope: {"description": "Read the archive."}}
+staging = "custom:cytomine-archive:import"
+c.JupyterHub.custom_scopes = {scope: {"description": "Read the archive."}, staging: {"description": "Import from it."}}
 c.Spawner.server_token_scopes = ["users:activity!user", "access:servers!server", scope]
 c.JupyterHub.services = [
     {"name": "tester", "api_token": os.environ["TEST_HUB_TOKEN"]},
+    {"name": "stacks", "api_token": os.environ["TEST_STACKS_TOKEN"]},
     {"name": "cards", "url": "http://127.0.0.1:1", "api_token": os.environ["TEST_CARDS_TOKEN"], "oauth_no_confirm": True},
 ]
 c.JupyterHub.load_roles = [
     {"name": "user", "scopes": ["self", "access:services!service=cards", scope]},
+    {"name": "stacks", "services": ["stacks"], "scopes": [staging]},
     {"name": "tester", "services": ["tester"], "scopes": ["admin:users", "admin:servers", "tokens", scope]},
 ]
 """
@@ -132,6 +135,7 @@ class Hub:
     archive: archive.Archive
     token: str
     cards: str
+    stacks: str
     clients: list[httpx.Client] = field(default_factory=list)
 
     @property
@@ -192,7 +196,8 @@ class Hub:
 @contextmanager
 def running(folder: Path, provider: Provider, local: archive.Local, **environment: str) -> Iterator[Hub]:
     """A hub with an archive, until the block ends."""
-    port, token, cards = free_port(), secrets.token_hex(16), secrets.token_hex(16)
+    port = free_port()
+    token, cards, stacks = (secrets.token_hex(16) for _ in range(3))
     (folder / "client-secret").write_text(SECRET)
     trusting = {
         "issuer": provider.issuer,
@@ -215,10 +220,11 @@ def running(folder: Path, provider: Provider, local: archive.Local, **environmen
             "TEST_ARCHIVE": server.url,
             "TEST_HUB_TOKEN": token,
             "TEST_CARDS_TOKEN": cards,
+            "TEST_STACKS_TOKEN": stacks,
             **environment,
         }
         with process(folder, CONFIG, url, env):
-            hub = Hub(url, folder, provider, local, server, token, cards, [rest(url, token)])
+            hub = Hub(url, folder, provider, local, server, token, cards, stacks, [rest(url, token)])
             try:
                 yield hub
             finally:

@@ -243,8 +243,8 @@ def test_an_administrators_notebook_gets_the_administrators_own_alone(hub, ada):
 
 
 def test_services_get_nothing_even_with_the_scope(hub, ada):
-    refused(hub.ask(hub.token))
-    refused(hub.ask(hub.cards))
+    for token in (hub.token, hub.cards, hub.stacks):
+        refused(hub.ask(token))
 
 
 def test_a_login_to_a_stacks_page_gets_nothing(hub, ada):
@@ -327,6 +327,40 @@ def test_who_asks_too_often_waits_and_a_slow_archive_is_not_waited_for(provider,
         answers = [hub.ask(token) for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
         assert 0 < int(answers[3].headers["retry-after"]) <= 60
+
+
+# The service of stacks, which imports what was chosen
+
+
+def staged(hub, token, **body):
+    headers = {"Authorization": f"token {token}"} if token else {}
+    return hub.clients[0].post("/archive/import-token", json=body, headers=headers)
+
+
+def test_the_service_gets_the_token_of_who_chose_the_dataset_and_while_that_stands(hub, ada):
+    person = {**ADA, "sub": "ab" * 20 + "@lifescience-ri.eu"}
+    browser = hub.browser(person)
+    asked = {"user": person["sub"], "server": "", "dataset": name(GRANTED)}
+    message = refused(staged(hub, hub.stacks, **asked))
+    assert "is not among what the owner chose" in message
+    assert submit(hub, browser, name(GRANTED)).status_code == 302
+    answer = staged(hub, hub.stacks, **asked)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["access_token"] in tokens_of(hub, person["sub"])
+    assert answer.headers["cache-control"] == "no-store"
+    for wrong in ({"dataset": name(OTHER)}, {"server": "other"}, {"user": ADA["sub"]}, {"user": "nobody"}):
+        refused(staged(hub, hub.stacks, **{**asked, **wrong}))
+    refused(staged(hub, hub.stacks, user=person["sub"]), 400)
+    # Nobody else, whatever they are.
+    own = hub.environment(person)["JUPYTERHUB_API_TOKEN"]
+    for token in (own, hub.token, hub.cards, "x" * 32):
+        refused(staged(hub, token, **asked))
+    refused(browser.post("/hub/api/archive/import-token", json=asked, headers={"Origin": hub.url}))
+    # The next start without it takes it back.
+    path = f"/users/{person['sub']}/server"
+    assert hub.tester("DELETE", path).status_code in (202, 204)
+    assert hub.tester("POST", path, json={"cytomine": {"datasets": []}}).status_code == 201
+    refused(staged(hub, hub.stacks, **asked))
 
 
 # The options form
