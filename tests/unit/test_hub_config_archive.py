@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cytomine_spawner.lslogin_token import IMPORT_SCOPE, SCOPE
@@ -77,17 +79,8 @@ def test_the_demos_archive_is_reached_by_notebooks_and_by_nobody_else_without_ne
     assert made.CytomineSpawner.archive_allow_http is True
     assert made.StackSettings.archive_ports == [archive.PORT]
     assert made.StackSettings.archive_peers == INSIDE["archive"]["networkPolicy"]["peers"]
-    (pod,) = [
-        o
-        for o in archive.objects(
-            "cytomine",
-            "cytomine-users",
-            "x:1",
-            "http://login.localhost:8000/oidc/",
-            __import__("pathlib").Path("/d"),
-        )
-        if o["kind"] == "Deployment"
-    ]
+    made_of = ("cytomine", "cytomine-users", "x:1", "http://login.localhost:8000/oidc/", Path("/data"))
+    (pod,) = [o for o in archive.objects(*made_of) if o["kind"] == "Deployment"]
     labels = pod["spec"]["template"]["metadata"]["labels"]
     (peer,) = made.StackSettings.archive_peers
     assert peer["podSelector"]["matchLabels"].items() <= labels.items()
