@@ -22,6 +22,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -32,9 +33,10 @@ import aiohttp
 
 from .dataset_errors import SCHEME, DatasetError, Interrupted
 from .dataset_files import read
+from .dataset_progress import Progress
 from .dataset_slides import ImageFiles
 from .dataset_stack import Connection
-from .datasets import FAULT, Importer, Progress, lines, told
+from .datasets import FAULT, Importer, lines, told
 from .quantity import gib
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ PATIENCE = 1800.0
 # Slides of several files are told apart by what their small files of text say.
 _READ_AT_ONCE = (".vms", ".ini")
 _AT_ONCE = 1024 * 1024
+_SAY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -168,11 +171,15 @@ class Shelf:
         self, file: _File, image: ImageFiles, number: int, count: int, say: Callable[[str, float], None]
     ) -> None:
         done, total = self._fetched_bytes, max(1, self.size)
-        here = 0
+        here, said = 0, -_SAY_SECONDS
 
         def tell(length: int) -> None:
-            nonlocal here
+            nonlocal here, said
             here += length
+            # A line for each piece would be thousands for a slide.
+            if (now := time.monotonic()) - said < _SAY_SECONDS:
+                return
+            said = now
             which = f", file {number + 1} of {count}" if count > 1 else ""
             all_ = f"{gib(done + here)} of {gib(total)} and {self._fetched_files} of {len(self._slides)} files so far"
             say(f"fetching {image.name} from the archive{which} ({all_})", here / max(1, file.size))
