@@ -140,7 +140,16 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
     def _options_form_default(self) -> Any:
         return self._render_form
 
+    async def _learn(self, chosen: object = None) -> None:
+        """Find out what else is offered that only others know, before the offer is looked at.
+
+        Args:
+            chosen: what is to be checked; None where all is to be shown.
+        """
+        del chosen
+
     async def _render_form(self, _spawner: Any) -> str:
+        await self._learn()
         attempt, self._attempt = self._attempt, None
         stored = self.orm_spawner.user_options if self.orm_spawner else self.user_options
         offer = self.offer()
@@ -155,7 +164,8 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
     def _options_from_form_default(self) -> Any:
         return self._options_from_form
 
-    def _options_from_form(self, formdata: Mapping[str, Any]) -> dict[str, Any]:
+    async def _options_from_form(self, formdata: Mapping[str, Any]) -> dict[str, Any]:
+        await self._learn(formdata)
         try:
             return parse_form(formdata, self.offer()).model_dump(exclude_none=True)
         except OptionsError as error:
@@ -187,6 +197,8 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
                 for key in [*sent]
                 if key not in HUBS_OWN
             }
+            if taken:
+                await self._learn(taken)
             if taken and not self._follow_link(taken):
                 self.handler.set_status(400)
         await super().run_auth_state_hook(auth_state)
@@ -213,6 +225,7 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
         202; before, in the handlers, a spawner has no say. An administrator's `apply_user_options` runs after it.
         """
         told: list[str] = []
+        await self._learn(user_options)
         try:
             if _brings_options(self.handler):
                 options = parse_json(user_options, self.offer())
@@ -248,6 +261,7 @@ class ChoicesSpawner(KubeSpawner):  # type: ignore[misc]
     async def load_user_options(self) -> None:
         """Apply the options when the hub has not done so, as when `start` is called alone."""
         if self._options is None:
+            await self._learn(self.user_options)
             self._apply(parse_json(self.user_options, self.offer()))
 
     def _apply(self, options: SpawnOptions) -> None:

@@ -13,8 +13,8 @@ Traits to set, all of ``c.LSLoginAuthenticator``; their help texts are the refer
   ``revocation_url``, ``scope``, ``request_timeout``, ``discovery_timeout``, ``check_before_login``, ``login_service``
 * groups: ``allowed_groups``, ``admin_groups``, ``group_prefix``, ``group_namespace``, ``group_authorities``,
   ``group_roles``, ``keep_other_groups``, ``max_groups``
-* persons and sessions: ``keep_visas``, ``outage_grace``, ``renew_before``, ``logout_at_provider``,
-  ``revoke_on_logout``
+* persons and sessions: ``keep_visas``, ``archive_tokens``, ``archive_tokens_per_minute``, ``outage_grace``,
+  ``renew_before``, ``logout_at_provider``, ``revoke_on_logout``
 * pages: ``contact``, ``access_help``, ``access_url``, ``provider_support``, ``signup_url``
 
 Two addresses are registered at LS Login: ``https://<hub>/hub/oauth_callback`` to log in and
@@ -44,6 +44,8 @@ from .lslogin_oidc import UNUSABLE, ProviderError, bare, drift, provider_error, 
 from .lslogin_pages import LoginProblem, LSLoginCallbackHandler, LSLoginHandler, LSLoginLogoutHandler
 from .lslogin_session import LSLoginSessions
 from .lslogin_settings import VISA_SCOPE
+from .lslogin_token import IMPORT_PATH, ArchiveTokenHandler, ImportTokenHandler, Tokens
+from .lslogin_token import PATH as TOKEN_PATH
 from .names import display_name
 
 __all__ = ["LSLoginAuthenticator", "display_name"]
@@ -68,7 +70,8 @@ class LSLoginAuthenticator(LSLoginSessions):
         self._probe: asyncio.Task[None] | None = None
         self._probed_until = 0.0
         self._probe_failed: ProviderError | None = None
-        if self.keep_visas and VISA_SCOPE not in self.scope:
+        self.archive = Tokens(self)
+        if (self.keep_visas or self.archive_tokens) and VISA_SCOPE not in self.scope:
             self.scope = [*self.scope, VISA_SCOPE]
         # Two lines of configuration are to be enough: the hub finds the templates, and they find the name, by this.
         hub = self.parent
@@ -90,7 +93,9 @@ class LSLoginAuthenticator(LSLoginSessions):
             self.in_background(self.compare_discovery())
         except RuntimeError:
             self.log.debug("No event loop: the discovery document is not compared")
-        return super().get_handlers(app)
+        handlers = super().get_handlers(app)
+        own = [(TOKEN_PATH, ArchiveTokenHandler), (IMPORT_PATH, ImportTokenHandler)]
+        return [*handlers, *own] if self.archive_tokens else handlers
 
     def check_registration(self) -> None:
         """Refuse to start a hub in which no login can work."""
@@ -104,6 +109,11 @@ class LSLoginAuthenticator(LSLoginSessions):
                 "No client secret is set: %s must know this hub as a public client", self.login_service
             )
             self.basic_auth = False
+        if self.archive_tokens and not self.enable_auth_state:
+            raise TraitError(
+                "LSLoginAuthenticator.archive_tokens gives out tokens that the hub keeps; set JUPYTERHUB_CRYPT_KEY, with "
+                "which it encrypts them, and leave enable_auth_state on"
+            )
 
     # Talking with the provider
 

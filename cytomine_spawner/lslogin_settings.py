@@ -123,6 +123,22 @@ class LSLoginSettings(GenericOAuthenticator):  # type: ignore[misc]
         `auth_state["visas"]`. Never logged. Without it visas are dropped even if LS Login sends them.
         """,
     )
+    archive_tokens = Bool(
+        False,
+        config=True,
+        help="""Give a user's own servers the user's access token for the Bigpicture archive: the file system `sda://` asks
+        the hub for it. Asks LS Login for the scope `ga4gh_passport_v1`, with which the archive reads the user's visas.
+
+        Who may have it is decided by the scope `custom:cytomine-archive:token`: define it in `JupyterHub.custom_scopes`,
+        and add it to the role `user` and to `Spawner.server_token_scopes`. Needs `enable_auth_state`.
+        """,
+    )
+    archive_tokens_per_minute = Integer(
+        120,
+        min=1,
+        config=True,
+        help="How often a user's programs may ask for the access token in a minute.",
+    )
     outage_grace = Integer(
         12 * 3600,
         min=0,

@@ -11,14 +11,36 @@ HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
-from parts import administrator, authentication, database, hub, pages, proxy, services, spawner, stacks  # noqa: E402
+from parts import (  # noqa: E402
+    administrator,
+    archive,
+    authentication,
+    database,
+    hub,
+    pages,
+    proxy,
+    services,
+    spawner,
+    stacks,
+)
 from parts.values import Problem, Values  # noqa: E402
 
 c = get_config()  # noqa: F821 - JupyterHub defines it
 
 try:
     values = Values.read(default=HERE)
-    for part in (hub, database, proxy, authentication, spawner, stacks, services, pages, administrator):
+    for part in (
+        hub,
+        database,
+        proxy,
+        authentication,
+        spawner,
+        stacks,
+        archive,
+        services,
+        pages,
+        administrator,
+    ):
         part.configure(c, values)
 except Problem as problem:
     # One sentence is the last line of the log, which Kubernetes shows as the container's termination message.

@@ -18,6 +18,7 @@ from .errors import (
     Unreachable,
 )
 from .filesystem import SdaFileSystem
+from .hubtoken import HubToken
 from .tokens import CallableToken, FileToken, FixedToken
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "EmptyArchive",
     "FileToken",
     "FixedToken",
+    "HubToken",
     "NoSuchPath",
     "NotGranted",
     "ReadOnly",

@@ -55,6 +55,7 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         endpoint: the archive's address; else SDA_URL, else Bigpicture's. (fsspec has the name ``url`` for itself.)
         token: a function that gives the token (or an awaitable of it); asked again when the token ends or is refused.
         token_file: a file with the token, or the login portal's ``s3cmd.conf``; else SDA_TOKEN_FILE. Read anew when it changes.
+            Without a token and a file the hub is asked that this notebook belongs to.
         block_size: bytes to fetch around a read; measured where left out.
         cache_folder: where decrypted blocks are kept, for this user's processes alone; ``~/.cache/cytomine-spawner/archive``
             where left out.
@@ -63,8 +64,8 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         parallel: how many requests for content there are at a time.
         patience: how long to go on trying while nothing comes, in seconds.
         stall: how long the archive may say nothing before a request counts as cut, in seconds.
-        allow_http: whether tokens may travel unencrypted to other machines.
-        issuer: who issues the tokens, asked only to explain an empty list; LS Login where left out.
+        allow_http: whether tokens may travel unencrypted to other machines; also where SDA_ALLOW_HTTP is 1.
+        issuer: who issues the tokens, asked only to explain an empty list; else SDA_ISSUER, else LS Login.
         listings_expiry_time: how long a dataset's list is kept, in seconds.
 
     Raises:
@@ -97,7 +98,9 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
             raise TypeError(f"sda:// has no option {', '.join(unknown)}; the archive's address is endpoint=.")
         super().__init__(**options)
         address = endpoint or os.environ.get("SDA_URL") or URL
+        allow_http = allow_http or os.environ.get("SDA_ALLOW_HTTP") == "1"
         self._http = Http(address, source(token, token_file), patience, stall, parallel, allow_http)
+        issuer = issuer or os.environ.get("SDA_ISSUER") or None
         self._issuer, self._fixed, self._expiry = issuer, block_size, listings_expiry_time
         self._memory = MemoryCache(memory_size)
         self._disk = None

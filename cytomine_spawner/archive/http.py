@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 LIMIT = 64 * 1024 * 1024  # of an answer that is read whole
 BUFFER = 1024 * 1024
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+# Before what is not granted is asked for once more, in seconds.
+DOUBT = 0.3
 # How often an error is worth a try: a server that fails at each request says 500, too.
 TRIES = {408: 5, 429: 1000, 500: 4, 502: 1000, 503: 1000, 504: 1000}
 
@@ -263,7 +265,7 @@ class Http:
     async def respond(
         self, method: str, path: str, what: str, headers: dict[str, str], anonymous: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One answer that is no error; a refused token is renewed once.
+        """One answer that is no error; a refused token is renewed, and what is not granted is asked for once more.
 
         Raises:
             Temporary: it is worth another try.
@@ -271,7 +273,7 @@ class Http:
         """
         session = await self.session()
         url = yarl.URL(f"{self.base}{path}", encoded=True)
-        refused, renewals = "", 0
+        refused, renewals, doubted = "", 0, False
         try:
             while True:
                 sent = dict(headers)
@@ -284,6 +286,13 @@ class Http:
                 async with session.request(method, url, headers=sent, allow_redirects=False) as response:
                     if response.status == 401 and not anonymous and token != refused and renewals < 2:
                         refused, renewals = token, renewals + 1
+                        continue
+                    if response.status == 403 and not anonymous and not doubted:
+                        # The archive asks the issuer twice, who it is and for which visas, and takes it for none when the
+                        # second answer does not come: the token ended in between, or the issuer was slow.
+                        doubted = True
+                        response.release()
+                        await asyncio.sleep(DOUBT)
                         continue
                     if response.status >= 300:
                         await _refuse(response, what, token)

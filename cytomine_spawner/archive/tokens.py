@@ -234,7 +234,7 @@ class FixedToken:
 
 
 def source(token: object, token_file: str | None) -> Source:
-    """Where tokens come from, as the file system's options say.
+    """Where tokens come from, as the file system's options say; without any, from the hub that this notebook belongs to.
 
     Args:
         token: a source, or a function that gives a token.
@@ -256,6 +256,10 @@ def source(token: object, token_file: str | None) -> Source:
         raise ValueError("token= takes a function that gives a token.")
     name = token_file or os.environ.get("SDA_TOKEN_FILE", "")
     if not name:
+        from .hubtoken import HubToken, is_at_a_hub
+
+        if is_at_a_hub():
+            return HubToken()
         raise ValueError(
             "There is no token: name a file with it, or the portal's s3cmd.conf, by token_file= or SDA_TOKEN_FILE."
         )

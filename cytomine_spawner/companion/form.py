@@ -124,7 +124,7 @@ def cytomine_block(
         running=stack is not None and not _asleep(stack),
         size=size if size in names else offer.default_size,
         components=_ticked(_first(sources, "components"), offer.components),
-        datasets=_ticked(_first(sources, "datasets"), offer.datasets),
+        datasets=_ticked(_first(sources, "datasets"), (*offer.datasets, *offer.granted)),
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from traitlets.config import Config
 
 from ..options import CytomineChoice, OptionsError, kind_of, shorten
+from ..stacks.dataset_errors import SCHEME
 from ..stacks.model import Extra, StackSpec
 from ..stacks.quantity import gib
 from ..stacks.render import EXTRAS, TITLES, Cost, Invalid, cost
@@ -41,7 +42,9 @@ class CytomineOffer:
     Attributes:
         sizes: the sizes, in the settings' order.
         components: the optional components.
-        datasets: the datasets that can be put into a stack.
+        datasets: the administrator's datasets that can be put into a stack.
+        granted: those of the archive that the person's visas grant, by names that begin with ``sda://``.
+        archive: what is to be said of the archive, as a sentence; "" if nothing.
         default_size: the size of a new stack when none was chosen.
         refusal: why this person may have no stack at all, as a sentence; "" if they may.
     """
@@ -49,6 +52,8 @@ class CytomineOffer:
     sizes: tuple[StackPart, ...] = ()
     components: tuple[StackPart, ...] = ()
     datasets: tuple[StackPart, ...] = ()
+    granted: tuple[StackPart, ...] = ()
+    archive: str = ""
     default_size: str = ""
     refusal: str = ""
 
@@ -84,7 +89,7 @@ class CytomineOffer:
         for name in choice.components or ():
             self._find("components", name, self.components)
         for name in choice.datasets or ():
-            self._find("datasets", name, self.datasets)
+            self._find("datasets", name, (*self.datasets, *self.granted))
         return choice
 
     def nearest(self, raw: object) -> tuple[CytomineChoice | None, list[str]]:
@@ -99,7 +104,10 @@ class CytomineOffer:
             kept["size"] = size if any(part.name == size for part in self.sizes) else self.default_size
             if kept["size"] != size:
                 told.append(self.size_gone(size))
-        for field, parts in (("components", self.components), ("datasets", self.datasets)):
+        for field, parts in (
+            ("components", self.components),
+            ("datasets", (*self.datasets, *self.granted)),
+        ):
             names = stored.get(field)
             if isinstance(names, (list, tuple)):
                 kept[field] = [part.name for part in parts if part.name in names]
@@ -119,6 +127,12 @@ class CytomineOffer:
     @staticmethod
     def _find(field: str, name: str, offered: tuple[StackPart, ...]) -> None:
         names = [part.name for part in offered]
+        if name not in names and name.startswith(SCHEME):
+            raise OptionsError(
+                f"cytomine.{field}",
+                f"Option 'cytomine.{field}': {shorten(name)} is not offered: your visas do not grant it, or the archive does "
+                "not have it or does not answer. Leave it out, or try again.",
+            )
         if name not in names:
             allowed = f"Allowed: {', '.join(names)}." if names else "None is offered here."
             raise OptionsError(
@@ -189,8 +203,8 @@ def offer_of(settings: StackSettings, datasets: tuple[StackPart, ...] = ()) -> C
         sizes,
         tuple(part for part in components if part),
         datasets,
-        usual if usual in plain else next(iter(plain), ""),
-        ""
+        default_size=usual if usual in plain else next(iter(plain), ""),
+        refusal=""
         if plain
         else "The settings of this hub offer no size of Cytomine; an administrator has to add one.",
     )

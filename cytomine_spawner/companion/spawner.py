@@ -6,22 +6,25 @@ import asyncio
 import html
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from jupyterhub.utils import maybe_future
 from kubernetes_asyncio.client import V1SecretVolumeSource, V1Volume, V1VolumeMount
 from traitlets import Bool, Dict, Integer, List, TraitError, Unicode, default, validate
 
-from ..choices import ChoicesSpawner
 from ..form import Attempt
 from ..names import display_name
 from ..options import CytomineChoice, Offer, SpawnOptions
 from ..stacks import model, quota
+from ..stacks.dataset_errors import SCHEME
 from ..stacks.model import StackSpec
 from .api import StackApi, StackTrouble
+from .archive import ArchiveSpawner
 from .form import CytomineBlock, Standing, cytomine_block
 from .launch import Companion, Wanted, owner_groups
-from .options import CytomineOffer, offer_of, read_datasets, refused, settings_of
+from .options import CytomineOffer, StackPart, offer_of, read_datasets, refused, settings_of
 
 # A pod may have any number of labels, but each one is carried by every watch of the pods.
 MOST_GROUP_LABELS = 64
@@ -30,7 +33,7 @@ MARGIN = 5.0
 VOLUME = "cytomine-connection"
 
 
-class CompanionSpawner(ChoicesSpawner):
+class CompanionSpawner(ArchiveSpawner):
     """Offers a Cytomine stack in the options, and makes, follows and removes the object that stands for it.
 
     The stack's service does the rest. Whatever happens to the stack, the notebook starts.
@@ -146,13 +149,35 @@ class CompanionSpawner(ChoicesSpawner):
             word = "group" if len(self.cytomine_groups) == 1 else "groups"
             return refused(f"Cytomine is for members of the {word} {names}, and you are not one.")
         try:
-            return offer_of(settings_of(self.config), read_datasets(self.cytomine_datasets))
+            offer = offer_of(settings_of(self.config), read_datasets(self.cytomine_datasets))
+            return self._with_archive(offer) if self.archive_url else offer
         except (TraitError, ValueError, KeyError):
             self.log.exception("The settings of the stacks cannot be used")
             return refused(
                 "Cytomine is not offered at the moment, because its settings on this hub are wrong. "
                 "An administrator finds the cause in the hub's log."
             )
+
+    async def _learn(self, chosen: object = None) -> None:
+        if self.cytomine_enabled:
+            await super()._learn(chosen)
+
+    def _with_archive(self, offer: CytomineOffer) -> CytomineOffer:
+        """The offer with the datasets of the archive."""
+        granted = self._granted
+        if not granted.trouble:
+            said = "" if granted.datasets else "Your visas grant you no dataset of the archive."
+            return replace(offer, granted=granted.parts, archive=said)
+        # What was chosen before stays: the import looks at the grants itself.
+        # Not what the hub's database holds, which may be the very options that are to be checked.
+        chosen = self._accepted.get("cytomine") if isinstance(self._accepted, Mapping) else None
+        names = chosen.get("datasets") if isinstance(chosen, Mapping) else None
+        kept = [
+            StackPart(name, unquote(name.removeprefix(SCHEME)))
+            for name in (names if isinstance(names, (list, tuple)) else ())
+            if isinstance(name, str) and name.startswith(SCHEME)
+        ]
+        return replace(offer, granted=tuple(kept), archive=granted.trouble)
 
     def offer(self) -> Offer:
         """The images, sizes and stacks that this server's owner may choose from now."""

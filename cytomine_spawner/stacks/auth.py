@@ -30,6 +30,7 @@ from .rights import Action, Person, by_role, may, why_not
 from .store import Conflict, Denied, Invalid, NotFound, StackStore, StoreError, Unavailable
 
 if TYPE_CHECKING:
+    from .archivetokens import ImportTokens
     from .keys import Connections
     from .projects import Projects
 
@@ -90,6 +91,7 @@ class Site:
         hub: the hub's API, by the service's own token.
         connections: gives out the keys of Cytomine; None where the service has no identity.
         projects: keeps the members in their projects; None where the service has no identity.
+        imports: gives imports from the archive their owners' tokens; None where there is no archive.
         ready: says in one sentence why the service is not ready; nothing when it is.
         seats: counts open streams.
         limits: how long stacks may run.
@@ -102,6 +104,7 @@ class Site:
     hub: Hub
     connections: Connections | None = None
     projects: Projects | None = None
+    imports: ImportTokens | None = None
     ready: Callable[[], str] = field(default=lambda: "")
     seats: Seats = field(default_factory=lambda: Seats(SEATS))
     limits: Limits = NO_LIMITS

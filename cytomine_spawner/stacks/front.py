@@ -11,6 +11,7 @@ from traitlets.config import Configurable
 
 from . import auth, entrance, web
 from .activity import Activity
+from .archivetokens import ImportTokens
 from .identity import HubSilent, Identity
 from .keys import Connections
 from .kube import Kube
@@ -97,6 +98,7 @@ class Front:
             changed=changed,
         )
         self.projects = Projects(store, kube, self._hub, self.connections)
+        self._imports = ImportTokens(kube, self._hub) if settings.archive_url else None
         self.watchman = Watchman(store, Rights(self.identity, self.connections, self._hub))
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -108,6 +110,7 @@ class Front:
             hub=self._hub,
             connections=self.connections,
             projects=self.projects,
+            imports=self._imports,
             ready=self._ready,
             limits=self._limits,
             extra=self.identity.handlers(),

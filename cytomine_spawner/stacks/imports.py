@@ -80,7 +80,7 @@ def _missing(stack: Stack) -> list[str]:
 
 
 def _offered(stack: Stack, settings: StackSettings) -> list[str]:
-    return [name for name in _missing(stack) if name in settings.dataset_titles]
+    return [name for name in _missing(stack) if settings.offers(name)]
 
 
 def _failed(stack: Stack, settings: StackSettings) -> list[FailedDataset]:
@@ -249,7 +249,7 @@ class Imports:
         return told
 
     def _strange(self, stack: Stack) -> list[str]:
-        names = [name for name in _missing(stack) if name not in self._settings.dataset_titles]
+        names = [name for name in _missing(stack) if not self._settings.offers(name)]
         if not names:
             return []
         subject = f"The dataset {names[0]} is" if len(names) == 1 else f"The datasets {listed(names)} are"
@@ -259,7 +259,7 @@ class Imports:
         return f"{self._named(names)} {'is' if len(names) == 1 else 'are'} {what}."
 
     def _named(self, names: Sequence[str]) -> str:
-        return cut(listed([self._settings.dataset_titles.get(name, name) for name in names]))
+        return cut(listed([self._settings.dataset_title(name) for name in names]))
 
     async def _cause(self, stack: Stack, job: Child) -> str:
         """Why a Job failed: how its dataset's sentence goes on."""

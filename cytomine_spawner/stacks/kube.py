@@ -156,6 +156,10 @@ class Kube:
         async with self._gate:
             return str(await self._once("GET", path, query, None, "application/json", "*/*"))
 
+    async def signing_keys(self) -> dict[str, Any]:
+        """The public keys of the API server's tokens, as a set of JWKs."""
+        return await self._call("GET", "/openid/v1/jwks")
+
     # -- many objects -------------------------------------------------------------------------------------
 
     async def pages(

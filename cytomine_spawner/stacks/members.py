@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -212,6 +213,36 @@ class Hub:
                 return False
             raise self._refused(error) from error
         return True
+
+    async def archive_token(
+        self, stack: Stack, dataset: str, refused: str = ""
+    ) -> tuple[int, dict[str, Any]]:
+        """The owner's token of LS Login, which reads the archive; the hub gives it for datasets that the owner chose.
+
+        Args:
+            stack: whose owner.
+            dataset: for which dataset, as it was chosen.
+            refused: the digest of a token that the archive refused.
+
+        Returns:
+            The status and the JSON of the hub's answer.
+
+        Raises:
+            StoreError: if the hub does not answer.
+        """
+        body = {
+            "user": stack.spec.owner,
+            "server": stack.spec.server_name,
+            "dataset": dataset,
+            "refused": refused,
+        }
+        try:
+            return 200, await self._send("POST", self._address("archive", "import-token"), body)
+        except HTTPClientError as error:
+            answer: Any = {}
+            with suppress(ValueError):
+                answer = json.loads(error.response.body) if error.response else {}
+            return error.code, answer if isinstance(answer, dict) else {}
 
     def forget(self) -> None:
         """Ask anew for everything, even what was told a moment ago."""

@@ -37,6 +37,9 @@ ANNOTATION_KEPT = f"{GROUP}/kept-since"
 DATASETS_IMPORTED = "DatasetsImported"
 # The condition that says what the administrator's limits change for a stack that runs.
 LIMITED = "Limited"
+# Of a pod that imports a dataset of the archive: which one; and for whom the token is by which it says who it is.
+ANNOTATION_DATASET = f"{GROUP}/dataset"
+IMPORT_AUDIENCE = "cytomine-stacks"
 # Labels of notebook pods, which decide who reaches a stack from inside the cluster.
 LABEL_NOTEBOOK_USER = "hub.jupyter.org/username"
 LABEL_NOTEBOOK_SERVER = "hub.jupyter.org/servername"

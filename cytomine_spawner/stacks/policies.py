@@ -62,7 +62,7 @@ def gateway_ingress(stack: Stack, settings: StackSettings) -> list[dict[str, Any
         {"from": [service(stack, settings)], "ports": [{"port": "internal"}, {"port": "activity"}]},
         {"from": [{"podSelector": pods(stack.name, "core")}], "ports": [{"port": "cbir"}]},
     ]
-    if settings.datasets:
+    if settings.datasets or settings.archive_url:
         rules.append(
             {"from": [{"podSelector": pods(stack.name, "datasets")}], "ports": [{"port": "internal"}]}
         )

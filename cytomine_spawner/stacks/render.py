@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from . import model, policies, variables
+from .dataset_errors import SCHEME
 from .model import Extra, Import, Stack
 from .observe import EPOCH
 from .override import merge
@@ -38,6 +39,8 @@ LOGIN = "oauth2-proxy"
 DATASETS = "datasets"
 # The manifest of such a Job whose dataset is at a URL.
 SOURCES = "datasets-sources"
+# The manifest of such a Job whose dataset is in the archive.
+ARCHIVE = "datasets-archive"
 ALL = BASE + tuple(name for names in EXTRAS.values() for name in names)
 TITLES = {
     "postgis": "Database",
@@ -197,9 +200,12 @@ def _filled_import(
     if importing is None:
         return
     common = variables.common(stack, settings, (), ALL)
+    pims = _resources(stack.spec.size, "pims", settings)
     seen = set()
     for name in importing.names:
-        if name in settings.dataset_sources:
+        if name.startswith(SCHEME):
+            kind, own = ARCHIVE, variables.archive(stack, settings, name, pims)
+        elif name in settings.dataset_sources:
             kind, own = SOURCES, variables.source(stack, settings, name)
         else:
             kind, own = DATASETS, variables.datasets(stack, settings, name)
@@ -241,7 +247,8 @@ def check(settings: StackSettings) -> None:
         )
         # One that serves: it has all the objects that overrides may name.
         stack = stack.model_copy(update={"status": model.StackStatus(ready_at=EPOCH)})
-        importing = Import(tuple(settings.dataset_titles), "") if settings.datasets else None
+        names = (*settings.dataset_titles, *([f"{SCHEME}check"] if settings.archive_url else []))
+        importing = Import(names, "") if names else None
         objects = render(stack, settings, importing)
         for patch in settings.values.overrides:
             if not any(_matches(patch, stack.name, obj) for obj in objects):

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -17,6 +17,7 @@ from traitlets import Bool, Dict, Enum, Integer, List, TraitError, Unicode, vali
 from traitlets.config import LoggingConfigurable
 
 from ..storageurls import check as check_url
+from .dataset_errors import SCHEME
 from .model import Extra, Name
 
 SECONDS_PER_DAY = 86_400
@@ -287,6 +288,34 @@ class StackSettings(LoggingConfigurable):
         help="""Where a slide of a dataset with a ``url`` lies on its way: a volume of a pod without its name. It must hold the
         largest slide, twice where slides have several files; it goes with the import.""",
     ).tag(config=True)
+    archive_url = Unicode(
+        "",
+        help="""Address of the archive whose datasets, by names that begin with ``sda://``, can be put into stacks as well, with
+        what its owner's LS Login visas grant; none if empty. The spawner's ``archive_url``.""",
+    ).tag(config=True)
+    archive_allow_http = Bool(
+        False,
+        help="Let tokens travel unencrypted to ``archive_url``: for an archive within the cluster, in trials.",
+    ).tag(config=True)
+    archive_peers = List(
+        Dict(),
+        _INTERNET,
+        minlen=1,
+        help="""Where the archive is, as peers of a NetworkPolicy for what imports from it: the internet, without private
+        addresses and the clouds' metadata services, unless set.""",
+    ).tag(config=True)
+    archive_ports = List(
+        Integer(min=1, max=65535), [443], minlen=1, help="Ports at which the archive is reached."
+    ).tag(config=True)
+    archive_resources = Dict(
+        {"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}},
+        help="What an import from the archive may use, as in a container.",
+    ).tag(config=True)
+    archive_scratch = Dict(
+        _SCRATCH,
+        help="""Where a slide lies on its way from the archive: a volume of a pod without its name. It must hold the largest slide
+        twice where slides have several files; it goes with the import.""",
+    ).tag(config=True)
     dataset_image = Unicode(
         "cytomine-spawner/stacks", help="The image that imports datasets: that of this service."
     ).tag(config=True)
@@ -376,6 +405,14 @@ class StackSettings(LoggingConfigurable):
     def dataset_sources(self) -> dict[str, OfferedDataset]:
         """The datasets that are not on the volume, by name."""
         return {dataset.name: dataset for dataset in offered(self.datasets) if dataset.url}
+
+    def offers(self, dataset: str) -> bool:
+        """Whether a dataset can be put into a stack, as far as the settings go."""
+        return dataset in self.dataset_titles or (bool(self.archive_url) and dataset.startswith(SCHEME))
+
+    def dataset_title(self, dataset: str) -> str:
+        """What people read of a dataset: its title, or the id of one of the archive."""
+        return self.dataset_titles.get(dataset) or unquote(dataset.removeprefix(SCHEME))
 
     def url(self, stack: str) -> str:
         """Where a browser opens a stack; without a slash at the end."""

@@ -181,6 +181,41 @@ def source(stack: Stack, settings: StackSettings, name: str) -> dict[str, Any]:
     }
 
 
+def archive(stack: Stack, settings: StackSettings, name: str, pims: dict[str, Any]) -> dict[str, Any]:
+    """What the import of a dataset of the archive needs besides.
+
+    Args:
+        stack: the stack.
+        settings: the administrator's settings.
+        name: the dataset's, with its ``sda://``.
+        pims: the image server's processor, memory and volume in the stack's size.
+    """
+    service = f"{settings.service_internal_url.rstrip('/')}/imports/{stack.name}/archive-token"
+    pods = policies.pods(stack.name, "datasets")["matchLabels"]
+    options = [
+        "--connection=/var/run/cytomine",
+        f"--archive={settings.archive_url}",
+        f"--tokens={service}",
+        "--identity=/var/run/identity/token",
+        f"--room={to_bytes(pims['volume']) if 'volume' in pims else 0}",
+        *(["--allow-http"] if settings.archive_allow_http else []),
+    ]
+    program = ["python", "-m", "cytomine_spawner.stacks.dataset_archive"]
+    return {
+        "pods_of_archive": {"matchLabels": {**pods, f"{model.GROUP}/archive": "true"}},
+        "connection": model.connection_secret_name(stack.name),
+        "dataset_image": settings.dataset_image,
+        "dataset_name": name,
+        "dataset_deadline": settings.dataset_deadline,
+        "archive_command": ["tini", "-g", "--", *program, *options, "--", name],
+        "archive_resources": dict(settings.archive_resources),
+        "archive_scratch": {**settings.archive_scratch, "name": "tmp"},
+        "archive_audience": model.IMPORT_AUDIENCE,
+        "archive_peers": list(settings.archive_peers),
+        "archive_ports": [{"port": port} for port in settings.archive_ports],
+    }
+
+
 def resources(part: dict[str, Any]) -> dict[str, Any]:
     """A size's pair of numbers as Kubernetes writes requests and limits."""
     (cpu, cpu_limit), (memory, memory_limit) = part["cpu"], part["memory"]

@@ -14,7 +14,8 @@ from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from ..fetchmeta import Guard
-from . import api, entrance, memberapi, memberpages, pages
+from . import api, archivetokens, entrance, memberapi, memberpages, pages
+from .archivetokens import ImportTokens
 from .auth import Handler, Site, cookie_secret, https, log_request, login, secured, security_headers, summary
 from .keys import Connections
 from .lifecycle import NO_LIMITS, Limits
@@ -114,6 +115,7 @@ def mount(
     hub: Hub | None = None,
     connections: Connections | None = None,
     projects: Projects | None = None,
+    imports: ImportTokens | None = None,
     ready: Callable[[], str] = lambda: "",
     limits: Limits = NO_LIMITS,
     extra: Sequence[tuple[str, type[RequestHandler], dict[str, Any]]] = (),
@@ -126,6 +128,7 @@ def mount(
         hub: the hub's API by the service's own token; made from its login if absent.
         connections: gives out the keys of Cytomine; without it nobody gets any.
         projects: keeps the members in their projects; without it nobody is brought into any.
+        imports: gives imports from the archive their owners' tokens; without it they get none.
         ready: says in one sentence why the service is not ready; nothing when it is.
         limits: how long stacks may run.
         extra: further addresses, as patterns relative to the prefix, which take what is left to the end.
@@ -141,7 +144,7 @@ def mount(
     )
     templates.filters.update(pages.FILTERS)
     hub = hub or Hub(hub_auth.api_url, lambda: hub_auth.api_token)
-    site = Site(store, hub_auth, prefix, templates, hub, connections, projects, ready, limits=limits)
+    site = Site(store, hub_auth, prefix, templates, hub, connections, projects, imports, ready, limits=limits)
     addresses: list[tuple[str, type[RequestHandler]]] = [
         (r"", pages.Home),
         (r"updates", pages.Updates),
@@ -164,6 +167,7 @@ def mount(
         (rf"api/stacks/{NAME}/members/users/{WHO}", memberapi.User),
         (rf"api/stacks/{NAME}/members/groups/{WHO}", memberapi.Group),
         (rf"api/stacks/{NAME}/projects", memberapi.ProjectList),
+        (rf"imports/{NAME}/archive-token", archivetokens.ImportToken),
         (rf"api/stacks/{NAME}/components/{NAME}/logs", api.Logs),
         (r"api/openapi\.json", api.Document),
         (r"api(?:/.*)?", api.Missing),

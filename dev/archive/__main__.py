@@ -23,17 +23,9 @@ if __name__ == "__main__":
 
 from . import Archive, Bucket, Folder, Issuer, Noise, Settings, Storage, Virtual, s3
 from .admin import Admin
+from .mock import MOCK
+from .pod import pair
 from .settings import MIB
-
-# The datasets that the visas of dev/lslogin's users name, and the parts of the mock dataset that they get.
-MOCK = {"aa-Dataset-demo01-slides": dataset.SKIN, "aa-Dataset-demo02-biopsies": dataset.LANDMARKS}
-
-
-def _pair(text: str) -> tuple[str, str]:
-    left, equals, right = text.partition("=")
-    if not (left and equals and right):
-        raise argparse.ArgumentTypeError(f"{text} is not of the form NAME=VALUE")
-    return left, right
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--instead",
-        type=_pair,
+        type=pair,
         action="append",
         default=[],
         metavar="PUBLIC=INSIDE",
@@ -64,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--dataset",
-        type=_pair,
+        type=pair,
         action="append",
         default=[],
         metavar="ID=FOLDER",

@@ -19,12 +19,12 @@ from typing import Any
 from dev import cache, cluster, dataset, images, lslogin, oauth2proxy, proc
 from dev.cache import ROOT
 from dev.console import Console, Problem
-from dev.demo import mock
+from dev.demo import archive, mock
 from dev.kube import Kube
 from dev.wait import until
 
 CHART = ROOT / "helm" / "cytomine-hub"
-IMAGES = ["hub", "proxy", "stacks", "singleuser", "lslogin", "standin", "postgis", "nginx"]
+IMAGES = ["hub", "proxy", "stacks", "singleuser", "lslogin", "archive", "standin", "postgis", "nginx"]
 # What a stack consists of here, in the place of Cytomine's own images.
 STACK_IMAGES = ["standin", "postgis", "nginx", "oauth2-proxy"]
 STACK_VALUES = ROOT / "dev" / "demo" / "stacks.yaml"
@@ -284,6 +284,18 @@ def install(
             users=[lslogin.user(key, "For tests") for key in TESTERS] if place.of_tests else (),
         )
         kube.apply(objects)
+    if target.dataset:
+        with console.step("The archive's stand-in"):
+            mock.apply(kube, place.namespace, target.dataset)
+            kube.apply(
+                archive.objects(
+                    place.namespace,
+                    place.users,
+                    target.image_names["archive"],
+                    place.issuer(port),
+                    target.dataset,
+                )
+            )
     with console.step("The hub's chart") as step:
         define_stacks(kube)
         values = _values(target, place)
@@ -306,6 +318,17 @@ def install(
             what="starting LS Login's stand-in",
             timeout=130,
         )
+        if target.dataset:
+            kube.kubectl(
+                "-n",
+                place.namespace,
+                "rollout",
+                "status",
+                "deploy/archive",
+                "--timeout=120s",
+                what="starting the archive's stand-in",
+                timeout=130,
+            )
         until(lambda: answers(f"http://127.0.0.1:{port}/hub/health", f"{place.hub}.localhost:{port}"), "the hub to answer through the ingress", 120,
               cure=f"Read kubectl -n {place.namespace} logs deploy/{place.release}-hub")  # fmt: skip
         until(lambda: answers(f"http://127.0.0.1:{port}/oidc/.well-known/openid-configuration", f"{place.login}.localhost:{port}"), "LS Login's stand-in to answer through the ingress", 60,
@@ -393,6 +416,7 @@ def _values(target: Target, place: Place) -> dict[str, Any]:
                 }
             },
         },
+        **({"archive": archive.values(place.namespace)} if target.dataset else {}),
         "ingress": {"enabled": True, "className": target.ingress_class, "host": f"{place.hub}.localhost"},
         **({"users": {"labels": TEST_LABELS}} if place.of_tests else {}),
         "lslogin": {

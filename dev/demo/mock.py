@@ -27,7 +27,8 @@ OFFERED = [
 ABSENT = {"name": "mock-absent", "title": "Mock absent", "description": "It is not on the volume"}
 
 
-def _claim(folder: Path) -> str:
+def claim(folder: Path) -> str:
+    """The name of the claim on the volume that is this folder."""
     # Of one content: neither a volume nor a claim can be turned to another folder.
     return f"mock-dataset-{folder.name}"
 
@@ -36,13 +37,13 @@ def values(folder: Path | None, *others: dict[str, str]) -> dict[str, Any]:
     """The chart's values below ``stacks``, with others offered beside; none where the dataset is not on the nodes."""
     if folder is None:
         return {}
-    claim = {"claimName": _claim(folder), "readOnly": True}
-    return {"datasets": [*OFFERED, *others], "datasetVolume": {"persistentVolumeClaim": claim}}
+    volume = {"claimName": claim(folder), "readOnly": True}
+    return {"datasets": [*OFFERED, *others], "datasetVolume": {"persistentVolumeClaim": volume}}
 
 
 def apply(kube: Kube, namespace: str, folder: Path) -> None:
     """Make the volume and the claim; those of another content go when nothing uses them any more."""
-    name, labels = _claim(folder), {LABEL: namespace}
+    name, labels = claim(folder), {LABEL: namespace}
     common = {
         "accessModes": ["ReadOnlyMany"],
         # None: no provisioner may take it up.
@@ -60,7 +61,7 @@ def apply(kube: Kube, namespace: str, folder: Path) -> None:
             "hostPath": {"path": str(folder), "type": "Directory"},
         },
     }
-    claim = {
+    made = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
@@ -71,7 +72,7 @@ def apply(kube: Kube, namespace: str, folder: Path) -> None:
         },
     }
     _remove(kube, namespace, keep=name)
-    kube.apply([volume, claim])
+    kube.apply([volume, made])
 
 
 def remove(kube: Kube, namespace: str) -> None:

@@ -22,6 +22,7 @@ IMAGES = {
     "singleuser": ("images/singleuser/Containerfile", "debian"),
     "proxy": ("dev/images/proxy/Containerfile", "node"),
     "lslogin": ("dev/lslogin/Containerfile", "node"),
+    "archive": ("dev/archive/Containerfile", "debian"),
     "standin": ("dev/standin/Containerfile", "debian"),
     "postgis": ("dev/postgis/Containerfile", "debian"),
     "nginx": ("dev/nginx/Containerfile", "debian"),

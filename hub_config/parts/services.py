@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from parts import stacks
+from parts import archive, stacks
 from parts.values import Problem, Values
 
 CULLER = "jupyterhub-idle-culler"
@@ -29,6 +29,8 @@ def configure(c: Any, values: Values) -> None:
     if stacks.enabled(values):
         services.append(stacks.service(values))
         roles = stacks.roles(roles)
+    if archive.enabled(values):
+        roles = archive.roles(roles)
     c.JupyterHub.services = services
     c.JupyterHub.load_roles = roles
 

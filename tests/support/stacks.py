@@ -351,6 +351,7 @@ def serving(
     connections: Callable[[FakeStore, Hub], Any] | None = None,
     identity: Callable[..., Any] | None = None,
     projects: Any = None,
+    imports: Any = None,
     entered: StackSettings | None = None,
     limits: Limits = NO_LIMITS,
     **real_hub: Any,
@@ -396,6 +397,7 @@ def serving(
             hub=site_hub,
             connections=given,
             projects=projects,
+            imports=imports,
             limits=limits,
             extra=extra,
         )

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dev import archive, lslogin
-from dev.archive.__main__ import MOCK
+from dev.archive.mock import MOCK
 from tests.support.archiveclient import Client
 
 ISSUER, PUBLIC = "http://login.localhost:8000/oidc/", "http://login.localhost:8000"

@@ -51,6 +51,20 @@ def test_every_range_equals_the_plain_original(server, reach, local, data):
             assert file.read(length) == plain[start : start + length]
 
 
+def test_visas_that_did_not_come_once_do_not_end_a_read(v2, reach, local):
+    """The archive asks the issuer twice, and takes no second answer for no visas."""
+    fs = reach(v2, cache_size=0)
+    fs.info(SLIDE)
+    v2.faults.append(Fault("status", path="/content|/header", status=403, times=1))
+    assert fs.cat_file(SLIDE, 5, 10) == local.plain[SLIDE][5:10]
+    assert not [fault for fault in v2.faults if fault.times > 0], "it was never refused"
+    v2.faults[:] = [Fault("status", path="/content|/header", status=403, times=100)]
+    with pytest.raises(NotGranted):
+        reach(v2, cache_size=0).cat_file(SLIDE, 5, 10)
+    assert v2.faults[0]._left >= 95, "it is asked for again and again"
+    v2.faults.clear()
+
+
 FAULTS = st.lists(
     st.builds(
         Fault,
