@@ -167,7 +167,9 @@ LOCK = (
 )
 TAKE_LOCK = """UPDATE databasechangeloglock SET locked = true, lockgranted = now(), lockedby = 'stand-in'
                WHERE id = 1 AND NOT locked RETURNING id"""
-GIVE_LOCK = "UPDATE databasechangeloglock SET locked = false, lockgranted = NULL, lockedby = NULL WHERE id = 1"
+GIVE_LOCK = (
+    "UPDATE databasechangeloglock SET locked = false, lockgranted = NULL, lockedby = NULL WHERE id = 1"
+)
 WAITS_FOR_LOCK = "waiting for changelog lock"
 LOCK_SECONDS = 2.0
 

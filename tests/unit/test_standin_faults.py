@@ -128,9 +128,7 @@ def fresh(tmp_path: Path) -> Iterator[Local]:
 
 def test_a_slow_migration_keeps_the_port_closed_until_it_may_go_on(fresh: Local, tmp_path: Path) -> None:
     may = tmp_path / "may"
-    process = fresh.launch(
-        "repository", STANDIN_FAULTS=told("migration", until=str(may), role="repository")
-    )
+    process = fresh.launch("repository", STANDIN_FAULTS=told("migration", until=str(may), role="repository"))
     assert until(lambda: "the migration waits before its next step" in fresh.log("repository"))
     assert process.poll() is None
     assert not is_open(fresh.ports["repository"])
