@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from dev import cache, real
+from dev import cache, host, real
 from dev.console import Console, Problem
 from dev.demo import install
 from dev.rings import environments
@@ -37,6 +37,8 @@ def main(argv: list[str]) -> int:
             target = install.prepare(console, args.port, os.environ.get("KUBECONFIG", ""))
             console.say(f"\nThe hub is ready:  {real.hub(console, target, args.images).url}")
             return 0
+        # The tests start it themselves, on a machine that may never have had one.
+        host.need(console, host.BROWSER)
     except Problem as problem:
         console.say(f"\n{problem}")
         return 1
