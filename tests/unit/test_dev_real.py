@@ -11,7 +11,9 @@ from dev import host
 from dev.real import __main__ as command
 
 
-def test_a_machine_that_never_had_a_browser_gets_one_before_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_never_had_a_browser_gets_one_before_the_tests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     done: list[Any] = []
     monkeypatch.setattr(host, "need", lambda console, packages, *_: done.append(packages))
 
