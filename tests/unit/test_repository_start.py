@@ -42,7 +42,8 @@ def before_repository(stack: Local) -> None:
     env = {e["name"]: e["value"] for e in container["env"] if "value" in e}
     database = stack.database
     here = {"PGHOST": "127.0.0.1", "PGPORT": str(database.port), "PGDATABASE": "postgres"}
-    command = [*container["command"], *container["args"]]
+    # As Kubernetes gives it to the container.
+    command = [*container["command"], *(text.replace("$$", "$") for text in container["args"])]
     env = {**os.environ, **env, **here, "PGPASSWORD": database.password}
     done = subprocess.run(command, env=env, timeout=60, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
