@@ -168,7 +168,7 @@ class Keys:
         for cipher in self._ciphers:
             try:
                 cipher.decrypt_into(segment[:NONCE], segment[NONCE:], None, out[:length])
-            except InvalidTag:  # noqa: PERF203
+            except InvalidTag:
                 continue
             return length
         raise BadSegment("a segment does not fit its key")

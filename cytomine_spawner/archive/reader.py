@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Container, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -242,10 +242,10 @@ class Reader:
         for segment in sorted(want.missing):
             if (data := memory.get(name, segment)) is not None:
                 want.offer(segment, data)
-        on_disk: set[int] = set()
+        on_disk: Container[int] = ()
         if disk is not None and want.missing:
             on_disk = await asyncio.to_thread(disk.known, name)
-            stored = sorted(want.missing & on_disk)
+            stored = sorted(segment for segment in want.missing if segment in on_disk)
             for at in range(0, len(stored), LOADED):
                 found = await asyncio.to_thread(
                     lambda part: list(disk.get(name, part)), stored[at : at + LOADED]
@@ -264,7 +264,8 @@ class Reader:
         self._run = self._run + 1 if least == self._edge else 0
         after = max(missing) + 1
         ahead = policy.ahead(self._run, block) // SEGMENT
-        missing |= set(range(after, min(after + ahead, count))) - head.flying - on_disk
+        coming = range(after, min(after + ahead, count))
+        missing |= {segment for segment in coming if segment not in head.flying and segment not in on_disk}
 
         def known(segment: int) -> bool:
             return segment in head.flying or segment in on_disk or memory.has(name, segment)
@@ -376,7 +377,7 @@ class Reader:
                                 length = await asyncio.to_thread(head.keys.open_into, piece, plain)
                                 begin, at = at - base, base + length
                                 yield plain[begin : min(length, high - base)]
-                    except BadSegment as error:  # noqa: PERF203
+                    except BadSegment as error:
                         if failed.too_many(at // SEGMENT + len(error.good)):
                             raise self._named(error) from None
 

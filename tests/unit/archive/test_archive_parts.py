@@ -303,6 +303,21 @@ def test_the_cache_on_disk_keeps_to_its_limit_and_forgets_the_oldest(tmp_path):
     assert dict(cache.get("content", [199])) == {199: data}
 
 
+def test_the_caches_folder_is_not_read_anew_after_each_write_of_ones_own(tmp_path, monkeypatch):
+    cache, other = DiskCache(tmp_path / "c", 1 << 30), DiskCache(tmp_path / "c", 1 << 30)
+    listed = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
+    for number in range(30):
+        cache.put("content", number, [b"x"])
+        assert all(n in cache.known("content") for n in range(number + 1))
+    assert len(listed) <= 2
+    # What another process writes is found, and what is written after that.
+    other.put("content", 99, [b"y"])
+    cache.put("content", 30, [b"z"])
+    assert dict(cache.get("content", [3, 30, 99])) == {3: b"x", 30: b"z", 99: b"y"}
+
+
 def test_what_is_damaged_on_disk_is_not_used(tmp_path, caplog):
     for change in (lambda d: d[:-1], lambda d: d[:-1] + bytes([d[-1] ^ 1]), lambda _: b"", lambda d: d[:20]):
         cache = DiskCache(tmp_path / "c", 1 << 30)
