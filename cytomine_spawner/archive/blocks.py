@@ -23,6 +23,11 @@ SPEED = 50e6  # bytes a second, until it is known
 # How much longer than with the smallest block a random read may take: where it is dear the archive has pulled the
 # neighbours already, and the next read of one of them costs as much again.
 SHARE_CHEAP, SHARE_DEAR = 0.25, 1.0
+# The tables of a slide's tiles are about a thousandth of it (12 to 16 bytes for a tile of 16 KiB), and stand at its start, or
+# behind the directory that names them. In one piece they cost one read of the archive's storage; in small ones, one each.
+TABLES, TABLES_MOST = 10, 8 * MIB
+# Of a slide's levels all but the two largest, each a quarter as wide as the one before, are about so much of it: its end.
+END = 7
 STAGED = 64 * MIB  # files of version 1 up to here are fetched whole
 GREEDY = 16 * MIB  # a request that others run beside
 
@@ -42,20 +47,26 @@ class Policy:
         self._waits: deque[float] = deque(maxlen=9)
         self._speeds: deque[float] = deque(maxlen=9)
 
-    def observe(self, first: int, wait: float, rest: float, size: int) -> None:
-        """A request for content has ended.
+    def waited(self, first: int, seconds: float) -> None:
+        """The first byte of a request for content has come.
 
         Args:
             first: the first byte that was asked for.
-            wait: seconds to the first byte.
-            rest: seconds from there to the last.
-            size: bytes that came.
+            seconds: since it was.
         """
         # Whatever begins at the first byte is streamed everywhere: it tells nothing of the others.
         if first:
-            self._waits.append(wait)
-        if size >= MIB and rest > 0:
-            self._speeds.append(size / rest)
+            self._waits.append(seconds)
+
+    def came(self, size: int, seconds: float) -> None:
+        """A request for content has ended.
+
+        Args:
+            size: bytes that came.
+            seconds: from the first to the last.
+        """
+        if size >= MIB and seconds > 0:
+            self._speeds.append(size / seconds)
 
     def block(self, offset: int, body: int) -> int:
         """How many bytes to ask for around an offset, a multiple of the segments' size.
@@ -70,15 +81,42 @@ class Policy:
             if body <= min(STAGED, self.room):
                 return max(SEGMENT, -(-body // SEGMENT) * SEGMENT)
             size = max(DEAR[0], min(offset // 4, DEAR[1]))
-        elif not self._waits:
-            size = FIRST
+        elif self._open(offset, body):
+            size = tables(body)
         else:
             # The lower median: a request that met a busy moment does not count for long.
             wait = median_low(self._waits)
             (low, high), share = (DEAR, SHARE_DEAR) if wait >= DEAR_WAIT else (CHEAP, SHARE_CHEAP)
             speed = median_low(self._speeds) if self._speeds else SPEED
             size = max(low, min(int(wait * speed * share), high))
+            end = min(body >> END, DEAR[1])
+            if low == DEAR[0] and offset >= body - end:
+                size = max(size, end)
         return _round(min(size, self.room))
+
+    def _dear(self) -> bool:
+        return bool(self._waits) and median_low(self._waits) >= DEAR_WAIT
+
+    def _open(self, offset: int, body: int) -> bool:
+        """Whether what is asked for at an offset follows the file's size: nothing is known, or it is a dear file's start."""
+        # A range from the first byte is streamed, and costs no more than its bytes.
+        return not self._waits or (self._dear() and offset < tables(body))
+
+    def border(self, segment: int, block: int, count: int) -> int:
+        """A segment where a block begins; others do a whole number of blocks before and behind.
+
+        Args:
+            segment: the first that is missing.
+            block: segments of a block.
+            count: how many segments the file has.
+        """
+        offset, body = segment * SEGMENT, count * SEGMENT
+        if self.fixed or self.whole_prefix or offset < tables(body):
+            return 0
+        if not self._waits:
+            return segment  # a directory's tables stand behind it
+        # The directories and the pictures of a slide's small levels stand together at its end: in one block.
+        return count % block if self._dear() else 0
 
     def request(self, block: int) -> int:
         """How many bytes one request has at most, where several may run at a time.
@@ -99,6 +137,15 @@ class Policy:
         return 0 if run < 2 else min(max(block, SEGMENT) << min(run - 1, 7), max(8 * MIB, block), self.room)
 
 
+def tables(body: int) -> int:
+    """How many bytes to ask for at once where a slide's directory and its tables may be, a multiple of the segments' size.
+
+    Args:
+        body: the length of the decrypted body.
+    """
+    return _round(max(FIRST, min(body >> TABLES, TABLES_MOST)))
+
+
 def _round(size: int) -> int:
     """A multiple of segments that divides a power of two of them, so that blocks of neighbouring sizes share borders."""
     count = max(1, -(-size // SEGMENT))
@@ -112,6 +159,7 @@ def plan(
     block: int,
     most: int,
     end: int,
+    border: int = 0,
 ) -> list[tuple[int, int]]:
     """Which segments to ask for: ranges (first, last) that cover all missing ones.
 
@@ -124,12 +172,13 @@ def plan(
         block: segments of a block.
         most: segments of a range at most.
         end: how many segments there are.
+        border: a segment where a block begins.
     """
     kept = set(needed)
     found: list[list[int]] = []
     for segment in sorted(set(missing)):
-        first = segment // block * block
-        last = min(first + block, end) - 1
+        start = segment - (segment - border) % block
+        first, last = max(start, 0), min(start + block, end) - 1
         if found and first <= found[-1][1] + 1:
             found[-1][1] = max(found[-1][1], last)
         else:

@@ -19,7 +19,7 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .crypt import SEGMENT
@@ -95,6 +95,7 @@ class DiskCache:
         self.folder, self.limit = folder, limit
         self._lock = threading.Lock()
         self._runs: dict[str, tuple[int, dict[int, tuple[int, str]]]] = {}
+        self._own: dict[str, int] = {}
         self._touched: dict[str, float] = {}
         self._written = limit  # so that the first write looks how much is there
         self._failed = False
@@ -107,13 +108,13 @@ class DiskCache:
         if stat.S_IMODE(found.st_mode) & 0o077:
             folder.chmod(0o700)
 
-    def known(self, content: str) -> set[int]:
+    def known(self, content: str) -> Container[int]:
         """The segments that are there."""
         try:
-            return set(self._look(content))
+            return self._look(content)
         except OSError as error:
             self._fail(error)
-            return set()
+            return ()
 
     def get(self, content: str, segments: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Those of the segments that are there, with their numbers."""
@@ -154,7 +155,11 @@ class DiskCache:
         with self._lock:
             known = self._runs.get(content)
             # Two changes within the clock's step look like one: what is so young is read again.
-            if known and known[0] == stamp and time.time_ns() - stamp > 50_000_000:
+            if (
+                known
+                and known[0] == stamp
+                and (stamp == self._own.get(content) or time.time_ns() - stamp > 50_000_000)
+            ):
                 return known[1]
             found: dict[int, tuple[int, str]] = {}
             for name in os.listdir(folder):  # noqa: PTH208
@@ -208,18 +213,32 @@ class DiskCache:
             self._evict(size)
         folder = self.folder / content
         folder.mkdir(mode=0o700, exist_ok=True)
-        beside = folder / f".{secrets.token_hex(8)}"
+        # Not in the content's folder: that it was changed is to say that a run was added.
+        beside = self.folder / f".{secrets.token_hex(8)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         try:
             with os.fdopen(os.open(beside, flags, 0o600), "wb") as file:
                 table = b"".join(struct.pack("<II", len(part), zlib.crc32(part)) for part in data)
                 file.write(MAGIC + table)
                 file.writelines(data)
-            beside.rename(folder / f"{first}-{len(data)}")
+            self._place(content, beside, first, len(data))
         except BaseException:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise
+
+    def _place(self, content: str, beside: Path, first: int, count: int) -> None:
+        """Give a run its name, and note it: to read the folder anew after each would cost more the fuller it is."""
+        folder, name = self.folder / content, f"{first}-{count}"
+        with self._lock:
+            known, before = self._runs.get(content), folder.stat().st_mtime_ns
+            beside.rename(folder / name)
+            if known is None or known[0] != before:
+                return
+            # What another process adds at this very moment may be missed: it is fetched once more.
+            known[1].update((first + i, (first, name)) for i in range(count))
+            self._own[content] = stamp = folder.stat().st_mtime_ns
+            self._runs[content] = (stamp, known[1])
 
     def _evict(self, coming: int) -> None:
         """Remove what was used longest ago, until four fifths of the limit are left for the rest."""
@@ -229,6 +248,10 @@ class DiskCache:
             found = []
             for folder in os.scandir(self.folder):
                 if not folder.is_dir(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        # Of a process that died.
+                        if folder.name.startswith(".") and time.time() - folder.stat().st_mtime > 3600:
+                            Path(folder.path).unlink(missing_ok=True)
                     continue
                 entries = list(os.scandir(folder.path))
                 for entry in entries:

@@ -24,6 +24,7 @@ CIPHER_SEGMENT = NONCE + SEGMENT + TAG
 # The archive's own headers have a packet or two, of some hundred bytes. Each packet is tried with the key, and each number
 # of an edit list is kept: a header of 64 MiB would take minutes, and gigabytes.
 HEADER_BYTES, HEADER_PACKETS = 1024 * 1024, 1000
+_INTO = hasattr(ChaCha20Poly1305, "decrypt_into")
 
 # It writes keys into its log at the level DEBUG, and an error for each packet that is somebody else's.
 logging.getLogger("crypt4gh.header").addFilter(lambda record: record.levelno > logging.ERROR)
@@ -111,7 +112,7 @@ class Keys:
         Raises:
             BadSegment: it was not encrypted by any of the keys, or was changed.
         """
-        nonce, sealed = bytes(segment[:NONCE]), bytes(segment[NONCE:])
+        nonce, sealed = segment[:NONCE], segment[NONCE:]
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(nonce, sealed, None)
@@ -134,6 +135,43 @@ class Keys:
             error.good = found
             raise
         return found
+
+    def open_into(self, body: memoryview, out: memoryview) -> int:
+        """Open segments that follow each other into memory that is there: new memory costs more time than the cipher.
+
+        Args:
+            body: the segments; the last may be short.
+            out: where the plain texts go; as long as they are, or longer.
+
+        Returns:
+            how many bytes they are.
+
+        Raises:
+            BadSegment: with the plain texts of those before it.
+        """
+        end = 0
+        try:
+            for at in range(0, len(body), CIPHER_SEGMENT):
+                end += self._open_one(body[at : at + CIPHER_SEGMENT], out[end : end + SEGMENT])
+        except BadSegment as error:
+            error.good = [bytes(out[at : at + SEGMENT]) for at in range(0, end, SEGMENT)]
+            raise
+        return end
+
+    def _open_one(self, segment: memoryview, out: memoryview) -> int:
+        length = len(segment) - NONCE - TAG
+        # Releases of cryptography before 47 always make new memory.
+        if not _INTO or length <= 0:
+            plain = self.open(segment)
+            out[: len(plain)] = plain
+            return len(plain)
+        for cipher in self._ciphers:
+            try:
+                cipher.decrypt_into(segment[:NONCE], segment[NONCE:], None, out[:length])
+            except InvalidTag:
+                continue
+            return length
+        raise BadSegment("a segment does not fit its key")
 
 
 def read_header(data: bytes, pair: KeyPair) -> tuple[Keys, tuple[int, ...] | None]:

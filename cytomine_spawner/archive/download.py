@@ -78,22 +78,12 @@ async def download(reader: Reader, target: Path, tell: Callable[[int], object] =
         digest = digest_of(wanted)
         await asyncio.to_thread(_rehash, file, start, digest, tell)
 
-        def write(piece: bytes) -> None:
+        def write(piece: memoryview) -> None:
             file.write(piece)
             digest.update(piece)
             tell(len(piece))
 
-        # One piece is written while the next is decrypted.
-        writing: asyncio.Future[None] | None = None
-        try:
-            async with aclosing(reader.stream(start)) as pieces:
-                async for piece in pieces:
-                    if writing is not None:
-                        await writing
-                    writing = asyncio.ensure_future(asyncio.to_thread(write, piece))
-        finally:
-            if writing is not None:
-                await writing
+        await written(reader, start, write)
         found = f"{digest.name}:{digest.hexdigest()}"
         await asyncio.to_thread(_settle, file)
         if file.tell() != size or (wanted is not None and found != wanted):
@@ -106,6 +96,29 @@ async def download(reader: Reader, target: Path, tell: Callable[[int], object] =
         part.replace(target)
         state.unlink(missing_ok=True)
     return found
+
+
+async def written(reader: Reader, start: int, write: Callable[[memoryview], object]) -> None:
+    """Hand a file on, each piece in a thread while the next is decrypted.
+
+    Args:
+        reader: the file.
+        start: its first byte.
+        write: takes a piece, and is done with it when it returns.
+
+    Raises:
+        ArchiveError: something of it cannot be had.
+    """
+    writing: asyncio.Future[object] | None = None
+    try:
+        async with aclosing(reader.stream(start)) as pieces:
+            async for piece in pieces:
+                if writing is not None:
+                    await writing
+                writing = asyncio.ensure_future(asyncio.to_thread(write, piece))
+    finally:
+        if writing is not None:
+            await writing
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import time
 import warnings
 import weakref
 from collections import OrderedDict
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from fsspec.utils import isfilelike
 from .api import Api, RemoteFile, detect
 from .blocks import Policy
 from .cache import DiskCache, MemoryCache
+from .download import written
 from .errors import EmptyArchive, NoSuchPath, NotGranted
 from .explain import why_empty
 from .file import SdaFile, SdaStream
@@ -301,11 +301,13 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         reader = await self._reader(rpath)
         callback.set_size(reader.size)
         out = lpath if isfilelike(lpath) else await asyncio.to_thread(Path(lpath).open, "wb")
+
+        def write(piece: memoryview) -> None:
+            out.write(piece)
+            callback.relative_update(len(piece))
+
         try:
-            async with aclosing(reader.stream()) as pieces:
-                async for piece in pieces:
-                    await asyncio.to_thread(out.write, piece)
-                    callback.relative_update(len(piece))
+            await written(reader, 0, write)
         finally:
             if out is not lpath:
                 await asyncio.to_thread(out.close)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Container, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -241,10 +242,10 @@ class Reader:
         for segment in sorted(want.missing):
             if (data := memory.get(name, segment)) is not None:
                 want.offer(segment, data)
-        on_disk: set[int] = set()
+        on_disk: Container[int] = ()
         if disk is not None and want.missing:
             on_disk = await asyncio.to_thread(disk.known, name)
-            stored = sorted(want.missing & on_disk)
+            stored = sorted(segment for segment in want.missing if segment in on_disk)
             for at in range(0, len(stored), LOADED):
                 found = await asyncio.to_thread(
                     lambda part: list(disk.get(name, part)), stored[at : at + LOADED]
@@ -257,17 +258,20 @@ class Reader:
         if not missing:
             return
         count = segments(head.opened.body_size)
-        block = self.shared.policy.block(min(missing) * SEGMENT, count * SEGMENT)
-        self._run = self._run + 1 if min(missing) == self._edge else 0
+        policy, least = self.shared.policy, min(missing)
+        block = policy.block(least * SEGMENT, count * SEGMENT)
+        border = policy.border(least, block // SEGMENT, count)
+        self._run = self._run + 1 if least == self._edge else 0
         after = max(missing) + 1
-        ahead = self.shared.policy.ahead(self._run, block) // SEGMENT
-        missing |= set(range(after, min(after + ahead, count))) - head.flying - on_disk
+        ahead = policy.ahead(self._run, block) // SEGMENT
+        coming = range(after, min(after + ahead, count))
+        missing |= {segment for segment in coming if segment not in head.flying and segment not in on_disk}
 
         def known(segment: int) -> bool:
             return segment in head.flying or segment in on_disk or memory.has(name, segment)
 
-        most = self.shared.policy.request(block) // SEGMENT
-        for first, last in plan(missing, want.missing, known, block // SEGMENT, most, count):
+        most = policy.request(block) // SEGMENT
+        for first, last in plan(missing, want.missing, known, block // SEGMENT, most, count, border):
             self._edge = last + 1
             head.flying.update(range(first, last + 1))
             task = asyncio.create_task(self._fetch(head, first, last))
@@ -282,9 +286,10 @@ class Reader:
                 while at <= last:
                     try:
                         async with aclosing(self._pour(head, at, last)) as pieces:
-                            async for number, parts in pieces:
-                                await self._deliver(head, number, parts)
-                                at = number + len(parts)
+                            async for piece in pieces:
+                                parts = await _decrypted(head.keys, piece)
+                                await self._deliver(head, at, parts)
+                                at += len(parts)
                     except BadSegment as error:  # noqa: PERF203
                         await self._deliver(head, at, error.good)
                         at += len(error.good)
@@ -317,35 +322,39 @@ class Reader:
         if self.shared.disk is not None and parts:
             await asyncio.to_thread(self.shared.disk.put, head.content, first, parts)
 
-    async def _pour(
-        self, head: Head, first: int, last: int, observe: bool = True
-    ) -> AsyncGenerator[tuple[int, list[bytes]], None]:
-        """Segments in order, decrypted, in pieces: the first one's number, and their bytes."""
+    async def _pour(self, head: Head, first: int, last: int) -> AsyncGenerator[memoryview, None]:
+        """Whole segments in order, encrypted, in pieces; each is there until the next is asked for."""
         low, high = cipher_range(first, last, head.opened.body_size)
         begun, wait, came = time.monotonic(), 0.0, 0
-        buffer = bytearray()
-        number = first
+        # One buffer for all: to take new memory for each piece costs more time than to decrypt it.
+        room = min(PIECE * CIPHER_SEGMENT, high - low)
+        buffer, filled = memoryview(bytearray(room)), 0
         stream = self.shared.api.body(self.file, head.opened, key_pair(), low, high)
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 if not came:
+                    # Told before a byte is handed on: who waits for these may ask for the next at once.
                     wait = time.monotonic() - begun
+                    self.shared.policy.waited(low, wait)
                 came += len(chunk)
-                buffer += chunk
-                enough = min(PIECE, last - first + 1) * CIPHER_SEGMENT
-                if len(buffer) >= enough:
-                    whole = len(buffer) // CIPHER_SEGMENT * CIPHER_SEGMENT
-                    parts = await _decrypted(head.keys, bytes(buffer[:whole]))
-                    del buffer[:whole]
-                    yield number, parts
-                    number += len(parts)
-        if observe:
-            self.shared.policy.observe(low, wait, time.monotonic() - begun - wait, came)
-        if buffer:
-            yield number, await _decrypted(head.keys, bytes(buffer))
+                if came == high - low:
+                    self.shared.policy.came(came, time.monotonic() - begun - wait)
+                rest = memoryview(chunk)
+                while rest:
+                    part = rest[: room - filled]
+                    buffer[filled : filled + len(part)] = part
+                    filled, rest = filled + len(part), rest[len(part) :]
+                    if filled == room:
+                        yield buffer
+                        filled = 0
+        if filled:
+            yield buffer[:filled]
 
-    async def stream(self, start: int = 0) -> AsyncGenerator[bytes, None]:
+    async def stream(self, start: int = 0) -> AsyncGenerator[memoryview, None]:
         """The file from a byte to its end, in one request where it is in one piece; nothing of it is cached.
+
+        A piece is there until the next but one is asked for: it can be written while the next is decrypted, and who keeps it
+        copies it.
 
         Args:
             start: the first byte.
@@ -354,19 +363,21 @@ class Reader:
             ArchiveError: something of it cannot be had.
         """
         head = await self.head()
+        room = min(PIECE, segments(head.opened.body_size)) * SEGMENT
+        rooms = itertools.cycle(memoryview(bytearray(room)) for _ in range(2))
         async with self.shared.api.http.limit:
             for low, high in head.layout.spans(start, head.layout.size):
                 at, failed = low, _Failures()
                 while at < high:
+                    first, last = at // SEGMENT, (high - 1) // SEGMENT
                     try:
-                        async with aclosing(self._pour(head, at // SEGMENT, (high - 1) // SEGMENT)) as pieces:
-                            async for number, parts in pieces:
-                                data = b"".join(parts)
-                                base = number * SEGMENT
-                                piece = data[max(at - base, 0) : high - base]
-                                at = base + len(data)
-                                yield piece
-                    except BadSegment as error:  # noqa: PERF203
+                        async with aclosing(self._pour(head, first, last)) as pieces:
+                            async for piece in pieces:
+                                plain, base = next(rooms), at // SEGMENT * SEGMENT
+                                length = await asyncio.to_thread(head.keys.open_into, piece, plain)
+                                begin, at = at - base, base + length
+                                yield plain[begin : min(length, high - base)]
+                    except BadSegment as error:
                         if failed.too_many(at // SEGMENT + len(error.good)):
                             raise self._named(error) from None
 
@@ -380,7 +391,7 @@ class Reader:
         return self.shared.api.body(self.file, head.opened, key_pair(), 0, head.opened.body_size)
 
 
-async def _decrypted(keys: Keys, body: bytes) -> list[bytes]:
+async def _decrypted(keys: Keys, body: memoryview) -> list[bytes]:
     if len(body) <= INLINE * CIPHER_SEGMENT:
         return keys.open_all(body)
     return await asyncio.to_thread(keys.open_all, body)

@@ -118,6 +118,22 @@ def test_a_header_with_a_key_that_is_none_is_said_so():
         crypt.read_header(header, pair)
 
 
+@pytest.mark.parametrize("into", [True, False])
+def test_segments_are_opened_into_memory_that_is_there(into, monkeypatch):
+    monkeypatch.setattr(crypt, "_INTO", into and crypt._INTO)
+    plain = os.urandom(2 * SEGMENT + 77)
+    header, body = encrypted(plain)
+    keys, _ = crypt.read_header(header, crypt.key_pair())
+    out = bytearray(3 * SEGMENT)
+    assert keys.open_into(memoryview(body), memoryview(out)) == len(plain)
+    assert out[: len(plain)] == plain
+    hurt = bytearray(body)
+    hurt[2 * crypt.CIPHER_SEGMENT + 20] ^= 1
+    with pytest.raises(crypt.BadSegment) as error:
+        keys.open_into(memoryview(hurt), memoryview(out))
+    assert error.value.good == [plain[:SEGMENT], plain[SEGMENT : 2 * SEGMENT]]
+
+
 def test_any_changed_bit_of_a_segment_is_found():
     header, body = encrypted(os.urandom(100))
     keys, _ = crypt.read_header(header, crypt.key_pair())
@@ -206,30 +222,34 @@ def test_a_datasets_id_goes_through_fsspecs_paths_unchanged(dataset, rest):
     known=st.sets(st.integers(0, 199)),
     block=st.integers(1, 40),
     most=st.integers(1, 60),
+    border=st.integers(0, 199),
 )
-def test_a_plan_covers_what_is_missing_once_and_within_bounds(missing, known, block, most):
-    found = blocks.plan(missing, missing, known.__contains__, block, most, 200)
+def test_a_plan_covers_what_is_missing_once_and_within_bounds(missing, known, block, most, border):
+    found = blocks.plan(missing, missing, known.__contains__, block, most, 200, border)
     asked = [segment for first, last in found for segment in range(first, last + 1)]
     assert len(asked) == len(set(asked))
     assert missing <= set(asked) <= set(range(200))
     assert all(last - first < most for first, last in found)
-    near = {s for m in missing for s in range(m // block * block, m // block * block + block)}
+    starts = {m - (m - border) % block for m in missing}
+    near = {s for start in starts for s in range(start, start + block)}
     assert set(asked) <= near
 
 
 def test_the_block_follows_what_a_range_costs():
     mib = 1 << 20
     cheap = blocks.Policy(False, 1 << 30)
-    assert cheap.block(0, 1 << 30) == 4 * SEGMENT
+    assert cheap.block(0, 200 * mib) == 4 * SEGMENT
     for _ in range(5):
-        cheap.observe(1, 0.0015, 0.0, SEGMENT)
+        cheap.waited(1, 0.0015)
     assert SEGMENT <= cheap.block(0, 1 << 30) <= 4 * SEGMENT
     dear = blocks.Policy(False, 1 << 30)
-    dear.observe(0, 0.001, 0.1, 10 * mib)  # streamed from its start, as everywhere
-    dear.observe(10 * mib, 0.5, 0.01, SEGMENT)
+    dear.waited(0, 0.001)  # streamed from its start, as everywhere
+    dear.came(10 * mib, 0.1)
+    dear.waited(10 * mib, 0.5)
+    dear.came(SEGMENT, 0.01)
     assert 8 * mib <= dear.block(0, 1 << 40) <= 48 * mib
     # One busy moment does not count for long.
-    cheap.observe(1, 3.0, 0.0, SEGMENT)
+    cheap.waited(1, 3.0)
     assert cheap.block(0, 1 << 30) <= 4 * SEGMENT
     first = blocks.Policy(True, 1 << 30)
     assert first.block(0, 60 * mib) >= 60 * mib
@@ -237,6 +257,26 @@ def test_the_block_follows_what_a_range_costs():
     assert first.block(1 << 40, 1 << 41) == 48 * mib
     small = blocks.Policy(True, 2 * mib)
     assert small.block(1 << 40, 1 << 41) <= mib
+
+
+def test_where_a_slides_directories_may_be_the_blocks_follow_the_files_size():
+    body = 30_000 * SEGMENT
+    policy = blocks.Policy(False, 1 << 30)
+    tables = blocks.tables(body)
+    assert body // 1000 < tables < body // 500
+    # Nothing is known: the start, and whatever is jumped to and what follows it.
+    assert policy.block(0, body) == policy.block(body // 2, body) == tables
+    assert policy.border(0, tables // SEGMENT, 30_000) == 0
+    assert policy.border(15_001, tables // SEGMENT, 30_000) == 15_001
+    policy.waited(1, 0.0015)
+    assert policy.block(0, body) <= 4 * SEGMENT
+    assert policy.border(15_001, 4, 30_000) == 0
+    for _ in range(3):
+        policy.waited(1, 0.5)
+    assert policy.block(0, body) == tables
+    block = policy.block(29_900 * SEGMENT, body)
+    assert block >= body // 150
+    assert policy.border(29_900, block // SEGMENT, 30_000) == 30_000 % (block // SEGMENT)
 
 
 def test_the_memorys_cache_forgets_what_was_used_longest_ago():
@@ -261,6 +301,21 @@ def test_the_cache_on_disk_keeps_to_its_limit_and_forgets_the_oldest(tmp_path):
     assert 199 in known
     assert 0 not in known
     assert dict(cache.get("content", [199])) == {199: data}
+
+
+def test_the_caches_folder_is_not_read_anew_after_each_write_of_ones_own(tmp_path, monkeypatch):
+    cache, other = DiskCache(tmp_path / "c", 1 << 30), DiskCache(tmp_path / "c", 1 << 30)
+    listed = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
+    for number in range(30):
+        cache.put("content", number, [b"x"])
+        assert all(n in cache.known("content") for n in range(number + 1))
+    assert len(listed) <= 2
+    # What another process writes is found, and what is written after that.
+    other.put("content", 99, [b"y"])
+    cache.put("content", 30, [b"z"])
+    assert dict(cache.get("content", [3, 30, 99])) == {3: b"x", 30: b"z", 99: b"y"}
 
 
 def test_what_is_damaged_on_disk_is_not_used(tmp_path, caplog):

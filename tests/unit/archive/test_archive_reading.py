@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
+from dataclasses import replace
 
 import fsspec
 import numpy
 import pytest
 import tifffile
+from fsspec.asyn import sync
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cytomine_spawner.archive import Damaged, FileToken, NotGranted, TokenRefused
 from dev.archive import Bytes, Fault, Issuer, Noise, running
+from dev.archive.slides import Pyramid
 
 DATASET = "aa-Dataset-reading-slides1"
 SLIDE = f"{DATASET}/IMAGES/slide.tif"
@@ -275,6 +279,59 @@ def test_a_server_that_pulls_whole_blocks_is_found_out(local, reach):
                 assert file.read(1000) == plain.read(at, 1000)
         # The first tells; the twenty that follow lie in one block of 8 MiB.
         assert sum("/content" in line["path"] for line in server.counters.audit) <= 4
+
+
+@pytest.mark.parametrize(("spread", "most"), [(True, 3), (False, 3)])
+def test_a_thumbnail_of_a_large_slide_costs_few_reads_where_each_is_dear(local, reach, spread, most):
+    slide = Pyramid(338 * 256, 338 * 256, spread=spread)
+    path = f"IMAGES/pyramid-{spread}.tif"
+    local.add(DATASET, path, slide)
+    with local.archive(version=2, block=50 << 20, storage_delay=0.15) as server:
+        fs = reach(server, cache_size=1 << 30)
+        with fs.open(f"{DATASET}/{path}") as file, tifffile.TiffFile(file) as found:
+            levels = found.series[0].levels
+            assert levels[3].asarray().shape == (1352, 1352, 3)
+        assert server.counters.total.reads <= most
+        assert server.counters.total.requests <= 20
+        assert server.counters.total.sent < 60e6
+
+
+@pytest.mark.parametrize("block", [None, 50 << 20])
+def test_a_read_costs_the_same_wherever_it_is_in_a_file(local, reach, block):
+    plain = Noise(50_000_000_000, "far")
+    path = f"{DATASET}/IMAGES/far-{block}.bin"
+    local.add(DATASET, path.partition("/")[2], plain)
+    with local.archive(version=2, block=block, storage_delay=0.15 if block else 0) as server:
+        fs = reach(server, cache_size=32 << 20, block_size=256 * 1024)
+        costs = []
+        with fs.open(path) as file:
+            for at in (10**6, 10**9, 25 * 10**9, 49_900_000_000):
+                before = replace(server.counters.total)
+                file.seek(at)
+                assert file.read(1000) == plain.read(at, 1000)
+                now = server.counters.total
+                costs.append(
+                    [getattr(now, n) - getattr(before, n) for n in ("requests", "reads", "pulled", "sent")]
+                )
+        assert costs[0][:2] == [1, 1]
+        assert costs == [costs[0]] * 4
+
+
+def test_a_whole_file_goes_through_two_buffers(server, reach, local):
+    fs = reach(server)
+    seen, pieces = [], []
+
+    async def read():
+        reader = await fs._reader(SLIDE)
+        async for piece in reader.stream(77):
+            seen.append(id(piece.obj))
+            pieces.append(bytes(piece))
+
+    sync(fs.loop, read)
+    assert b"".join(pieces) == local.plain[SLIDE][77:]
+    # While one is written the other is filled.
+    assert len(set(seen)) == 2
+    assert all(one != other for one, other in itertools.pairwise(seen))
 
 
 def test_version_1_is_asked_for_a_small_file_once(local, reach):
