@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # The archive, or the network to it, may be away for so long, in seconds.
 PATIENCE = 1800.0
 
+
 class Archive:
     """A dataset of the archive.
 
@@ -173,9 +174,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         dataset = unquote(args.name.removeprefix(SCHEME))
         with tempfile.TemporaryDirectory(prefix="archive-") as folder:
-            return await import_dataset(
-                stack, fs, dataset, Path(folder), room=args.room, progress=lines()
-            )
+            return await import_dataset(stack, fs, dataset, Path(folder), room=args.room, progress=lines())
 
     return ended(args.connection, work)
 

@@ -132,9 +132,9 @@ class Source:
         for left in range(TRIES - 1, -1, -1):
             try:
                 return question()
-            except DatasetError:
-                raise
             except Exception as error:  # noqa: PERF203 - the loop is the wait
+                if isinstance(error, DatasetError):
+                    raise
                 kind = type(error).__name__
                 # The texts of these errors may hold what was sent.
                 log.debug("%s failed: %s", self.url, kind)

@@ -357,7 +357,9 @@ def arguments(module: str, doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def ended(connection: Path, work: Callable[[tuple[str, str, str]], Coroutine[Any, Any, list[Imported]]]) -> int:
+def ended(
+    connection: Path, work: Callable[[tuple[str, str, str]], Coroutine[Any, Any, list[Imported]]]
+) -> int:
     """How a program ends: what was imported, or a sentence that says what is wrong.
 
     Args:
