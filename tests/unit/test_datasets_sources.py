@@ -14,7 +14,7 @@ import requests
 import tifffile
 from PIL import Image
 
-from cytomine_spawner import storageurls
+from cytomine_spawner import objectstore, storageurls
 from cytomine_spawner.notebook import regions, slides
 from cytomine_spawner.stacks import dataset_shelf, dataset_sources
 from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
@@ -298,6 +298,12 @@ def test_what_is_in_the_secret_goes_to_no_server_that_another_sends_on_to(site, 
 def test_a_dataset_is_at_no_other_kind_of_address(url: str) -> None:
     with pytest.raises(ValueError, match=r"address of a folder|names several places|given with credentials"):
         storageurls.check(url)
+
+
+def test_what_cannot_be_opened_is_said_without_its_password() -> None:
+    with pytest.raises(ValueError, match=r"smb://there/x cannot be opened") as failed:
+        objectstore.filesystem("smb://me:hush-hush@there/x")
+    assert "hush-hush" not in str(failed.value)
 
 
 def test_a_reader_fetches_no_more_of_a_slide_than_is_looked_at(s3: Store, tmp_path: Path) -> None:
