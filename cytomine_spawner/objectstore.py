@@ -11,7 +11,7 @@ import fsspec
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.spec import AbstractBufferedFile
 
-from .storageurls import STORES
+from .storageurls import STORES, without_secrets
 
 BLOCK = 256 * 1024
 BLOCKS = 128  # in memory, of one file
@@ -35,7 +35,9 @@ def filesystem(url: str, options: dict[str, Any] | None = None) -> tuple[Any, st
         if str(options.get("endpoint", "")).startswith("http://"):
             options.setdefault("client_options", {"allow_http": True})
     if protocol and not rest.strip("/"):
-        raise ValueError(f"{url} names no place: it looks like s3://bucket/folder or https://host/folder.")
+        raise ValueError(
+            f"{without_secrets(url)} names no place: it looks like s3://bucket/folder or https://host/folder."
+        )
     try:
         fs, path = url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
@@ -43,7 +45,7 @@ def filesystem(url: str, options: dict[str, Any] | None = None) -> tuple[Any, st
             raise ValueError(
                 f"Nothing here reads {protocol}://: use s3://, gs://, az://, https:// or sda://."
             ) from error
-        raise ValueError(f"{url} cannot be opened: {error}") from error
+        raise ValueError(f"{without_secrets(url)} cannot be opened: {error}") from error
     return fs, str(path)
 
 

@@ -19,6 +19,10 @@ def check(url: str) -> str:
         raise ValueError(
             f"{without_secrets(url)!r} is no address of a folder: it looks like s3://bucket/folder or https://host/folder"
         )
+    if "::" in url:
+        raise ValueError(
+            f"{without_secrets(url)!r} names several places in one, by ::, and a dataset is in one folder"
+        )
     if "@" in parts.netloc:
         raise ValueError(f"{without_secrets(url)} is given with credentials: put them into a Secret")
     return url

@@ -95,7 +95,8 @@ class ImportToken(ApiHandler):
     def _refused(self) -> str:
         try:
             body = json.loads(self.request.body or b"{}")
-        except ValueError:
+        # Brackets without end are an error of their own.
+        except (ValueError, RecursionError):
             body = None
         refused = body.get("refused", "") if isinstance(body, dict) else None
         if not isinstance(refused, str) or len(refused) > 64:

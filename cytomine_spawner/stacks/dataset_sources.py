@@ -1,8 +1,6 @@
 """Puts a dataset from object storage or a web address into a stack, by the import that also puts in those on a volume.
 
-The dataset is laid out on the disk with its descriptions and annotations, and with slides that are hollow: of the right
-length, and no content. Each slide comes when its turn does, is uploaded and hollow again, so that no more room is needed
-than the largest takes, and what is in Cytomine already is not fetched.
+Each slide comes when its turn does (:mod:`.dataset_shelf`).
 
 As a program it reads the connection from a folder, as :mod:`.datasets` does, and the storage's options (credentials, an
 endpoint) from another, a file each, as a Secret is mounted::
@@ -13,138 +11,117 @@ endpoint) from another, a file each, as a Secret is mounted::
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import re
-import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import aiohttp
+from yarl import URL
 
 from ..objectstore import filesystem
 from ..storageurls import without_secrets
 from .dataset_errors import DatasetError, Interrupted
 from .dataset_files import folders, read
 from .dataset_progress import Progress
-from .dataset_slides import ImageFiles
-from .dataset_stack import Connection
-from .datasets import FAULT, Imported, Importer, lines, told
-from .quantity import gib
+from .dataset_shelf import Remote, Shelf, import_shelf
+from .datasets import Imported, arguments, ended, lines
 
 log = logging.getLogger(__name__)
 
 PIECE = 8 * 1024 * 1024
-# Slides of several files are told apart by what their small files say.
-AT_ONCE = 1024 * 1024
 TRIES = 3
+# A server's pages may link in circles.
+_DEEP = 32
 
 
 class Source:
-    """A dataset at a URL, laid out in a folder of this machine.
+    """A dataset at a URL.
 
     Args:
         url: the dataset's folder there, with ``IMAGES`` in it.
         options: of the filesystem.
-        root: an empty folder.
-        name: the dataset's, where it does not say itself how it is called.
     """
 
-    def __init__(self, url: str, options: dict[str, Any], root: Path, name: str) -> None:
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
         self.url = without_secrets(url)
+        if options and url.startswith(("http://", "https://")):
+            told = {**dict(options.get("client_kwargs") or {})}
+            told["trace_configs"] = [*told.get("trace_configs", ()), _staying(URL(url))]
+            options = {**options, "client_kwargs": told}
         self._fs, self._path = filesystem(url.rstrip("/"), options)
-        self._root, self._folder = root, root / "source" / f"DATASET_{name}"
-        self._slides: dict[Path, tuple[str, int]] = {}
 
-    def lay_out(self) -> None:
-        """Make the folder.
+    def shelf(self, folder: Path) -> Shelf:
+        """The dataset, laid out in a folder.
 
         Raises:
             DatasetError: nothing is there, or it is no dataset.
             Interrupted: the storage does not answer.
         """
-        found = self._asked(lambda: self._fs.find(self._path, detail=True))
-        base = self._path.rstrip("/") + "/"
-        inside = {str(key): entry for key, entry in found.items() if str(key).startswith(base)}
-        if not inside:
-            raise DatasetError(
-                f"There is nothing at {self.url}. Mend the dataset's url, or put it there, and try again."
-            )
-        for path, entry in inside.items():
-            below = PurePosixPath(path.removeprefix(base))
-            if ".." in below.parts or below.is_absolute():
-                raise DatasetError(
-                    f"{self.url} holds a file {below}, which is in no folder of it. Remove it, and try again."
-                )
-            place = self._folder / below
-            place.parent.mkdir(parents=True, exist_ok=True)
-            size = entry.get("size")
+        files = []
+        for path, (below, size) in self._listed().items():
             if size is None:
                 size = self._asked(lambda: self._fs.size(path))  # noqa: B023 - called here
             if size is None:
                 raise DatasetError(
                     f"The storage does not say how long {below} of {self.url} is, so it cannot be fetched."
                 )
-            if below.parts[0] == "IMAGES" and int(size) > AT_ONCE:
-                self._slides[place] = (path, int(size))
-                _hollow(place, int(size))
-            else:
-                self._fetch(path, int(size), place)
-
-    @contextlib.asynccontextmanager
-    async def staged(self, image: ImageFiles, say: Callable[[str, float], None]) -> AsyncIterator[None]:
-        """Have a slide's files on the disk while the context lasts.
-
-        Args:
-            image: the slide.
-            say: hears how far it is.
-
-        Raises:
-            DatasetError: it does not come, or finds no room.
-        """
-        files = [(place, *self._slides[place]) for place in image.files if place in self._slides]
-        total = sum(size for _, _, size in files)
-        free = shutil.disk_usage(self._root).free
-        # Several files are packed into one before they are sent.
-        need = total * (2 if image.is_packed else 1)
-        if need > free:
+            files.append(Remote(path, below, int(size)))
+        if not files:
             raise DatasetError(
-                f"{image.name} takes {gib(need)} on its way into Cytomine, and {gib(free)} are free there. An administrator "
-                "must give the import more room (StackSettings.dataset_scratch)."
+                f"There is nothing at {self.url}. Mend the dataset's url, or put it there, and try again."
             )
-        came = 0
+        shelf = Shelf(folder, self.url, self._fetch)
+        shelf.lay_out(files)
+        return shelf
 
-        def tell(length: int) -> None:
-            nonlocal came
-            came += length
-            say(f"fetching {image.name}, {gib(came)} of {gib(total)}", came / max(1, total))
+    def _listed(self) -> dict[str, tuple[PurePosixPath, Any]]:
+        """All files by their paths, with where they belong and how long they are, if that is known.
 
+        fsspec's own find goes wherever a page of a web server links to, and leaves out folders that do not answer.
+        """
+        kinds = (self._fs.protocol,) if isinstance(self._fs.protocol, str) else tuple(self._fs.protocol)
+        web = "https" in kinds
+        base = self._path.rstrip("/") + "/"
+        found: dict[str, tuple[PurePosixPath, Any]] = {}
+        seen, folders = {base}, [base]
+        while folders:
+            folder = folders.pop()
+            for entry in self._asked(lambda: self._entries(folder)):  # noqa: B023 - called here
+                path = str(entry["name"])
+                below = path.removeprefix(base)
+                if not path.startswith(base) or (web and not _names_a_file(below)):
+                    continue
+                if entry["type"] != "directory":
+                    found[path] = PurePosixPath(unquote(below) if web else below), entry.get("size")
+                elif (further := path.rstrip("/") + "/") not in seen and below.count("/") < _DEEP:
+                    seen.add(further)
+                    folders.append(further)
+        return found
+
+    def _entries(self, folder: str) -> list[dict[str, Any]]:
         try:
-            for place, path, size in files:
-                await asyncio.to_thread(self._fetch, path, size, place, tell)
-            yield
-        finally:
-            for place, _, size in files:
-                await asyncio.to_thread(_hollow, place, size)
+            return list(self._fs.ls(folder.rstrip("/"), detail=True))
+        except FileNotFoundError:
+            if folder != self._path.rstrip("/") + "/":
+                raise
+            return []
 
-    def _fetch(
-        self, path: str, size: int, place: Path, tell: Callable[[int], object] = lambda _: None
-    ) -> None:
+    def _fetch(self, file: Remote, place: Path, tell: Callable[[int], object]) -> None:
         with place.open("wb") as out:
-            for at in range(0, size, PIECE):
-                stop = min(at + PIECE, size)
-                part = self._asked(lambda: self._fs.cat_file(path, start=at, end=stop))  # noqa: B023 - called here
+            for at in range(0, file.size, PIECE):
+                stop = min(at + PIECE, file.size)
+                part = self._asked(lambda: self._fs.cat_file(file.path, start=at, end=stop))  # noqa: B023 - called here
                 if len(part) != stop - at:
                     raise DatasetError(
-                        f"{place.relative_to(self._folder)} at {self.url} did not come as long as it is said to be: it was "
+                        f"{file.below} at {self.url} did not come as long as it is said to be: it was "
                         "changed meanwhile, or its server knows no ranges. Try again."
                     )
                 out.write(part)
@@ -156,6 +133,8 @@ class Source:
             try:
                 return question()
             except Exception as error:  # noqa: PERF203 - the loop is the wait
+                if isinstance(error, DatasetError):
+                    raise
                 kind = type(error).__name__
                 # The texts of these errors may hold what was sent.
                 log.debug("%s failed: %s", self.url, kind)
@@ -195,10 +174,32 @@ def _status(error: Exception) -> int:
     return int(found[1]) if found else 0
 
 
-def _hollow(place: Path, size: int) -> None:
-    """Make a file that has a length and takes no room."""
-    with place.open("wb") as empty:
-        empty.truncate(size)
+def _staying(url: URL) -> aiohttp.TraceConfig:
+    """What keeps requests, which may hold credentials, from following a server's answer to another one."""
+
+    async def look(_session: object, _context: object, asked: aiohttp.TraceRequestRedirectParams) -> None:
+        headers = asked.response.headers
+        to = asked.url.join(URL(headers.get("Location") or headers.get("URI") or ""))
+        if to.origin() != url.origin():
+            raise DatasetError(
+                f"{without_secrets(str(url))} sends on to {to.origin()}, which is not to see what is in the dataset's Secret. "
+                "Give the address that it leads to as the dataset's url."
+            )
+
+    found = aiohttp.TraceConfig()
+    found.on_request_redirect.append(look)
+    return found
+
+
+def _names_a_file(below: str) -> bool:
+    """Whether a page's link leads to a file or folder below it, and to nothing else that a page links to.
+
+    Those are how it is sorted, parts of it, and the folder above.
+    """
+    parts = [unquote(part) for part in below.removesuffix("/").split("/")]
+    return not {"?", "#"} & set(below) and not any(
+        part in ("", ".", "..") or {"/", "\0"} & set(part) for part in parts
+    )
 
 
 def options_of(folder: Path | None) -> dict[str, Any]:
@@ -247,7 +248,7 @@ async def import_source(
         DatasetError: one sentence for people.
     """
     try:
-        source = Source(url, options, root, name)
+        source = Source(url, options)
     except (TypeError, ValueError) as error:
         # Their texts may hold options.
         log.debug("%s", type(error).__name__)
@@ -255,53 +256,28 @@ async def import_source(
             f"{without_secrets(url)} cannot be opened with the options of the dataset's Secret. An administrator must look at "
             "both."
         ) from None
-    await asyncio.to_thread(source.lay_out)
+    shelf = await asyncio.to_thread(source.shelf, root / "source" / f"DATASET_{name}")
     (folder,) = await asyncio.to_thread(folders, root, [name])
     found = await asyncio.to_thread(read, folder)
-    images = [replace(image, staging=source.staged) for image in found.images]
-    async with aiohttp.ClientSession() as session:
-        importer = Importer(Connection(*connection, session), progress)
-        return await importer.run([replace(found, images=images)])
+    return await import_shelf(connection, shelf, found, progress)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cytomine_spawner.stacks.dataset_sources", description=__doc__
-    )
-    parser.add_argument(
-        "--connection", type=Path, required=True, help="folder with host, public-key, private-key"
-    )
+    parser = arguments("cytomine_spawner.stacks.dataset_sources", __doc__)
     parser.add_argument("--options", type=Path, help="folder with the filesystem's options, a file each")
     parser.add_argument(
         "--url", required=True, help="the dataset's folder, such as s3://bucket/DATASET_colon"
     )
     parser.add_argument("name", help="the dataset's name")
     args = parser.parse_args(argv)
-    try:
-        host, public, private = (
-            (args.connection / name).read_text().strip() for name in ("host", "public-key", "private-key")
-        )
+
+    async def work(stack: tuple[str, str, str]) -> list[Imported]:
+        options = options_of(args.options)
         with tempfile.TemporaryDirectory(prefix="dataset-") as folder:
-            done = asyncio.run(
-                import_source(
-                    (host, public, private),
-                    args.url,
-                    options_of(args.options),
-                    args.name,
-                    Path(folder),
-                    lines(),
-                )
-            )
-    except OSError as error:
-        sys.stderr.write(f"{error.filename} cannot be read or written ({error.strerror}). Mount it there.\n")
-        return 2
-    except DatasetError as error:
-        log.debug("import failed", exc_info=True)
-        sys.stderr.write(f"{error}\n")
-        return 1 if isinstance(error, Interrupted) else FAULT
-    told(done)
-    return 0
+            return await import_source(stack, args.url, options, args.name, Path(folder), lines())
+
+    return ended(args.connection, work)
 
 
 if __name__ == "__main__":

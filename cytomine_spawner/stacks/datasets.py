@@ -17,7 +17,7 @@ import contextlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -348,23 +348,38 @@ def told(done: Sequence[Imported]) -> None:
         sys.stdout.write(f"{LEFT_OUT}{'; '.join(left)}.\n")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m cytomine_spawner.stacks.datasets", description=__doc__)
+def arguments(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """What each program that imports is told."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=doc)
     parser.add_argument(
         "--connection", type=Path, required=True, help="folder with host, public-key, private-key"
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder with the datasets")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to import; all if none is named")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def ended(
+    connection: Path, work: Callable[[tuple[str, str, str]], Coroutine[Any, Any, list[Imported]]]
+) -> int:
+    """How a program ends: what was imported, or a sentence that says what is wrong.
+
+    Args:
+        connection: the folder with the stack's address and keys.
+        work: the import, with the three.
+    """
     try:
         host, public, private = (
-            (args.connection / name).read_text().strip() for name in ("host", "public-key", "private-key")
+            (connection / name).read_text().strip() for name in ("host", "public-key", "private-key")
         )
-        done = asyncio.run(import_datasets(host, public, private, args.root, args.names, lines()))
     except OSError as error:
         sys.stderr.write(
-            f"{error.filename} cannot be read ({error.strerror}). Mount the stack's connection there." + "\n"
+            f"{error.filename} cannot be read ({error.strerror}). Mount the stack's connection there.\n"
+        )
+        return 2
+    try:
+        done = asyncio.run(work((host, public, private)))
+    except OSError as error:
+        sys.stderr.write(
+            f"{error.filename or error} cannot be read or written ({error.strerror}). Give the import a volume there.\n"
         )
         return 2
     except DatasetError as error:
@@ -373,6 +388,17 @@ def main(argv: list[str] | None = None) -> int:
         return 1 if isinstance(error, Interrupted) else FAULT
     told(done)
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    parser = arguments("cytomine_spawner.stacks.datasets", __doc__)
+    parser.add_argument("--root", type=Path, required=True, help="folder with the datasets")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to import; all if none is named")
+    args = parser.parse_args(argv)
+    return ended(
+        args.connection, lambda stack: import_datasets(*stack, args.root, args.names, progress=lines())
+    )
 
 
 if __name__ == "__main__":

@@ -37,10 +37,6 @@ EXTRAS = {
 LOGIN = "oauth2-proxy"
 # No component either: a Job while datasets are put into the stack.
 DATASETS = "datasets"
-# The manifest of such a Job whose dataset is at a URL.
-SOURCES = "datasets-sources"
-# The manifest of such a Job whose dataset is in the archive.
-ARCHIVE = "datasets-archive"
 ALL = BASE + tuple(name for names in EXTRAS.values() for name in names)
 TITLES = {
     "postgis": "Database",
@@ -203,16 +199,12 @@ def _filled_import(
     pims = _resources(stack.spec.size, "pims", settings)
     seen = set()
     for name in importing.names:
-        if name.startswith(SCHEME):
-            kind, own = ARCHIVE, variables.archive(stack, settings, name, pims)
-        elif name in settings.dataset_sources:
-            kind, own = SOURCES, variables.source(stack, settings, name)
-        else:
-            kind, own = DATASETS, variables.datasets(stack, settings, name)
-        for obj in _load(kind, {**common, **own}):
-            if obj["kind"] == "Job" or kind not in seen:
+        for obj in _load(DATASETS, {**common, **variables.datasets(stack, settings, name, pims)}):
+            # Imports of one kind have one policy.
+            which = (obj["kind"], obj["metadata"]["name"])
+            if obj["kind"] == "Job" or which not in seen:
                 yield DATASETS, obj
-        seen.add(kind)
+            seen.add(which)
 
 
 def secret(stack: Stack, data: dict[str, str]) -> dict[str, Any]:

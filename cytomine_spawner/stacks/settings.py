@@ -285,8 +285,8 @@ class StackSettings(LoggingConfigurable):
     ).tag(config=True)
     dataset_scratch = Dict(
         _SCRATCH,
-        help="""Where a slide of a dataset with a ``url`` lies on its way: a volume of a pod without its name. It must hold the
-        largest slide, twice where slides have several files; it goes with the import.""",
+        help="""Where a slide lies on its way from the archive, or from a dataset's ``url``: a volume of a pod without its name. It
+        must hold the largest slide, twice where slides have several files; it goes with the import.""",
     ).tag(config=True)
     archive_url = Unicode(
         "",
@@ -310,11 +310,6 @@ class StackSettings(LoggingConfigurable):
     archive_resources = Dict(
         {"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}},
         help="What an import from the archive may use, as in a container.",
-    ).tag(config=True)
-    archive_scratch = Dict(
-        _SCRATCH,
-        help="""Where a slide lies on its way from the archive: a volume of a pod without its name. It must hold the largest slide
-        twice where slides have several files; it goes with the import.""",
     ).tag(config=True)
     dataset_image = Unicode(
         "cytomine-spawner/stacks", help="The image that imports datasets: that of this service."

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import model, policies
+from .dataset_errors import SCHEME
 from .model import Stack
 from .quantity import to_bytes
 from .settings import StackSettings
@@ -144,76 +145,101 @@ def component(stack: Stack, settings: StackSettings, name: str, part: dict[str, 
     }
 
 
-def datasets(stack: Stack, settings: StackSettings, name: str) -> dict[str, Any]:
-    """What the import of the dataset with this name needs besides."""
-    program = ["python", "-m", "cytomine_spawner.stacks.datasets"]
-    folders = ["--connection=/var/run/cytomine", "--root=/datasets"]
-    return {
-        "pods_of_datasets": policies.pods(stack.name, "datasets"),
-        "connection": model.connection_secret_name(stack.name),
-        "dataset_image": settings.dataset_image,
-        "dataset_command": ["tini", "-g", "--", *program, *folders, "--", name],
-        "dataset_volume": {**settings.dataset_volume, "name": "datasets"},
-        "dataset_resources": dict(settings.dataset_resources),
-        "dataset_deadline": settings.dataset_deadline,
-    }
-
-
-def source(stack: Stack, settings: StackSettings, name: str) -> dict[str, Any]:
-    """What the import of a dataset that is at a URL needs besides."""
-    dataset = settings.dataset_sources[name]
-    program = ["python", "-m", "cytomine_spawner.stacks.dataset_sources"]
-    options = ["--connection=/var/run/cytomine", "--options=/var/run/options", f"--url={dataset.url}"]
-    # Without a group of its own for volumes, as in the manifest.
-    secret = {"secret": {"secretName": dataset.secret, "defaultMode": 0o444}}
-    pods = policies.pods(stack.name, "datasets")["matchLabels"]
-    return {
-        "pods_of_sources": {"matchLabels": {**pods, f"{model.GROUP}/source": "true"}},
-        "connection": model.connection_secret_name(stack.name),
-        "dataset_image": settings.dataset_image,
-        "dataset_command": ["tini", "-g", "--", *program, *options, "--", name],
-        "dataset_options": {**(secret if dataset.secret else {"emptyDir": {}}), "name": "options"},
-        "dataset_scratch": {**settings.dataset_scratch, "name": "tmp"},
-        "dataset_resources": dict(settings.dataset_resources),
-        "dataset_deadline": settings.dataset_deadline,
-        "dataset_peers": list(settings.dataset_peers),
-        "dataset_ports": [{"port": port} for port in settings.dataset_ports],
-    }
-
-
-def archive(stack: Stack, settings: StackSettings, name: str, pims: dict[str, Any]) -> dict[str, Any]:
-    """What the import of a dataset of the archive needs besides.
+def datasets(stack: Stack, settings: StackSettings, name: str, pims: dict[str, Any]) -> dict[str, Any]:
+    """What the import of a dataset needs besides.
 
     Args:
         stack: the stack.
         settings: the administrator's settings.
-        name: the dataset's, with its ``sda://``.
+        name: the dataset's, with ``sda://`` if it is the archive's.
         pims: the image server's processor, memory and volume in the stack's size.
     """
-    service = f"{settings.service_internal_url.rstrip('/')}/imports/{stack.name}/archive-token"
+    if name.startswith(SCHEME):
+        own = _archive(stack, settings, name, pims)
+    elif name in settings.dataset_sources:
+        own = _source(settings, name)
+    else:
+        own = _on_volume(settings)
     pods = policies.pods(stack.name, "datasets")["matchLabels"]
-    options = [
-        "--connection=/var/run/cytomine",
-        f"--archive={settings.archive_url}",
-        f"--tokens={service}",
-        "--identity=/var/run/identity/token",
-        f"--room={to_bytes(pims['volume']) if 'volume' in pims else 0}",
-        *(["--allow-http"] if settings.archive_allow_http else []),
-    ]
-    program = ["python", "-m", "cytomine_spawner.stacks.dataset_archive"]
+    gateway = {"to": [{"podSelector": policies.pods(stack.name, "gateway")}], "ports": [{"port": 8081}]}
+    program = ["python", "-m", f"cytomine_spawner.stacks.{own['program']}", "--connection=/var/run/cytomine"]
     return {
-        "pods_of_archive": {"matchLabels": {**pods, f"{model.GROUP}/archive": "true"}},
         "connection": model.connection_secret_name(stack.name),
         "dataset_image": settings.dataset_image,
-        "dataset_name": name,
         "dataset_deadline": settings.dataset_deadline,
-        "archive_command": ["tini", "-g", "--", *program, *options, "--", name],
-        "archive_resources": dict(settings.archive_resources),
-        "archive_scratch": {**settings.archive_scratch, "name": "tmp"},
-        "archive_audience": model.IMPORT_AUDIENCE,
-        "archive_peers": list(settings.archive_peers),
-        "archive_ports": [{"port": port} for port in settings.archive_ports],
+        "dataset_resources": dict(own.get("resources", settings.dataset_resources)),
+        "dataset_labels": own["labels"],
+        "dataset_annotations": own.get("annotations", {}),
+        "dataset_command": ["tini", "-g", "--", *program, *own["options"], "--", name],
+        "dataset_mount": {"name": own["volume"]["name"], "mountPath": own["mount"], "readOnly": True},
+        "dataset_volume": own["volume"],
+        "dataset_scratch": {**own["scratch"], "name": "tmp"},
+        "dataset_policy": own["policy"],
+        # Each kind has labels of its own, so that none reaches what another needs.
+        "dataset_pods": {"matchLabels": {**pods, **own["labels"]}},
+        "dataset_egress": [gateway, *own.get("egress", [])],
     }
+
+
+def _on_volume(settings: StackSettings) -> dict[str, Any]:
+    return {
+        "program": "datasets",
+        "options": ["--root=/datasets"],
+        "labels": {},
+        "mount": "/datasets",
+        "volume": {**settings.dataset_volume, "name": "datasets"},
+        "scratch": {"emptyDir": {}},
+        "policy": "datasets",
+    }
+
+
+def _source(settings: StackSettings, name: str) -> dict[str, Any]:
+    """Of a dataset at a URL: credentials are files of a Secret, and never leave the pod but for the storage."""
+    dataset = settings.dataset_sources[name]
+    # Without a group of its own for volumes, as in the manifest.
+    secret = {"secret": {"secretName": dataset.secret, "defaultMode": 0o444}}
+    return {
+        "program": "dataset_sources",
+        "options": ["--options=/var/run/options", f"--url={dataset.url}"],
+        "labels": {f"{model.GROUP}/source": "true"},
+        "mount": "/var/run/options",
+        "volume": {**(secret if dataset.secret else {"emptyDir": {}}), "name": "options"},
+        "scratch": settings.dataset_scratch,
+        "policy": "sources",
+        "egress": [_way(settings.dataset_peers, settings.dataset_ports)],
+    }
+
+
+def _archive(stack: Stack, settings: StackSettings, name: str, pims: dict[str, Any]) -> dict[str, Any]:
+    """Of a dataset of the archive: it holds no key of the archive, but a token that says to the service which pod it is."""
+    tokens = f"{settings.service_internal_url.rstrip('/')}/imports/{stack.name}/archive-token"
+    identity = {"path": "token", "audience": model.IMPORT_AUDIENCE, "expirationSeconds": 600}
+    return {
+        "program": "dataset_archive",
+        "options": [
+            f"--archive={settings.archive_url}",
+            f"--tokens={tokens}",
+            "--identity=/var/run/identity/token",
+            f"--room={to_bytes(pims['volume']) if 'volume' in pims else 0}",
+            *(["--allow-http"] if settings.archive_allow_http else []),
+        ],
+        "resources": settings.archive_resources,
+        "labels": {f"{model.GROUP}/archive": "true"},
+        "annotations": {model.ANNOTATION_DATASET: name},
+        "mount": "/var/run/identity",
+        "volume": {"name": "identity", "projected": {"sources": [{"serviceAccountToken": identity}]}},
+        "scratch": settings.dataset_scratch,
+        "policy": "archive",
+        "egress": [
+            # The owner's token.
+            {"to": [policies.service(stack, settings)], "ports": [{"port": settings.service_port}]},
+            _way(settings.archive_peers, settings.archive_ports),
+        ],
+    }
+
+
+def _way(peers: list[dict[str, Any]], ports: list[int]) -> dict[str, Any]:
+    return {"to": list(peers), "ports": [{"port": port} for port in ports]}
 
 
 def resources(part: dict[str, Any]) -> dict[str, Any]:

@@ -200,6 +200,14 @@ def test_for_what_is_not_to_be_imported_there_is_no_token(service, cluster, hub)
     assert not hub.asked
 
 
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000, "[]", "no json", '{"refused": 3}', '{"refused": "%s"}' % ("x" * 65)]
+)
+def test_what_names_no_refused_token_is_refused(service, cluster, hub, body):
+    refused(ask(service, cluster.token(cluster.pod()), content=body), 400)
+    assert not hub.asked
+
+
 def test_users_of_the_hub_get_nothing_here_even_the_owner(service, cluster, hub):
     path = f"{PREFIX}imports/cm-ada/archive-token"
     refused(service.program("ada").post(path))

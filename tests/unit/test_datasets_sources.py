@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import tifffile
 from PIL import Image
 
+from cytomine_spawner import objectstore, storageurls
 from cytomine_spawner.notebook import regions, slides
-from cytomine_spawner.stacks import dataset_sources
+from cytomine_spawner.stacks import dataset_shelf, dataset_sources
 from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
 from tests.support.importing import COUNT, Stack, make, whole
-from tests.support.objects import Store, store
+from tests.support.objects import SIGNED, Store, store
 
 pytest_plugins = ["tests.support.importstack"]
 
@@ -31,7 +33,6 @@ def s3():
 @pytest.fixture(autouse=True)
 def _hollow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test's slides are small; they wait for their turn all the same."""
-    monkeypatch.setattr(dataset_sources, "AT_ONCE", 100)
     monkeypatch.setattr(dataset_sources, "PIECE", 300_000)
 
 
@@ -61,7 +62,10 @@ def test_a_dataset_comes_out_of_object_storage_once(stack: Stack, s3: Store, tmp
     (done,) = run(stack, "s3://colon/DATASET_remote", s3.options, "remote", tmp_path / "one", seen.append)
     assert (done.dataset, done.images, done.annotations) == ("remote", 2, COUNT)
     assert len(whole(stack, "remote")["annotations"]) == COUNT
-    assert any(now.what.startswith("fetching remote-1.png, ") and 0 < now.fraction <= 1 for now in seen)
+    assert any(
+        now.what.startswith("fetching remote-1.png from s3://colon/DATASET_remote ") and 0 < now.fraction <= 1
+        for now in seen
+    )
     size = sum(path.stat().st_size for path in folder.rglob("*.png"))
     assert slides_fetched(s3, "colon") == size
     # Nothing of a slide stays on the disk.
@@ -155,26 +159,151 @@ def test_a_dataset_at_a_web_address_is_imported_as_well(stack: Stack, tmp_path: 
 
 def test_a_slide_without_room_is_said(s3: Store, stack: Stack, tmp_path: Path, monkeypatch) -> None:
     s3.put("large", a_dataset(tmp_path, "large"))
-    real = dataset_sources.shutil.disk_usage
-    monkeypatch.setattr(dataset_sources.shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+    real = dataset_shelf.shutil.disk_usage
+    monkeypatch.setattr(dataset_shelf.shutil, "disk_usage", lambda path: real(path)._replace(free=100_000))
     with pytest.raises(
         DatasetError, match=r"large-1.png takes 1 MiB .* 0 MiB are free there.*dataset_scratch"
     ):
         run(stack, "s3://large/DATASET_large", s3.options, "large", tmp_path / "one")
 
 
-def test_a_file_beside_the_dataset_is_never_written(s3: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["../../outside", "/outside", "IMAGES/../../outside", "IMAGES/a\0b"])
+def test_a_file_beside_the_dataset_is_never_written(s3: Store, tmp_path: Path, below: str) -> None:
     class Evil:
         protocol = "evil"
 
-        def find(self, path, detail):
-            return {f"{path}/../../outside": {"size": 3}}
+        def ls(self, path, detail):
+            return [{"name": f"{path}/{below}", "size": 3, "type": "file"}]
 
-    source = dataset_sources.Source("s3://x/y", s3.options, tmp_path, "y")
+    source = dataset_sources.Source("s3://x/y", s3.options)
     source._fs = Evil()
-    with pytest.raises(DatasetError, match="which is in no folder of it"):
-        source.lay_out()
+    with pytest.raises(DatasetError, match="which is in no folder of the dataset"):
+        source.shelf(tmp_path / "y")
     assert not list(tmp_path.iterdir())
+
+
+def test_empty_objects_that_mark_folders_are_no_files(s3: Store, tmp_path: Path) -> None:
+    """Consoles of object storage make them."""
+    (tmp_path / "marked" / "IMAGES" / "a").mkdir(parents=True)
+    (tmp_path / "marked" / "IMAGES" / "a" / "a.png").write_bytes(b"xx")
+    s3.put("marked", tmp_path / "marked")
+    for key in ("marked/", "marked/IMAGES/", "marked/IMAGES/a/"):
+        requests.put(f"{s3.upstream}/marked/{key}", b"", headers=SIGNED, timeout=30).raise_for_status()
+    shelf = dataset_sources.Source("s3://marked/marked", s3.options).shelf(tmp_path / "made")
+    assert [path.name for path in shelf.folder.rglob("*") if path.is_file()] == ["a.png"]
+    requests.put(f"{s3.upstream}/marked/marked/IMAGES/a/a.png/b", b"x", headers=SIGNED, timeout=30)
+    with pytest.raises(DatasetError, match="a file and a folder that are both called IMAGES/a/a"):
+        dataset_sources.Source("s3://marked/marked", s3.options).shelf(tmp_path / "again")
+
+
+def test_what_describes_slides_is_not_fetched_without_room(s3: Store, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "wide" / "METADATA").mkdir(parents=True)
+    (tmp_path / "wide" / "METADATA" / "dataset.xml").write_bytes(b" " * 5000)
+    s3.put("wide", tmp_path / "wide")
+    real = dataset_shelf.shutil.disk_usage
+    monkeypatch.setattr(dataset_shelf.shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+    with pytest.raises(DatasetError, match=r"What describes the slides .*dataset_scratch"):
+        dataset_sources.Source("s3://wide/wide", s3.options).shelf(tmp_path / "made")
+    assert not s3.bytes["/wide/wide/METADATA/dataset.xml"]
+
+
+class Site:
+    """A web server of a few pages, which notes what it is asked."""
+
+    def __init__(self, pages: dict[str, str]) -> None:
+        self.pages, self.asked, self.heads, site = pages, [], [], self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self):
+                site.asked.append(self.path)
+                site.heads.append(dict(self.headers))
+                page = site.pages.get(self.path, "")
+                to = page.removeprefix("to:") if page.startswith("to:") else ""
+                # One that asks for ever is stopped, and seen.
+                self.send_response(500 if len(site.asked) > 50 else 302 if to else 200 if page else 404)
+                if to:
+                    self.send_header("Location", to)
+                self.send_header("Content-Type", "text/html" if "<a" in page else "text/plain")
+                self.send_header("Content-Length", str(len(page)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(page.encode())
+
+            do_HEAD = do_GET  # noqa: N815 - a name of the base class
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def site():
+    made = []
+
+    def make_one(pages):
+        made.append(Site(pages))
+        return made[-1]
+
+    yield make_one
+    for one in made:
+        one.close()
+
+
+def test_a_page_of_a_web_server_leads_nowhere_but_into_the_folder(site, tmp_path: Path) -> None:
+    elsewhere = site({"/IMAGES/": "<a href='x'>x</a>"})
+    up = '<a href="?C=N;O=D">Name</a> <a href="#top">top</a> <a href="./">.</a> <a href="/">Parent Directory</a> '
+    here = site(
+        {
+            "/d": f'{up} <a href="../secret/">s</a> <a href="%2e%2e/secret/">s</a> <a href="IMAGES/">i</a>'
+            f'<a href="{elsewhere.url}/IMAGES/">e</a> <a href="..%2fsecret">p</a>',
+            "/d/IMAGES": '<a href="../">up</a> <a href="../IMAGES/">again</a> <a href="a%20b.txt">a b.txt</a>',
+            "/d/IMAGES/a%20b.txt": "hi",
+            "/secret": '<a href="key">key</a>',
+        }
+    )
+    shelf = dataset_sources.Source(f"{here.url}/d", {}).shelf(tmp_path / "made")
+    assert [path.name for path in shelf.folder.rglob("*") if path.is_file()] == ["a b.txt"]
+    assert not elsewhere.asked
+    assert set(here.asked) == {"/d", "/d/IMAGES", "/d/IMAGES/a%20b.txt"}
+
+
+def test_what_is_in_the_secret_goes_to_no_server_that_another_sends_on_to(site, tmp_path: Path) -> None:
+    elsewhere = site({"/d": '<a href="a">a</a>', "/d/a": "hi"})
+    here = site({"/d": f"to:{elsewhere.url}/d", "/moved": "to:/there", "/there": '<a href="a">a</a>'})
+    secret = {"client_kwargs": {"headers": {"X-Key": "hush-hush"}}}
+    with pytest.raises(DatasetError, match="which is not to see what is in the dataset's Secret") as failed:
+        dataset_sources.Source(f"{here.url}/d", secret).shelf(tmp_path / "made")
+    assert not isinstance(failed.value, Interrupted)
+    assert not elsewhere.asked
+    # On the same server it is followed.
+    with pytest.raises(DatasetError, match="not there"):
+        dataset_sources.Source(f"{here.url}/moved", secret).shelf(tmp_path / "same")
+    assert "/there" in here.asked
+    assert here.heads[-1]["X-Key"] == "hush-hush"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc", "https://h/a::file:///etc", "simplecache::s3://b/c", "s3://k:s@b/c", "data:x", "/etc"],
+)
+def test_a_dataset_is_at_no_other_kind_of_address(url: str) -> None:
+    with pytest.raises(ValueError, match=r"address of a folder|names several places|given with credentials"):
+        storageurls.check(url)
+
+
+def test_what_cannot_be_opened_is_said_without_its_password() -> None:
+    with pytest.raises(ValueError, match=r"smb://there/x cannot be opened") as failed:
+        objectstore.filesystem("smb://me:hush-hush@there/x")
+    assert "hush-hush" not in str(failed.value)
 
 
 def test_a_reader_fetches_no_more_of_a_slide_than_is_looked_at(s3: Store, tmp_path: Path) -> None:
