@@ -321,7 +321,10 @@ class GrantedHandler(APIHandler):  # type: ignore[misc]
             return {"granted": None, "trouble": "this hub's spawner knows no archive"}
         tokens: Tokens = self.authenticator.archive
         if tokens.wait(user.name):
-            return {"granted": None, "trouble": "the archive was asked too often for this person in the last minute"}
+            return {
+                "granted": None,
+                "trouble": "the archive was asked too often for this person in the last minute",
+            }
         granted, trouble = await look(datasets)
         return {"granted": granted, "trouble": trouble}
 

@@ -181,7 +181,10 @@ class ArchiveSpawner(ChoicesSpawner):
         except NoToken as none:
             if none.passing:
                 return None, "LS Login does not answer at the moment"
-            return None, "the hub has no valid login of the owner with LS Login, who has to sign in to the hub anew"
+            return (
+                None,
+                "the hub has no valid login of the owner with LS Login, who has to sign in to the hub anew",
+            )
         except asyncio.TimeoutError:
             self.log.warning("The archive %s did not answer in %s s", self.archive_url, self.archive_timeout)
         except Exception as error:

@@ -180,19 +180,12 @@ class Grants:
             keep=keep,
             settle=lambda: self._projects.settle(stack),
         )
-        said, failed = [], False
+        said: list[str] = []
+        failed = False
         for name in names:
-            try:
-                if name in granted:
-                    said += await self._returned(stack, name, record, copies)
-                else:
-                    said.append(await self._lost(stack, name, names, granted, record, copies))
-            except StoreError as error:
-                failed = True
-                said.append(
-                    f"What is to become of the copy of {self._title(name)} was not done yet: {cut(str(error))}. "
-                    "It is tried again."
-                )
+            text, done = await self._settled(stack, name, names, granted, record, copies)
+            failed = failed or not done
+            said += [text] if text else []
         await keep()
         lost = [name for name in names if name not in granted]
         return Finding(
@@ -200,7 +193,8 @@ class Grants:
             run_of(stack),
             "False" if lost or failed else "True",
             "Failed" if failed else "Revoked" if lost else "Granted",
-            " ".join(said) or f"{self._titles(names)} {'is' if len(names) == 1 else 'are'} granted to the owner.",
+            " ".join(said)
+            or f"{self._titles(names)} {'is' if len(names) == 1 else 'are'} granted to the owner.",
             tuple(name for name, copy in record.items() if copy.is_gone and not copy.back),
             tuple(name for name, copy in record.items() if copy.back),
         )
@@ -215,21 +209,41 @@ class Grants:
             text += f" What was hidden or deleted before stays so: {self._titles(list(revoked))}."
         return Finding(stack.uid, run_of(stack), "Unknown", "Unknown", text, revoked)
 
-    async def _returned(self, stack: Stack, name: str, record: Record, copies: Copies) -> list[str]:
+    async def _settled(
+        self,
+        stack: Stack,
+        name: str,
+        names: list[str],
+        granted: frozenset[str],
+        record: Record,
+        copies: Copies,
+    ) -> tuple[str, bool]:
+        """Do what follows for a dataset; what is said of it, and whether it is done."""
+        try:
+            if name in granted:
+                return await self._returned(stack, name, record, copies), True
+            return await self._lost(stack, name, names, granted, record, copies), True
+        except StoreError as error:
+            text = (
+                f"What is to become of the copy of {self._title(name)} was not done yet: {cut(str(error))}."
+            )
+            return f"{text} It is tried again.", False
+
+    async def _returned(self, stack: Stack, name: str, record: Record, copies: Copies) -> str:
         """What follows if a dataset is granted."""
         copy = record.get(name)
         if copy is None:
-            return []
+            return ""
         if copy.is_lost:
             # Half of it may be gone. The rest goes, too, and all is imported anew.
             if copy.fate is Fate.DELETING:
                 await copies.delete(copy)
             copy.back = run_of(stack)
-            return [f"{self._title(name)} is granted again, and can be imported anew."]
+            return f"{self._title(name)} is granted again, and can be imported anew."
         if copy.is_gone:
             await copies.show(copy)
         del record[name]
-        return [f"{self._title(name)} is granted again."]
+        return f"{self._title(name)} is granted again."
 
     async def _lost(
         self,

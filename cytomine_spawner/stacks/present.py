@@ -11,7 +11,17 @@ from pydantic.alias_generators import to_camel
 from ..names import plain
 from . import notices
 from .members import Role
-from .model import DATASETS_GRANTED, DATASETS_IMPORTED, LIMITED, ComponentStatus, Condition, Desired, Phase, Stack, State
+from .model import (
+    DATASETS_GRANTED,
+    DATASETS_IMPORTED,
+    LIMITED,
+    ComponentStatus,
+    Condition,
+    Desired,
+    Phase,
+    Stack,
+    State,
+)
 from .render import TITLES
 from .rights import Action, Person, may
 

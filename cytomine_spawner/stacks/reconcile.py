@@ -386,7 +386,11 @@ class Reconciler:
             internal_url=model.internal_url(stack.name, stack.namespace),
             conditions=(
                 *(_condition(stack, status, *c[:2], c[2], phase, c[3], time) for c in conditions),
-                *(c for c in status.conditions if c.type in (model.DATASETS_IMPORTED, model.DATASETS_GRANTED)),
+                *(
+                    c
+                    for c in status.conditions
+                    if c.type in (model.DATASETS_IMPORTED, model.DATASETS_GRANTED)
+                ),
             ),
         )
 
