@@ -75,11 +75,21 @@ class Copies:
         there = await self._people(copy)
         owner = await self._calls.me(self._host, await self._voice())
         copy.fate = Fate.HIDING
-        await self._take_out(copy, {owner: there[owner]} if owner in there else {})
+        stays = False
+        try:
+            await self._take_out(copy, {owner: there[owner]} if owner in there else {})
+        except Refused:
+            # No reason to leave the members in it.
+            stays = True
         # Those whom the worker of members put there it takes out itself, and puts back itself: who left the stack meanwhile
         # stays out.
         await self._settle()
-        await self._take_out(copy, await self._people(copy))
+        there = await self._people(copy)
+        await self._take_out(copy, {n: role for n, role in there.items() if not (stays and n == owner)})
+        if stays:
+            raise Refused(
+                "all members are out of its project, and Cytomine refused to take the owner out of it"
+            )
         copy.fate = Fate.HIDDEN
         await self._keep()
         listed = await self._calls.projects(self._host, await self._voice())

@@ -21,6 +21,7 @@ from cytomine_spawner.stacks.kube import KubeError
 from cytomine_spawner.stacks.members import HubUser, Role
 from cytomine_spawner.stacks.model import DATASETS_GRANTED, DatasetProject, Members, Stack
 from cytomine_spawner.stacks.present import view
+from cytomine_spawner.stacks.projectcalls import Refused
 from cytomine_spawner.stacks.projects import Projects
 from cytomine_spawner.stacks.reconcile import Reconciler
 from cytomine_spawner.stacks.rights import Person
@@ -296,6 +297,31 @@ async def test_what_fails_on_the_way_is_said_and_done_when_it_can_be(
     world.granted = {NAME}
     await world.finding(world.resume((NAME, project)))
     assert world.roles(project) == {"alice": "manager"}
+
+
+async def test_where_core_lets_no_owner_go_the_members_are_out_even_so(
+    world: World, project: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, guest = (
+        world.ask(who, role, "GET", "/api/user/current.json")["id"]
+        for who, role in (("alice", "ADMIN"), (f"guest{project}", "USER"))
+    )
+    world.ask("alice", "ADMIN", "POST", f"/api/project/{project}/user/{guest}.json")
+    change = world.grants._calls.change
+
+    async def refusing(host: str, token: str, step: Any, number: int, user: int) -> None:
+        if user == owner:
+            raise Refused("Cytomine refused a change of a project's members (400).")
+        await change(host, token, step, number, user)
+
+    monkeypatch.setattr(world.grants._calls, "change", refusing)
+    stack = world.resume((NAME, project))
+    found = await world.finding(stack, "Failed")
+    assert "all members are out of its project, and Cytomine refused to take the owner out" in found.message
+    assert world.roles(project) == {"alice": "representative"}
+    monkeypatch.setattr(world.grants._calls, "change", change)
+    await world.finding(stack)
+    assert world.roles(project) == {}
 
 
 async def test_a_cluster_that_keeps_nothing_lets_nothing_be_done(world: World, project: int) -> None:
