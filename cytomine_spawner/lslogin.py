@@ -44,7 +44,14 @@ from .lslogin_oidc import UNUSABLE, ProviderError, bare, drift, provider_error, 
 from .lslogin_pages import LoginProblem, LSLoginCallbackHandler, LSLoginHandler, LSLoginLogoutHandler
 from .lslogin_session import LSLoginSessions
 from .lslogin_settings import VISA_SCOPE
-from .lslogin_token import IMPORT_PATH, ArchiveTokenHandler, ImportTokenHandler, Tokens
+from .lslogin_token import (
+    GRANTED_PATH,
+    IMPORT_PATH,
+    ArchiveTokenHandler,
+    GrantedHandler,
+    ImportTokenHandler,
+    Tokens,
+)
 from .lslogin_token import PATH as TOKEN_PATH
 from .names import display_name
 
@@ -94,7 +101,11 @@ class LSLoginAuthenticator(LSLoginSessions):
         except RuntimeError:
             self.log.debug("No event loop: the discovery document is not compared")
         handlers = super().get_handlers(app)
-        own = [(TOKEN_PATH, ArchiveTokenHandler), (IMPORT_PATH, ImportTokenHandler)]
+        own = [
+            (TOKEN_PATH, ArchiveTokenHandler),
+            (IMPORT_PATH, ImportTokenHandler),
+            (GRANTED_PATH, GrantedHandler),
+        ]
         return [*handlers, *own] if self.archive_tokens else handlers
 
     def check_registration(self) -> None:

@@ -3,7 +3,7 @@
 ``POST /hub/api/archive/token`` answers a token of the hub that has the scope :data:`SCOPE` by name with the access token of
 the user whose token it is, and of nobody else. ``POST /hub/api/archive/import-token`` answers the service of stacks with the
 token of a user who chose a dataset of the archive for a server, as long as that choice stands in the hub's database. The
-refresh token never leaves the hub.
+refresh token never leaves the hub. ``POST /hub/api/archive/granted`` tells that service which datasets a user is granted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ SCOPE = "custom:cytomine-archive:token"
 IMPORT_SCOPE = "custom:cytomine-archive:import"
 PATH = "/api/archive/token"
 IMPORT_PATH = "/api/archive/import-token"
+GRANTED_PATH = "/api/archive/granted"
+# Of so many datasets is asked at once: more than a stack holds.
+_DATASETS = 1000
 # Seconds between two questions to LS Login whether a token that an archive refused is still good.
 CHECK_SECONDS = 10.0
 # How many people's requests are counted.
@@ -289,6 +292,41 @@ class ImportTokenHandler(_Giver):
                 "the server again.",
             )
         await self.give(user, body.get("refused", ""))
+
+
+class GrantedHandler(APIHandler):  # type: ignore[misc]
+    """Tells the service of stacks which of some datasets a user is granted now; no token leaves the hub for that."""
+
+    _accept_cookie_auth = False
+
+    async def post(self) -> None:
+        """Answer with ``granted``, or with ``trouble`` where it cannot be known; the body names ``user`` and ``datasets``."""
+        shown = self.get_token()
+        if shown is None or shown.service is None or IMPORT_SCOPE not in self.parsed_scopes:
+            raise web.HTTPError(403, f"Only services with the scope {IMPORT_SCOPE} are told here.")
+        body = self.get_json_body()
+        name, datasets = (body.get("user"), body.get("datasets")) if isinstance(body, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(datasets, list) or len(datasets) > _DATASETS:
+            raise web.HTTPError(400, "The request must name user and datasets.")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(await self._told(name, [one for one in datasets if isinstance(one, str)])))
+
+    async def _told(self, name: str, datasets: list[str]) -> dict[str, Any]:
+        user = self.find_user(name)
+        if user is None:
+            return {"granted": None, "trouble": "the hub does not know the owner any more"}
+        look = getattr(user.spawner, "still_granted", None)
+        if look is None:
+            return {"granted": None, "trouble": "this hub's spawner knows no archive"}
+        tokens: Tokens = self.authenticator.archive
+        if tokens.wait(user.name):
+            return {
+                "granted": None,
+                "trouble": "the archive was asked too often for this person in the last minute",
+            }
+        granted, trouble = await look(datasets)
+        return {"granted": granted, "trouble": trouble}
 
 
 def _chose(user: Any, server: str, dataset: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -97,6 +98,27 @@ def judge(passport: Any, dataset: str = "", now: float | None = None) -> str:
         f"The list is empty though you have visas ({values}): either the archive does not trust their issuer ({issuers}), or it "
         "does not have these datasets. Tell the archive's operators both names."
     )
+
+
+def doubt(passport: Any, missing: Sequence[str], now: float | None = None) -> str:
+    """Why datasets that an archive does not list may be granted even so, as half a sentence; empty if they are not.
+
+    Args:
+        passport: the claim ``ga4gh_passport_v1``: visas as JWTs; None where there is no such claim.
+        missing: the ids of the datasets.
+        now: seconds since 1970.
+    """
+    now = time.time() if now is None else now
+    if not isinstance(passport, list):
+        return "LS Login told nothing of the owner's visas, who has to sign in to the hub anew"
+    for visa in (claims(one) for one in passport if isinstance(one, str)):
+        body = _body(visa)
+        ended = isinstance(visa.get("exp"), (int, float)) and visa["exp"] <= now
+        if body.get("type") != GRANTS or ended or body.get("conditions"):
+            continue
+        if named := next((one for one in missing if one in str(body.get("value", ""))), ""):
+            return f"the archive does not list {named}, though a visa of the owner names it"
+    return ""
 
 
 def _body(visa: dict[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from traitlets import Bool, Float, Integer, TraitError, Unicode, validate
 
@@ -142,6 +143,54 @@ class ArchiveSpawner(ChoicesSpawner):
         return Granted(
             trouble="The archive's datasets cannot be shown, as it does not answer at the moment. Reload the page to try again."
         )
+
+    async def still_granted(self, datasets: Sequence[str]) -> tuple[list[str] | None, str]:
+        """Which of some datasets the person is granted now; takes no longer than `archive_timeout`, never raises.
+
+        An archive that does not reach LS Login lists less, and says nothing of it. What it does not list therefore counts as
+        not granted only if LS Login answers, too, and tells of no visa for it.
+
+        Args:
+            datasets: as they are called in the options.
+
+        Returns:
+            The datasets; None if it cannot be known, and why, as half a sentence.
+        """
+        tokens = getattr(self.authenticator, "archive", None)
+        if not self.archive_url or not isinstance(tokens, Tokens):
+            return None, "this hub knows no archive, or keeps no tokens of LS Login"
+        ids = {name: unquote(name.removeprefix(SCHEME)) for name in datasets}
+
+        async def look() -> tuple[list[str] | None, str]:
+            # Loaded where there is an archive only.
+            from ..archive.explain import doubt
+
+            listed = await self._listed(tokens)
+            missing = [dataset for dataset in ids.values() if dataset not in listed]
+            if missing:
+                token = (await tokens.of(self.user)).value
+                claims = await self.authenticator.token_to_user(
+                    {"access_token": token, "token_type": "Bearer"}
+                )
+                if trouble := doubt(claims.get("ga4gh_passport_v1"), missing):
+                    return None, trouble
+            return [name for name, dataset in ids.items() if dataset in listed], ""
+
+        try:
+            return await within(look(), self.archive_timeout)
+        except NoToken as none:
+            if none.passing:
+                return None, "LS Login does not answer at the moment"
+            return (
+                None,
+                "the hub has no valid login of the owner with LS Login, who has to sign in to the hub anew",
+            )
+        except asyncio.TimeoutError:
+            self.log.warning("The archive %s did not answer in %s s", self.archive_url, self.archive_timeout)
+        except Exception as error:
+            # Its sentence names no token.
+            self.log.warning("What the archive %s grants could not be found out: %s", self.archive_url, error)
+        return None, "the archive or LS Login does not answer at the moment"
 
     async def _listed(self, tokens: Tokens) -> list[str]:
         # Loaded where there is an archive only: they bring cryptography with them.

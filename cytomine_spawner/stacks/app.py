@@ -155,6 +155,7 @@ class StacksApp(Application):
         front = self._front(api, kube, settings) if self.pages else None
         if front:
             self.operator.reconciler.connected = front.connections.connected
+            self.operator.reconciler.granted = front.grants.found if front.grants else None
         self.running = asyncio.create_task(self.operator.run(stop))
         servers: list[HTTPServer] = []
         stopping = asyncio.create_task(stop.wait())

@@ -342,10 +342,11 @@ def told(done: Sequence[Imported]) -> None:
     for item in done:
         counts = f"{item.images} images, {item.annotations} annotations"
         sent = f"; {item.pace}" if str(item.pace) else ""
-        sys.stdout.write(f"{item.dataset}: project {item.project}, {counts}{sent}\n")
+        # One line each, whatever a dataset is called: the service reads the project's number there.
+        sys.stdout.write(f"{cut(item.dataset)}: project {item.project}, {counts}{sent}\n")
     # The last line is what a person is told of an import that ended well.
     if left := [phrase for item in done for phrase in item.left_out]:
-        sys.stdout.write(f"{LEFT_OUT}{'; '.join(left)}.\n")
+        sys.stdout.write(f"{LEFT_OUT}{' '.join('; '.join(left).split())}.\n")
 
 
 def arguments(module: str, doc: str | None) -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from traitlets.config import Configurable
 from . import auth, entrance, web
 from .activity import Activity
 from .archivetokens import ImportTokens
+from .grants import Grants
 from .identity import HubSilent, Identity
 from .keys import Connections
 from .kube import Kube
@@ -99,6 +100,11 @@ class Front:
         )
         self.projects = Projects(store, kube, self._hub, self.connections)
         self._imports = ImportTokens(kube, self._hub) if settings.archive_url else None
+        self.grants = (
+            Grants(store, kube, self._hub, self.connections, self.projects, settings, changed=changed)
+            if settings.archive_url
+            else None
+        )
         self.watchman = Watchman(store, Rights(self.identity, self.connections, self._hub))
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -128,6 +134,8 @@ class Front:
         """Follow the stacks and read the keys for logins; in the background until :meth:`stop`."""
         parts = (self._store, self.connections, self.projects, self.activity, self.watchman)
         self._tasks = [asyncio.create_task(part.run()) for part in parts]
+        if self.grants:
+            self._tasks.append(asyncio.create_task(self.grants.run()))
         # Also in the background: nobody waits for the API server here.
         self._tasks.append(asyncio.create_task(self.identity.start()))
 

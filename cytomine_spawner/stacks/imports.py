@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ from .model import (
     DATASETS_IMPORTED,
     Condition,
     DatasetNote,
+    DatasetProject,
     Desired,
     FailedDataset,
     Import,
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 # How often a running import is asked how far it is.
 PROGRESS_SECONDS = 5
+# How an import says at its end where it put its dataset; what the dataset calls itself stands before it.
+_ENDED = re.compile(r".*: project (\d{1,15}), \d+ images, \d+ annotations\b")
 # Of so many failures is said why; the rest is named.
 _TOLD = 3
 # A sentence with its cure at the end must not be cut before it.
@@ -180,38 +184,47 @@ class Imports:
             child = children.get(("Job", job))
             if child and child.ended == "Complete":
                 failed.pop(name, None)
-                if note := await self._left_out(stack, child):
+                project, note = await self._told_at_end(stack, child)
+                if note:
                     notes = [*(n for n in notes if n.name != name), DatasetNote(name=name, message=note)]
+                if project:
+                    others = (p for p in status.dataset_projects if p.name != name)
+                    status = status.replace(
+                        dataset_projects=(*others, DatasetProject(name=name, project=project))
+                    )
                 status = status.replace(imported_datasets=(*status.imported_datasets, name))
             elif child and child.ended and name not in failed:
                 message = f"{self._named([name])} could not be imported{await self._cause(stack, child)}"
                 failed[name] = FailedDataset(name=name, message=message, run=_run(stack))
         return status.replace(failed_datasets=tuple(failed.values()), dataset_notes=tuple(notes))
 
-    async def _left_out(self, stack: Stack, job: Child) -> str:
-        """What an import that ended well left out, as its last line says; empty if nothing."""
+    async def _told_at_end(self, stack: Stack, job: Child) -> tuple[int, str]:
+        """The project into which an import that ended well put its dataset, and what it left out; 0 and "" if not known."""
         pods = self._pods(stack, job.name)
         if not pods:
-            return ""
+            return 0, ""
         text = ""
         with contextlib.suppress(KubeError):
             text = await self._kube.log(pods[0].name, lines=2)
-        if not text:
-            return ""
+        if not text.strip():
+            return 0, ""
         redact = await self._words.of(stack, (text,))
-        said = redact(text).splitlines()
+        said = redact(text).strip().splitlines()
         # The Job goes with its log: how fast it went is for the administrator to read here.
         for line in said:
             log.info("The import into %s says at its end: %s", stack.name, cut(line, _WORDS))
-        if not said[-1].startswith(LEFT_OUT):
-            return ""
-        return f"{last_line(said[-1], _WORDS)}."
+        note = f"{last_line(said[-1], _WORDS)}." if said[-1].startswith(LEFT_OUT) else ""
+        ended = _ENDED.match(said[-2] if note and len(said) > 1 else said[-1])
+        return int(ended[1]) if ended else 0, note
 
     async def _verdict(
         self, stack: Stack, importing: Import | None, jobs: dict[str, str], now: datetime
     ) -> _Verdict:
         if not _missing(stack):
-            told = [self._say(stack.spec.datasets, "in Cytomine"), *self._lacking(stack)]
+            revoked = [name for name in stack.spec.datasets if name in stack.status.revoked_datasets]
+            told = [self._say(revoked, "not granted any more")] if revoked else []
+            if inside := [name for name in stack.spec.datasets if name not in revoked]:
+                told = [self._say(inside, "in Cytomine"), *told, *self._lacking(stack)]
             return _Verdict("Imported", " ".join(told))
         failed, waiting = _failed(stack, self._settings), _waiting(stack, self._settings)
         notes = [*self._told(failed), *self._strange(stack)]
@@ -228,7 +241,9 @@ class Imports:
             if rest := waiting[1:]:
                 notes.insert(0, f"{self._named(rest)} {'follows' if len(rest) == 1 else 'follow'}.")
             return replace(turn, message=" ".join([turn.message, *notes]))
-        if inside := [name for name in stack.spec.datasets if name in stack.status.imported_datasets]:
+        gone = stack.status.revoked_datasets
+        imported = [name for name in stack.spec.datasets if name in stack.status.imported_datasets]
+        if inside := [name for name in imported if name not in gone]:
             notes += [self._say(inside, "in Cytomine"), *self._lacking(stack)]
         return _Verdict("Failed" if failed else "NotOffered", " ".join(notes))
 

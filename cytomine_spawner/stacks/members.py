@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -243,6 +243,28 @@ class Hub:
             with suppress(ValueError):
                 answer = json.loads(error.response.body) if error.response else {}
             return error.code, answer if isinstance(answer, dict) else {}
+
+    async def archive_grants(
+        self, stack: Stack, datasets: Sequence[str]
+    ) -> tuple[frozenset[str] | None, str]:
+        """Which of some datasets of the archive the owner is granted now, as the hub finds with the owner's login.
+
+        Returns:
+            The datasets; None if it cannot be known now, and why, as half a sentence.
+
+        Raises:
+            StoreError: if the hub does not answer.
+        """
+        body = {"user": stack.spec.owner, "datasets": list(datasets)}
+        try:
+            found = await self._send("POST", self._address("archive", "granted"), body)
+        except HTTPClientError as error:
+            return None, f"the hub does not tell it to this service ({error.code})"
+        granted = found.get("granted") if isinstance(found, dict) else None
+        if not isinstance(granted, list):
+            said = found.get("trouble") if isinstance(found, dict) else ""
+            return None, str(said or "the hub's answer is not understood")
+        return frozenset(map(str, granted)) & frozenset(datasets), ""
 
     def forget(self) -> None:
         """Ask anew for everything, even what was told a moment ago."""

@@ -35,6 +35,8 @@ ANNOTATION_DIGEST = f"{GROUP}/applied"
 ANNOTATION_KEPT = f"{GROUP}/kept-since"
 # The condition that says how the import of datasets stands.
 DATASETS_IMPORTED = "DatasetsImported"
+# Whether the owner may still have the datasets of the archive that are in the stack; absent while nobody looked.
+DATASETS_GRANTED = "DatasetsGranted"
 # The condition that says what the administrator's limits change for a stack that runs.
 LIMITED = "Limited"
 # Of a pod that imports a dataset of the archive: which one; and for whom the token is by which it says who it is.
@@ -260,6 +262,13 @@ class DatasetNote(_Model):
     message: str
 
 
+class DatasetProject(_Model):
+    """The number in Cytomine of the project that holds a dataset, as its import told it."""
+
+    name: str
+    project: int
+
+
 class StackStatus(_Model):
     """What is true of a stack. Written by the operator alone; see the CRD for the meaning of each field."""
 
@@ -279,6 +288,8 @@ class StackStatus(_Model):
     imported_datasets: tuple[str, ...] = ()
     failed_datasets: tuple[FailedDataset, ...] = ()
     dataset_notes: tuple[DatasetNote, ...] = ()
+    dataset_projects: tuple[DatasetProject, ...] = ()
+    revoked_datasets: tuple[str, ...] = ()
     started_at: datetime | None = None
     ready_at: datetime | None = None
     hibernated_at: datetime | None = None

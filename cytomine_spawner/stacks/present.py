@@ -11,7 +11,17 @@ from pydantic.alias_generators import to_camel
 from ..names import plain
 from . import notices
 from .members import Role
-from .model import DATASETS_IMPORTED, LIMITED, ComponentStatus, Condition, Desired, Phase, Stack, State
+from .model import (
+    DATASETS_GRANTED,
+    DATASETS_IMPORTED,
+    LIMITED,
+    ComponentStatus,
+    Condition,
+    Desired,
+    Phase,
+    Stack,
+    State,
+)
 from .render import TITLES
 from .rights import Action, Person, may
 
@@ -130,6 +140,10 @@ class StackView(_View):
     limits: str = Field(
         description="What the administrator's limits mean for it, in sentences; mostly empty."
     )
+    grants: str = Field(
+        description="Which datasets of the archive are granted no more and what became of their copies, or why that is not "
+        "known, in sentences; mostly empty."
+    )
     note: str = Field(description="What was asked for and is not acted on yet; mostly empty.")
     ready: str | None = Field(description="Components that serve, of all that should, such as 5/7.")
     slowest: str | None
@@ -227,6 +241,7 @@ def view(stack: Stack, person: Person) -> StackView:
         slowest=slowest,
         components=[_component(c, slowest) for c in status.components],
         datasets=_import(status.condition(DATASETS_IMPORTED)),
+        grants=_grants(stack),
         url=web_address(status.url) if opens else None,
         role=person.role(stack),
         members=MembersView(users=list(spec.members.users), groups=list(spec.members.groups))
@@ -284,6 +299,11 @@ def _usual_message(phase: Phase | None) -> str:
 def _limits(stack: Stack) -> str:
     found = stack.status.condition(LIMITED) if stack.spec.desired_state is Desired.RUNNING else None
     return found.message if found else ""
+
+
+def _grants(stack: Stack) -> str:
+    found = stack.status.condition(DATASETS_GRANTED)
+    return found.message if found and found.status != "True" else ""
 
 
 def _note(stack: Stack) -> str:

@@ -43,6 +43,7 @@ class State:
         looked: when the last look ended.
         trouble: why it is not in order; empty if it is.
         turn: raised with each change of the stack, after which older words of the hub count no more.
+        alone: held by whoever brings the stack in order.
     """
 
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +57,7 @@ class State:
     looked: float = 0
     trouble: str = ""
     turn: int = 0
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Voice:

@@ -110,6 +110,19 @@ class Projects:
         if new or asyncio.get_running_loop().time() - state.looked > LOGIN_SECONDS:
             state.wake.set()
 
+    async def settle(self, stack: Stack) -> None:
+        """Bring the members of a stack into its projects now, and out of those that its owner is not in any more.
+
+        Raises:
+            StoreError: if something is left to do.
+            KubeError: if the record cannot be read or written.
+        """
+        state = self._states.setdefault(stack.name, State())
+        async with state.alone:
+            # Who was found in a project may have been taken out of it since.
+            state.standing.clear()
+            await self._bring(stack, state)
+
     # -- following the stacks -----------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -155,7 +168,8 @@ class Projects:
             pause: float | None = None
             if stack is not None and not is_going(stack) and serves(stack):
                 try:
-                    pause = LOOK_SECONDS if await self._bring(stack, state) else None
+                    async with state.alone:
+                        pause = LOOK_SECONDS if await self._bring(stack, state) else None
                     state.trouble, failures = "", 0
                 except Exception as error:
                     pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]

@@ -18,6 +18,7 @@ from .apply import Applier, Blocked
 from .children import Children
 from .clock import Clock
 from .diagnose import Diagnosis, Patience, diagnose
+from .grantrecord import Finding
 from .imports import Imports, news
 from .kube import Kube, KubeError
 from .lastwords import LastWords
@@ -73,6 +74,8 @@ class Reconciler:
         self._stacks, self._tell, self._wake, self._now = stacks, tell, wake, clock.seconds
         # Says why the owner's keys are not there yet, or nothing; absent where nobody makes keys.
         self.connected: Callable[[Stack], Awaitable[str]] | None = None
+        # What was found of the archive's grants in this run of a stack, if anything yet; absent where nobody looks.
+        self.granted: Callable[[Stack], Finding | None] | None = None
         self.applier = Applier(kube, children, settings, clock)
         self._memories: dict[str, _Memory] = {}
         self._places: set[str] = set()
@@ -136,6 +139,10 @@ class Reconciler:
             if status.phase is not Phase.READY:
                 status = status.replace(started_at=time, ready_at=None)
         stack = stack.model_copy(update={"status": status})
+        if running and self.granted and (finding := self.granted(stack)):
+            # Before the imports are looked at: what was deleted and is granted again is imported anew.
+            status = finding.applied(stack, time)
+            stack = stack.model_copy(update={"status": status})
         importing, later = await self._imports.apply(stack, anew=retry)
         memory.failures = 0
         names = render.components(stack.spec, self._settings)
@@ -379,7 +386,11 @@ class Reconciler:
             internal_url=model.internal_url(stack.name, stack.namespace),
             conditions=(
                 *(_condition(stack, status, *c[:2], c[2], phase, c[3], time) for c in conditions),
-                *(c for c in status.conditions if c.type == model.DATASETS_IMPORTED),
+                *(
+                    c
+                    for c in status.conditions
+                    if c.type in (model.DATASETS_IMPORTED, model.DATASETS_GRANTED)
+                ),
             ),
         )
 

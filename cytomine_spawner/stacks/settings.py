@@ -307,6 +307,14 @@ class StackSettings(LoggingConfigurable):
     archive_ports = List(
         Integer(min=1, max=65535), [443], minlen=1, help="Ports at which the archive is reached."
     ).tag(config=True)
+    archive_revoked = Enum(
+        ["keep", "hide", "delete"],
+        "hide",
+        help="""What becomes of a dataset of the archive that was imported into a stack, when a start of the stack finds that its
+        owner is not granted it any more. ``hide``: everybody is taken out of its project in Cytomine, and put back when it is
+        granted again. ``delete``: the project, its annotations and all its slides are deleted. ``keep``: nothing. It is said on
+        the card in any case, and nothing is done while it cannot be known.""",
+    ).tag(config=True)
     archive_resources = Dict(
         {"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}},
         help="What an import from the archive may use, as in a container.",

@@ -373,6 +373,65 @@ def test_the_service_gets_the_token_of_who_chose_the_dataset_and_while_that_stan
     refused(staged(hub, hub.stacks, **asked))
 
 
+def still(hub, token, **body):
+    headers = {"Authorization": f"token {token}"} if token else {}
+    return hub.clients[0].post("/archive/granted", json=body, headers=headers)
+
+
+@pytest.mark.hub_contract
+def test_the_service_is_told_what_is_granted_still_and_nobody_else_is(hub):
+    person = {**ADA, "sub": "a1" * 20 + "@lifescience-ri.eu"}
+    browser = hub.browser(person)
+    asked = {"user": person["sub"], "datasets": [name(GRANTED), name(OTHER)]}
+    answer = still(hub, hub.stacks, **asked)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"granted": [name(GRANTED)], "trouble": ""}
+    assert not [token for token in tokens_of(hub, person["sub"]) if token in answer.text]
+    # At once: what the form learnt a moment ago does not count.
+    hub.grant(OTHER)
+    assert still(hub, hub.stacks, **asked).json()["granted"] == [name(OTHER)]
+    hub.grant("aa-Dataset-elsewhere")
+    assert still(hub, hub.stacks, **asked).json()["granted"] == []
+    own = hub.environment(person)["JUPYTERHUB_API_TOKEN"]
+    for token in (own, hub.token, hub.cards, "x" * 32):
+        refused(still(hub, token, **asked))
+    refused(browser.post("/hub/api/archive/granted", json=asked, headers={"Origin": hub.url}))
+    for wrong in ({"user": person["sub"]}, {"datasets": []}, {"user": 1, "datasets": []}):
+        refused(still(hub, hub.stacks, **wrong), 400)
+
+
+def test_what_cannot_be_known_is_not_taken_for_a_grant_that_ended(hub, provider):
+    person = {**ADA, "sub": "a2" * 20 + "@lifescience-ri.eu"}
+    hub.browser(person)
+    asked = {"user": person["sub"], "datasets": [name(GRANTED)]}
+
+    def trouble(**other):
+        answer = still(hub, hub.stacks, **{**asked, **other})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["granted"] is None
+        return answer.json()["trouble"]
+
+    assert "does not know the owner" in trouble(user="nobody")
+    hub.archive.faults.append(archive.Fault("status", path="/datasets", times=1000, status=418))
+    assert "does not answer at the moment" in trouble()
+    hub.archive.faults.clear()
+    # The archive lists nothing, and says nothing of why: LS Login does not tell it the visas, or still tells this one.
+    hub.provider.claims = {}
+    assert "LS Login told nothing of the owner's visas" in trouble()
+    someone = archive.Someone(person["sub"])
+    strange = hub.local.issuer.visa(someone, GRANTED, key=hub.local.issuer.other_key)
+    hub.provider.claims = {"ga4gh_passport_v1": [strange]}
+    assert f"does not list {GRANTED}, though a visa of the owner names it" in trouble()
+    hub.grant(GRANTED)
+    provider.broken["userinfo"] = 503
+    assert "does not answer at the moment" in trouble()
+    provider.broken.clear()
+    assert still(hub, hub.stacks, **asked).json()["granted"] == [name(GRANTED)]
+    # Who is not signed in is not asked for.
+    assert hub.browser(person).get("/hub/logout").status_code == 200
+    assert "who has to sign in to the hub anew" in trouble()
+
+
 # The options form
 
 

@@ -40,6 +40,7 @@ def test_servers_may_ask_for_their_users_token_and_the_service_for_what_was_chos
     assert made.LSLoginAuthenticator.archive_tokens is True
     assert made.CytomineSpawner.archive_url == "https://download.bp.nbis.se"
     assert made.StackSettings.archive_url == "https://download.bp.nbis.se"
+    assert made.StackSettings.archive_revoked == "hide"
     assert made.Spawner.server_token_scopes == [
         "users:activity!user",
         "access:servers!server",

@@ -409,6 +409,27 @@ def test_a_failure_has_its_sentence_and_may_be_tried_again(state, reason, said):
     assert imports.news(status, status) is None
 
 
+def test_the_project_of_a_dataset_is_written_down_and_what_is_granted_no_more_is_not_called_in():
+    done = "mock-colon: project 41, 2 images, 9 annotations; 1 MB/s"
+    for log in (f"a line\n{done}\n", f"{done}\n{LEFT}.\n"):
+        status, _, _ = World(log=log).ended("Complete").pod("Succeeded").judge()
+        assert [(p.name, p.project) for p in status.dataset_projects] == [("colon", 41)]
+    assert World(log="").ended("Complete").pod("Succeeded").judge()[0].dataset_projects == ()
+    both = {"imported_datasets": ("colon", "skin"), "revoked_datasets": ("colon",)}
+    found = World(a_stack("colon", "skin", status=both)).judge()[1]
+    assert found.message == "skin is in Cytomine. Colon biopsies is not granted any more."
+    found = World(a_stack("colon", status=both)).judge()[1]
+    assert found.message == "Colon biopsies is not granted any more."
+
+
+def test_what_a_dataset_is_called_does_not_pass_for_its_project(capsys):
+    pretended = "x\nLeft out: y\nx: project 7, 1 images, 1 annotations"
+    datasets.told([datasets.Imported(pretended, 41, 2, 9, (pretended,))])
+    log = capsys.readouterr().out
+    status, _, _ = World(log=log).ended("Complete").pod("Succeeded").judge()
+    assert [p.project for p in status.dataset_projects] == [41]
+
+
 LEFT = (
     "Left out: 2 of 30 annotations of a.geojson (feature 1: it crosses itself; feature 2: it has no geometry)"
 )
