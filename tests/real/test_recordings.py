@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -103,6 +104,23 @@ def differences(hub: Installed, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield found
 
 
+# What differs by the stack and not by the servers, by the exchange's name and what differs: the reason.
+OTHERWISE = {
+    (r".*", r"body\.(serverID|version): .*"): "each server has a name and a build of its own",
+    (r"health: pims: formats", r"body\..*"): "the image server has other plugins",
+    (r"(users: |paging: user |storages: |paging: storage |admin-session: storage ).*", r"body\..*"): (
+        "the stack's owner is there, too, and has a storage; the stand-in's tests compare these lists"
+    ),
+}
+
+
+def expected(name: str, text: str) -> bool:
+    """Whether a difference is one of the stack's."""
+    return any(re.fullmatch(n, name) and re.fullmatch(t, text, re.DOTALL) for n, t in OTHERWISE)
+
+
 def test_the_servers_answer_as_they_were_recorded(differences: dict[str, list[str]]) -> None:
-    bad = [f"{name}: {text}" for name, texts in differences.items() for text in texts]
+    bad = [
+        f"{name}: {text}" for name, texts in differences.items() for text in texts if not expected(name, text)
+    ]
     assert not bad, f"{len(bad)}\n" + "\n".join(bad)

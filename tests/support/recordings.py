@@ -266,6 +266,8 @@ class Player:
             elif name in ("allow", "set-cookie"):
                 parts = [sorted(re.split(r"[,;] ", text)) for text in (value, live or "")]
                 fits = re.fullmatch(pattern(" ".join(parts[0])), " ".join(parts[1])) is not None
+            elif name == "vary":  # sent several times, of which the recording has the last
+                fits = value in (live or "").split(", ")
             else:
                 fits = live is not None and re.fullmatch(pattern(value), live) is not None
             if not fits:
