@@ -98,7 +98,7 @@ def slides(folder: Path) -> dict[str, Path]:
     with tifffile.TiffWriter(folder / "slide.tif") as tiff:
         for level, image in enumerate([full, full.resize((768, 512)), full.resize((384, 256))]):
             tiff.write(
-                np.asarray(image), photometric="rgb", tile=(256, 256), compression="zlib", metadata=None,
+                np.asarray(image), photometric="rgb", tile=(256, 256), compression="jpeg", metadata=None,
                 subfiletype=1 if level else 0, resolution=(40000, 40000), resolutionunit="CENTIMETER",
             )  # fmt: skip
     _pattern(512, 512).save(folder / "plain.tif", compression="jpeg")
