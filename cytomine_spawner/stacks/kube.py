@@ -158,7 +158,8 @@ class Kube:
 
     async def signing_keys(self) -> dict[str, Any]:
         """The public keys of the API server's tokens, as a set of JWKs."""
-        return await self._call("GET", "/openid/v1/jwks")
+        # Asked for plain JSON, it refuses (406).
+        return await self._call("GET", "/openid/v1/jwks", accept="application/jwk-set+json")
 
     # -- many objects -------------------------------------------------------------------------------------
 
