@@ -9,14 +9,13 @@ nothing half done, and hidden copies are shown again when the grant returns.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
 from . import model
-from .credentials import owner_uid, run_of
+from .credentials import run_of
 from .dataset_errors import SCHEME
 from .grantcopies import Copies, CopyCalls
 from .grantrecord import Copy, Fate, Finding, Record, read, write
@@ -29,6 +28,7 @@ from .projectlook import Tokens, Voice
 from .projects import Projects
 from .sentences import cut, listed
 from .settings import StackSettings
+from .stackrecord import keep, kept
 from .store import StackStore, StoreError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -167,17 +167,17 @@ class Grants:
         if granted is None:
             return self._unknown(stack, names, record, trouble)
 
-        async def keep() -> None:
+        async def noted() -> None:
             nonlocal written
             if (text := write(record)) != written:
-                await self._keep(stack, text)
+                await keep(self._kube, stack, COMPONENT, MANAGED_BY, KEY, text)
                 written = text
 
         copies = Copies(
             self._calls,
             self._address(stack),
             Voice(self._tokens, stack, stack.spec.owner, Role.OWNER),
-            keep=keep,
+            keep=noted,
             settle=lambda: self._projects.settle(stack),
         )
         said: list[str] = []
@@ -186,7 +186,7 @@ class Grants:
             text, done = await self._settled(stack, name, names, granted, record, copies)
             failed = failed or not done
             said += [text] if text else []
-        await keep()
+        await noted()
         lost = [name for name in names if name not in granted]
         return Finding(
             stack.uid,
@@ -299,36 +299,12 @@ class Grants:
     # -- what was done ------------------------------------------------------------------------------------
 
     async def _read(self, stack: Stack) -> tuple[Record, str]:
-        item = await self._kube.get("Secret", model.component_name(stack.name, COMPONENT))
-        if item is None or owner_uid(item) != stack.uid:
-            return {}, write({})
         try:
-            text = base64.b64decode(item["data"][KEY]).decode()
-            return read(text), text
+            text = await kept(self._kube, stack, COMPONENT, KEY)
+            return ({}, write({})) if text is None else (read(text), text)
         except (KeyError, ValueError):
             # A new one would lose whom to put back.
             raise Unavailable(
                 f"What became of the copies cannot be read from the Secret {model.component_name(stack.name, COMPONENT)}; an "
                 "administrator must mend or delete it"
             ) from None
-
-    async def _keep(self, stack: Stack, text: str) -> None:
-        await self._kube.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "type": "Opaque",
-                "metadata": {
-                    "name": model.component_name(stack.name, COMPONENT),
-                    "namespace": stack.namespace,
-                    "labels": {
-                        **model.stack_labels(stack.name),
-                        "app.kubernetes.io/component": COMPONENT,
-                        "app.kubernetes.io/managed-by": MANAGED_BY,
-                    },
-                    "annotations": {model.ANNOTATION_OWNER: stack.spec.owner},
-                    "ownerReferences": [stack.owner_reference],
-                },
-                "data": {KEY: base64.b64encode(text.encode()).decode()},
-            }
-        )

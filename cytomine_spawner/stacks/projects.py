@@ -12,14 +12,13 @@ written down as made is not made again either, so that an owner can take a membe
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from ..waiting import within
 from . import model
-from .credentials import owner_uid, run_of
+from .credentials import run_of
 from .keys import serves
 from .kube import Kube, KubeError
 from .members import Hub, Role
@@ -28,6 +27,7 @@ from .present import is_going
 from .projectcalls import Project, ProjectCalls, Refused
 from .projectlook import Look, State, Tokens, Voice
 from .projectrecord import Made, Record, entries, read, wanted, write
+from .stackrecord import keep, kept
 from .store import StackStore, StoreError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -267,12 +267,9 @@ class Projects:
     # -- what was made ------------------------------------------------------------------------------------
 
     async def _read(self, stack: Stack) -> tuple[Record, str]:
-        item = await self._kube.get("Secret", model.component_name(stack.name, COMPONENT))
-        if item is None or owner_uid(item) != stack.uid:
-            return {}, write({})
         try:
-            text = base64.b64decode(item["data"][KEY]).decode()
-            return read(text), text
+            text = await kept(self._kube, stack, COMPONENT, KEY)
+            return ({}, write({})) if text is None else (read(text), text)
         except (KeyError, ValueError):
             log.warning(
                 "What was made of memberships in the stack %s is not readable and left alone", stack.name
@@ -284,23 +281,5 @@ class Projects:
         text = write(state.record or {})
         if text == state.written:
             return
-        await self._kube.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "type": "Opaque",
-                "metadata": {
-                    "name": model.component_name(stack.name, COMPONENT),
-                    "namespace": stack.namespace,
-                    "labels": {
-                        **model.stack_labels(stack.name),
-                        "app.kubernetes.io/component": COMPONENT,
-                        "app.kubernetes.io/managed-by": MANAGED_BY,
-                    },
-                    "annotations": {model.ANNOTATION_OWNER: stack.spec.owner},
-                    "ownerReferences": [stack.owner_reference],
-                },
-                "data": {KEY: base64.b64encode(text.encode()).decode()},
-            }
-        )
+        await keep(self._kube, stack, COMPONENT, MANAGED_BY, KEY, text)
         state.written = text
