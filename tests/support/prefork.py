@@ -6,6 +6,7 @@ in a process of its own: it has its own environment, folder, log and signals, an
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -120,7 +121,9 @@ class Forked:
     def send_signal(self, sign: int) -> None:
         """Send it a signal."""
         if self.poll() is None:
-            os.kill(self.pid, sign)
+            # It can have ended already: the forkserver, which waits for it, has not said so yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, sign)
 
     def terminate(self) -> None:
         """Tell it to end."""
