@@ -26,6 +26,12 @@ def colleague(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
+# Of the archive; Petra's visas grant it and another one.
+ARCHIVED = "aa-Dataset-demo02-biopsies"
+READ_A_SLIDE = (
+    f"import fsspec, PIL.Image; f = fsspec.open('sda://{ARCHIVED}/DATASET_mock-landmarks/IMAGES/IMAGE_1/landmarks-01.png'); "
+    "image = PIL.Image.open(f.open()); print('slide', image.format, image.size[0] > 100)"
+)
 # A session asks anew after the hub's setting, four minutes or less, whether its user still may.
 OUT_SECONDS = 300
 
@@ -42,8 +48,10 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     # The form remembers what was chosen last.
     for dataset in page.locator("input[name=cytomine_datasets]:checked").all():
         dataset.uncheck()
-    # What her visas grant of the archive.
-    expect(page.locator("#option-cytomine-archive").get_by_role("checkbox")).to_have_count(2)
+    # What her visas grant of the archive, one of which she wants in Cytomine.
+    granted = page.locator("#option-cytomine-archive")
+    expect(granted.get_by_role("checkbox")).to_have_count(2)
+    granted.get_by_label(ARCHIVED).check()
     picture("20-options-cytomine")
     page.get_by_role("button", name="Start").click()
     expect(page.locator("#progress-message")).not_to_be_empty()
@@ -57,6 +65,7 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     expect(on_page).to_have_count(1)
     picture("21-card-starting")
     expect(on_page.locator("[data-part=head] .state")).to_contain_text("Ready", timeout=120_000)
+    expect(on_page).to_contain_text(f"{ARCHIVED} is in Cytomine", timeout=240_000)
     picture("22-card-ready")
 
     # Its own page opens without another form, also for a browser that has never been there.
@@ -65,8 +74,10 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     expect(cytomine).to_have_url(address, timeout=60_000)
     # The page logs in by itself, with keycloak-js, at the identity of the stack service.
     expect(cytomine.get_by_role("heading", name="Projects")).to_be_visible(timeout=30_000)
+    expect(cytomine.get_by_text("mock-landmarks").first).to_be_visible(timeout=30_000)
     cytomine.wait_for_load_state()
     cytomine.screenshot(path=str(OUTPUT / "23-cytomine.png"))
+    assert images_of(cytomine, "mock-landmarks") == 16
     me = current_user(cytomine)
 
     # A colleague is refused, then invited, then in, then out.
@@ -107,6 +118,16 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
         again.close()
     picture("27-lab")
 
+    # The same slides are read out of the archive itself, with nothing set.
+    page.goto(f"{lab}?reset")
+    page.locator(".jp-LauncherCard[data-category=Notebook]").first.click(timeout=60_000)
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=60_000)
+    page.locator(".jp-CodeCell .cm-content").first.click(timeout=60_000)
+    page.keyboard.type(READ_A_SLIDE)
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".jp-OutputArea-output").first).to_contain_text("slide PNG True", timeout=90_000)
+    picture("28-lab-archive")
+
     # The owner removes the colleague by the card's buttons; the page that the colleague has open is out, and no other opens.
     page.goto(f"{hub.cards}/")
     on_page.get_by_role("link", name=re.compile("^Members")).click()
@@ -121,7 +142,7 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
     expelled = other.reload()
     assert expelled
     assert expelled.status == 403, expelled.status
-    other.screenshot(path=str(OUTPUT / "28-removed.png"))
+    other.screenshot(path=str(OUTPUT / "29-removed.png"))
 
     # Who logs out of the hub is out of Cytomine, too, and back at the login.
     assert current_user(cytomine) == me, "the owner is still in"
@@ -137,6 +158,16 @@ def test_one_login_leads_from_the_hub_to_a_notebook_and_to_cytomine_for_those_wh
 def answer(page: Page) -> int:
     """The status of Cytomine's answer to a page that is open, as its user's session is now."""
     return int(page.evaluate("fetch('/api/user/current.json').then(r => r.status)"))
+
+
+def images_of(page: Page, project: str) -> int:
+    """How many images a project has, as Cytomine tells the page's user."""
+    projects = page.evaluate("fetch('/api/project.json?max=0').then(r => r.json())")["collection"]
+    (found,) = [p for p in projects if p["name"] == project]
+    images = page.evaluate(
+        f"fetch('/api/project/{found['id']}/imageinstance.json?max=0').then(r => r.json())"
+    )
+    return len(images["collection"])
 
 
 def current_user(page: Page) -> str:
