@@ -14,6 +14,8 @@ from playwright.sync_api import Page, Request, Response, expect
 from dev.demo.install import Installed
 from tests.browser.conftest import OUTPUT
 from tests.browser.test_journey import log_in
+from tests.real.covered import LIST
+from tests.support import requestlist
 from tests.support.lab import Lab
 
 # Core says so where nobody has described an annotation yet.
@@ -38,6 +40,7 @@ class Traffic:
 
     def __init__(self, page: Page, stack: str, login: str) -> None:
         self.seen: list[str] = []
+        self.asked: list[tuple[str, int, str]] = []
         self.faults: list[str] = []
         self._ours = (stack, login)
         page.context.on("response", self._answered)
@@ -47,6 +50,7 @@ class Traffic:
     def _answered(self, answer: Response) -> None:
         if not answer.url.startswith(self._ours):
             return
+        self.asked.append((answer.request.method, answer.status, answer.url))
         self.seen.append(f"{answer.request.method} {answer.status} {answer.url}")
         usual = ACTIVITY.search(answer.url) or NO_DESCRIPTION.search(self.seen[-1])
         if answer.status >= 400 and not usual:
@@ -56,11 +60,6 @@ class Traffic:
         # A page that is left takes its open requests along.
         if request.url.startswith(self._ours) and request.failure != "net::ERR_ABORTED":
             self.faults.append(f"{request.method} {request.failure} {request.url}")
-
-    def kinds(self) -> list[str]:
-        """Each kind of request once: its method, status and path with N for numbers."""
-        paths = (re.sub(r"https?://[^/]+|\?.*", "", line) for line in self.seen)
-        return sorted({re.sub(r"(?<=/)\d+(?=[/.]|$)", "N", path) for path in paths})
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +79,7 @@ def traffic(page: Page, hub: Installed, analyst: Lab) -> Iterator[Traffic]:
     login = f"{hub.cards}/{analyst.name}/iam/"
     found = Traffic(page, analyst.stack_url(), login)
     yield found
-    with Path(OUTPUT / "real-requests.txt").open("a") as file:
-        file.write("\n".join(found.kinds()) + "\n")
+    requestlist.keep(requestlist.kinds("web-ui", found.asked), LIST)
     assert found.faults == []
 
 
