@@ -37,7 +37,9 @@ OURS = (
     (r"/configuration\.json", "unit: test_gateway_parts.py; browser: test_webui.py"),
 )
 # The real web interface's own: nothing stands in for its files.
-FILES = re.compile(r"/|/index\.html|/[\w.-]+\.(js|css|ico|png|svg|json|webmanifest)|/(assets|fonts|img|js|css)/.*")
+FILES = re.compile(
+    r"/|/index\.html|/[\w.-]+\.(js|css|ico|png|svg|json|webmanifest)|/(assets|fonts|img|js|css)/.*"
+)
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,9 @@ def written(rows: Sequence[Row]) -> str:
 def main(argv: Sequence[str]) -> int:
     """Print the table; a list that is not there or not readable is one sentence."""
     parser = argparse.ArgumentParser(prog="python3 -m tests.real.covered", description=__doc__)
-    parser.add_argument("list", nargs="?", type=Path, default=LIST, help=f"the list ({LIST.relative_to(ROOT)})")
+    parser.add_argument(
+        "list", nargs="?", type=Path, default=LIST, help=f"the list ({LIST.relative_to(ROOT)})"
+    )
     path: Path = parser.parse_args(argv).list
     try:
         print(written(table(read(path.read_text(encoding="utf-8").splitlines()))))  # noqa: T201

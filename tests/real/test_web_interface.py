@@ -17,6 +17,7 @@ from tests.browser.test_journey import log_in
 from tests.real.covered import LIST
 from tests.support import requestlist
 from tests.support.lab import Lab
+from tests.support.person import wait
 
 # Core says so where nobody has described an annotation yet.
 NO_DESCRIPTION = re.compile(r"404 .*/api/domain/[\w.]+/\d+/description\.json")
@@ -24,6 +25,8 @@ NO_DESCRIPTION = re.compile(r"404 .*/api/domain/[\w.]+/\d+/description\.json")
 ACTIVITY = re.compile(
     r"/api/(sliceinstance/\d+/(position|lastopened)|.*method/lastopened|connectionFrequency)"
 )
+# Cytomine's number for a file that it has taken in.
+STORED = 100
 IMAGES = """
 import json
 from cytomine.models import ImageInstanceCollection, ProjectCollection
@@ -95,13 +98,12 @@ def test_a_link_to_a_slide_survives_the_login_and_a_reload(
     page: Page, analyst: Lab, slides_of: dict[str, Any], traffic: Traffic
 ) -> None:
     place = f"#/project/{slides_of['project']}/image/{slides_of['images']['skin.svs']}"
-    page.goto(f"{analyst.stack_url()}/{place}")
-    for _ in range(2):
-        with page.expect_response(lambda r: "/normalized-tile/" in r.url and r.ok, timeout=60_000):
+    for load in (lambda: page.goto(f"{analyst.stack_url()}/{place}"), page.reload):
+        with page.expect_response(lambda r: "/normalized-tile/" in r.url and r.ok, timeout=120_000):
+            load()
             expect(page.locator(".draw-tools")).to_be_visible(timeout=60_000)
         assert page.url.endswith(place)
         page.screenshot(path=OUTPUT / "real-2-slide.png")
-        page.reload()
     logins = [line for line in traffic.seen if "/openid-connect/auth?client_id=core" in line]
     assert len(logins) == 2, "one login for each load"
 
@@ -112,12 +114,16 @@ def test_every_picture_of_the_lists_comes(
     page.goto(f"{analyst.stack_url()}/#/project/{slides_of['project']}/images")
     expect(page.locator("img")).not_to_have_count(0, timeout=60_000)
     expect(page.get_by_role("link", name="skin.svs").first).to_be_visible()
-    page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    page.wait_for_function(
+        "[...document.images].every(i => i.complete && i.naturalWidth > 0)", timeout=180_000
+    )
     page.screenshot(path=OUTPUT / "real-3-images.png")
     page.goto(f"{analyst.stack_url()}/#/storage")
     expect(page.get_by_text("skin.svs").first).to_be_visible(timeout=60_000)
     expect(page.get_by_text("Supported image file formats")).to_be_visible()
-    page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    page.wait_for_function(
+        "[...document.images].every(i => i.complete && i.naturalWidth > 0)", timeout=180_000
+    )
     page.screenshot(path=OUTPUT / "real-4-storage.png")
 
 
@@ -184,8 +190,16 @@ def test_a_slide_is_uploaded_by_the_browser(page: Page, analyst: Lab, slides: Pa
     with page.expect_response(lambda r: r.request.method == "POST" and "upload" in r.url) as answer:
         page.get_by_role("button", name="Start upload").click()
     assert answer.value.status == 200
-    assert json.loads(answer.value.text())
+    (sent,) = json.loads(answer.value.text())
     page.screenshot(path=OUTPUT / "real-7-upload.png")
+    # Out again when it is stored: with each run the list of what is stored would grow, and push the slides off its page.
+    file = f"UploadedFile().fetch({sent['uploadedFile']['id']})"
+    read = (
+        "import json; from cytomine.models import UploadedFile; from cytomine_spawner.notebook import connect\n"
+        "connect(progress=False)\n"
+    )
+    wait(lambda: analyst.python(f"{read}print({file}.status)") >= STORED, "the upload to be stored")
+    assert analyst.python(f"{read}print(json.dumps(bool({file}.delete())))")
 
 
 def test_logging_out_of_a_narrow_window_says_so_and_leads_back(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 # The file to write to.
@@ -27,7 +28,7 @@ def watch() -> None:
         kind = re.sub(r"\d+", "N", line)
         if kind not in noted:
             noted.add(kind)
-            with open(os.environ[FILE], "a", encoding="utf-8") as file:
+            with Path(os.environ[FILE]).open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
         return answer
 

@@ -111,14 +111,14 @@ def test_what_a_program_asks_by_requests_is_noted_once_a_kind(tmp_path: Path) ->
         "session.post(f'http://127.0.0.1:{server.server_port}/', json={})\n"
     )
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), recorder.FILE: str(seen)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=env, cwd=tmp_path, capture_output=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=env, cwd=tmp_path, capture_output=True, timeout=60
+    )
     lines = seen.read_text().splitlines()
     assert [line.split(" ")[:2] for line in lines] == [["GET", "404"], ["POST", "501"]]
     assert [requestlist.path_of(line.split(" ")[2]) for line in lines] == ["/none/N.json", "/"]
 
 
-def test_a_list_that_is_not_there_is_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_list_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert covered.main([str(tmp_path / "none.txt")]) == 1
     assert "run python3 -m dev.real first" in capsys.readouterr().out
