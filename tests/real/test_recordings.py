@@ -74,6 +74,17 @@ def gateway(at: dict[str, str], folder: Path) -> Iterator[str]:
         process.wait(30)
 
 
+def _know_the_storage(player: Player) -> None:
+    """Tie the recorded storage to Alice's own: the list that would teach it has the owner's as well."""
+    head = {"Authorization": f"Bearer {player.token('alice')}"}
+    answer = player.session.get(
+        f"{player.url}/api/storage.json", params={"size": "100"}, headers=head, timeout=30
+    )
+    answer.raise_for_status()
+    (own,) = (s["id"] for s in answer.json()["collection"] if s["name"] == "alice storage")
+    player.ids.known[("storage", 37)] = own
+
+
 @pytest.fixture(scope="module")
 def differences(hub: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
     """What differs, by the exchange's name, after all were put to a new stack in their order."""
@@ -82,7 +93,11 @@ def differences(hub: Installed, tmp_path_factory: pytest.TempPathFactory) -> Ite
     files.mkdir()
     with room(hub), Lab.beside(hub, "ivan") as lab, forwarded(lab, PORTS) as at, gateway(at, folder) as url:
         player = Player(url, at, Signer(lab), slides(files))
-        found = {e.name: player.play(e) for e in in_order(player)}
+        found = {}
+        for exchange in in_order(player):
+            if exchange.name == "storages: list":
+                _know_the_storage(player)
+            found[exchange.name] = player.play(exchange)
         (Path(os.environ.get("TMPDIR", "/tmp")) / "real-differences.json").write_text(
             json.dumps(found, indent=1)
         )
@@ -97,6 +112,7 @@ OTHERWISE = {
         r"(users: |paging: user |storages: |paging: storage |admin-session: storage |role-[a-z-]+: read: user list).*",
         r"body\..*",
     ): ("the stack's owner is there, too, and has a storage; the stand-in's tests compare these lists"),
+    (r"users: create: full body", r"status: .*"): "core makes users at Keycloak, which a stack does not have",
 }
 
 
