@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from dev import cache, host, real
 from dev.console import Console, Problem
@@ -42,7 +43,9 @@ def main(argv: list[str]) -> int:
     except Problem as problem:
         console.say(f"\n{problem}")
         return 1
-    env = {**os.environ, real.IMAGES: args.images, "CYTOMINE_TEST_PORT": str(args.port)}
+    # The tests run in another folder than the command may have been given in.
+    images = args.images if "=" in args.images else str(Path(args.images).resolve())
+    env = {**os.environ, real.IMAGES: images, "CYTOMINE_TEST_PORT": str(args.port)}
     # Whoever names tests wants these alone.
     tests = [] if any(word.startswith("tests/") for word in more) else ["tests/real"]
     command = [sys.executable, "-m", "pytest", "-v", "-s", *tests, *more]

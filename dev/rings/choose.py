@@ -82,6 +82,9 @@ RULES = (
         ),
         "runs in no test",
     ),
+    Rule(
+        ("tests/real/covered.py",), "reads the list of requests", tests=("tests/unit/test_real_covered.py",)
+    ),
     Rule(("dev/real/*", "tests/real/*"), "runs only where somebody has Cytomine's own images"),
     Rule(("helm/move-users.sh",), "moves installations from before", tests=("tests/api/test_move_users.py",)),
     Rule(("helm/*",), "is part of the chart, which installs the tests' hub", PODS),

@@ -28,12 +28,20 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "image/jpeg": ("JPEG", {"quality": 75}),
     "image/webp": ("WEBP", {"quality": 75, "method": 0}),
 }
-# As upstream names them.
-COMPRESSIONS = {1: "NONE", 5: "LZW", 6: "OJPEG", 7: "JPEG", 8: "ADOBE_DEFLATE", 32773: "PACKBITS"}
+# As upstream names what the tags' numbers stand for.
+NAMES: dict[int, dict[int, str]] = {
+    254: {0: "UNDEFINED", 1: "REDUCEDIMAGE", 2: "PAGE", 4: "MASK"},
+    259: {1: "NONE", 5: "LZW", 6: "OJPEG", 7: "JPEG", 8: "ADOBE_DEFLATE", 32773: "PACKBITS"},
+    262: {0: "MINISWHITE", 1: "MINISBLACK", 2: "RGB", 3: "PALETTE", 4: "MASK", 5: "SEPARATED", 6: "YCBCR"},
+    284: {1: "CONTIG", 2: "SEPARATE"},
+    296: {1: "NONE", 2: "INCH", 3: "CENTIMETER"},
+}
+# What upstream leaves out: where the pixels are, tables of colours and of compression.
+LEFT_OUT = {273, 278, 279, 288, 289, 320, 324, 325, 347, 437, 519, 520, 521, 34675}
 
 
 def metadata(path: Path) -> list[dict[str, Any]]:
-    """The tags of a TIFF; nothing for other formats."""
+    """The tags of a TIFF's first directory; nothing for other formats."""
     try:
         image = Image.open(path)
     except OSError:
@@ -43,23 +51,29 @@ def metadata(path: Path) -> list[dict[str, Any]]:
             return []
         return [
             _tag(number, value)
-            for number, value in image.tag_v2.items()
-            if number not in (324, 325, 273, 279)
+            for number, value in sorted(image.tag_v2.items())
+            if number not in LEFT_OUT and not isinstance(value, bytes)
         ]
 
 
 def _tag(number: int, value: Any) -> dict[str, Any]:
-    name = TiffTags.lookup(number).name
-    if number == TiffImagePlugin.COMPRESSION:
-        value = COMPRESSIONS.get(value, value)
+    value = NAMES.get(number, {}).get(value, value)
     kinds = {int: "INTEGER", str: "STRING", float: "DECIMAL"}
     kind = kinds.get(type(value), "UNKNOWN")
     return {
         "namespace": "TIFF",
-        "key": name,
-        "value": value if kind != "UNKNOWN" else str(value),
+        "key": TiffTags.lookup(number).name,
+        "value": value if kind != "UNKNOWN" else str(_flat(value)),
         "type": kind,
     }
+
+
+def _flat(value: Any) -> Any:
+    """Fractions as their two numbers, one after the other."""
+    values = value if isinstance(value, tuple) else (value,)
+    if not any(isinstance(v, TiffImagePlugin.IFDRational) for v in values):
+        return value
+    return tuple(number for v in values for number in (v.numerator, v.denominator))
 
 
 def encode(image: Image.Image, accept: str) -> tuple[bytes, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -84,6 +85,11 @@ def test_annotations_and_images_outlive_a_sleep_and_the_keys_change(analyst: Lab
     assert analyst.python(COUNT) == before
 
 
+def _serves(pod: dict[str, Any]) -> bool:
+    found = pod["status"].get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in found)
+
+
 @pytest.mark.parametrize("component", ["pims", "core", "repository", "mongo", "postgis", "web-ui", "gateway"])
 def test_a_killed_part_comes_back_with_all_that_was_stored(analyst: Lab, component: str) -> None:
     before = analyst.python(COUNT)
@@ -94,8 +100,9 @@ def test_a_killed_part_comes_back_with_all_that_was_stored(analyst: Lab, compone
 
     def anew() -> bool:
         pods = json.loads(analyst.kubectl("get", "pods", "-l", which, "-o", "json"))["items"]
-        return bool(pods) and not {pod["metadata"]["uid"] for pod in pods} & names
+        # The stack's own word comes a moment later than the pod's.
+        return bool(pods) and all(pod["metadata"]["uid"] not in names and _serves(pod) for pod in pods)
 
-    wait(anew, f"another pod of {component}")
+    wait(anew, f"another pod of {component}", 300)
     wait(analyst.is_ready, lambda: f"the stack, which is {analyst.status()}", 300)
     assert analyst.python(COUNT) == before

@@ -148,7 +148,8 @@ class Lab:
             hub: the tests' hub.
             key: the test user's.
             ready: whether to wait for the notebook and the stack, and for the datasets to be in it.
-            datasets: the datasets that are ticked in the options: ``mock-skin``, ``mock-landmarks``.
+            datasets: the datasets that are ticked in the options: ``mock-skin``, ``mock-landmarks``, or ``sda://`` and the id
+                of one of the archive.
         """
         lab = cls(hub, key)
         lab.remove()

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import numpy as np
+import tifffile
 from cryptography.hazmat.primitives.asymmetric import rsa
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from dev.standin.local import Local, free_port
 from tests.support.prefork import ForkedStandIns
@@ -92,14 +94,14 @@ def _pattern(width: int, height: int) -> Image.Image:
 def slides(folder: Path) -> dict[str, Path]:
     """The files that the recordings speak of, with other pixels: a pyramid, a flat TIFF, a PNG, and no image."""
     full = _pattern(1536, 1024)
-    smaller = [full.resize((768, 512)), full.resize((384, 256))]
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    # 0.25 microns per pixel.
-    tags[TiffImagePlugin.X_RESOLUTION] = tags[TiffImagePlugin.Y_RESOLUTION] = TiffImagePlugin.IFDRational(
-        40000, 1
-    )
-    tags[TiffImagePlugin.RESOLUTION_UNIT] = 3
-    full.save(folder / "slide.tif", save_all=True, append_images=smaller, compression="jpeg", tiffinfo=tags)
+    # As the recorded one: in tiles, each level named as such, for upstream's image server takes nothing else for a
+    # pyramid; 0.25 microns per pixel.
+    with tifffile.TiffWriter(folder / "slide.tif") as tiff:
+        for level, image in enumerate([full, full.resize((768, 512)), full.resize((384, 256))]):
+            tiff.write(
+                np.asarray(image), photometric="rgb", tile=(256, 256), compression="jpeg", metadata=None,
+                subfiletype=1 if level else 0, resolution=(40000, 40000), resolutionunit="CENTIMETER",
+            )  # fmt: skip
     _pattern(512, 512).save(folder / "plain.tif", compression="jpeg")
     _pattern(320, 200).save(folder / "small.png")
     (folder / "notes.tif").write_bytes(b"this is no image at\n\n")

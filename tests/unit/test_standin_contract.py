@@ -20,7 +20,6 @@ GROUPS = sorted({e.group for e in EXCHANGES})
 WAIVED = {
     "health: pims: formats": {"body.items", "body.size"},  # fewer formats than upstream
     "projects: create: missing name": {"body.errors"},  # upstream shows text of its database
-    "images: image metadata": {"body.collection", "body.perPage", "body.size"},  # the tags of another slide
     "annotation-terms: fetch after delete": {
         "body.errors.message"
     },  # upstream dumps an object of its language
