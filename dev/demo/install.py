@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,12 @@ class Installed:
 
 
 def prepare(
-    console: Console, port: int, foreign: str = "", image_prefix: str = "", ingress_class: str = ""
+    console: Console,
+    port: int,
+    foreign: str = "",
+    image_prefix: str = "",
+    ingress_class: str = "",
+    built: Future[tuple[dict[str, images.Archive], Path]] | None = None,
 ) -> Target:
     """Build what is missing and bring up a cluster that has the images.
 
@@ -143,6 +148,7 @@ def prepare(
         foreign: the user's own KUBECONFIG; empty for the one-node cluster of ``dev/cluster``.
         image_prefix: with a foreign cluster, the prefix under which it pulls the images.
         ingress_class: with a foreign cluster, the ingress class.
+        built: a :func:`build` that is under way.
 
     Raises:
         Problem: something is missing or failed; its sentence says what to do.
@@ -152,7 +158,7 @@ def prepare(
     _need_root()
     # What downloads and what compiles share the two cores better than one after the other.
     with ThreadPoolExecutor(2) as pool:
-        started, built = pool.submit(cluster.up, console, port=port), pool.submit(build, console)
+        started, built = pool.submit(cluster.up, console, port=port), built or pool.submit(build, console)
         started.result()
     archives, slides = built.result()
     cluster.import_images(console, list(archives.values()))

@@ -156,7 +156,7 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
             if "browser" in pods:
                 host.need(console, host.BROWSER)
                 ensure_postgis(console)
-            return install.prepare(console, args.port, foreign)
+            return install.prepare(console, args.port, foreign, built=built)
 
     with times.phase("preparation"):
         hubs = environments.HUBS if {"unit", "api"} & set(rest) and not wanted.named else [NEWEST]
@@ -175,6 +175,11 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
             )
         if args.keep:
             console.say(f"The tests' hub stays at {install.TEST.url(args.port)}")
+        if not ran.stopped.is_set():
+            # That pods end is mostly waited for: the other rings go on meanwhile.
+            with times.phase("clearing up"):
+                guard.remove(guard.noted())
+                guard.note(namespaces=False, cluster=False)
 
     def without_pods() -> None:
         if "lint" in rest:
@@ -192,21 +197,17 @@ def run(console: Console, wanted: Wanted, args: argparse.Namespace, extra: list[
                     ran.quietly(runs, local)
 
     lanes = [lane for lane, chosen in ((without_pods, rest), (with_pods, pods)) if chosen]
-    with times.phase("preparation"), ThreadPoolExecutor(2) as pool:
-        # Where nothing is built yet, what is compiled and what is downloaded share the processors.
+    with ThreadPoolExecutor(1) as pool:
+        # Where nothing is built yet, what is compiled and what is downloaded share the processors; where only the images
+        # are to be built anew, nobody but the rings with pods waits for them.
         built = pool.submit(install.build, console) if pods and not foreign else None
-        local = {**(environments.programs(console, rest) if {"unit", "api"} & set(rest) else {}), **told}
-        if built:
-            built.result()
-    if beside:
-        side_by_side(ran.stopped, lanes)
-    else:
-        for lane in lanes:
-            lane()
-    if pods:
-        with times.phase("clearing up"):
-            guard.clear_up(guard.noted())
-            guard.note(namespaces=False, cluster=False)
+        with times.phase("preparation"):
+            local = {**(environments.programs(console, rest) if {"unit", "api"} & set(rest) else {}), **told}
+        if beside:
+            side_by_side(ran.stopped, lanes)
+        else:
+            for lane in lanes:
+                lane()
     times.say(console, whole=args.profile)
     return _close(console, ran.codes, chosen=bool(extra) or wanted.named or bool(args.since))
 

@@ -181,13 +181,28 @@ def local_cluster() -> Callable[[], set[int]]:
 
 
 def clear_up(known: dict[str, Any]) -> None:
-    """Remove what a run has made and not removed itself.
+    """Remove what a run has made and not removed itself, once nothing of it runs any more.
 
     Args:
         known: as :func:`note` was told.
     """
-    from dev import cache, cluster
+    from dev import cache
     from dev.cluster import cleanup, layout
+
+    remove(known)
+    # A build that is killed leaves mounts; those of the cluster's state are the cluster's.
+    for point in cleanup.mounts(cache.home()):
+        if not Path(point).is_relative_to(layout.state()):
+            subprocess.run(["umount", "-l", point], capture_output=True, timeout=30, check=False)
+
+
+def remove(known: dict[str, Any]) -> None:
+    """Remove what a run has on a cluster, and the cluster if it has started it; what else runs is not disturbed.
+
+    Args:
+        known: as :func:`note` was told.
+    """
+    from dev import cluster
     from dev.console import Console
     from dev.demo import install
     from dev.kube import Kube
@@ -202,10 +217,6 @@ def clear_up(known: dict[str, Any]) -> None:
     finally:
         if known.get("cluster"):
             cluster.down(console)
-    # A build that is killed leaves mounts; those of the cluster's state are the cluster's.
-    for point in cleanup.mounts(cache.home()):
-        if not Path(point).is_relative_to(layout.state()):
-            subprocess.run(["umount", "-l", point], capture_output=True, timeout=30, check=False)
 
 
 if __name__ == "__main__":

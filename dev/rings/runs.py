@@ -184,7 +184,15 @@ class Ran:
         report = REPORTS / f"{run.name}.xml"
         command = ["nice", "-n", NICE] if run.yielding else []
         command += [str(self.environments[run.hub]), "-m", "pytest", *run.tests, "-q"]
-        command += ["-p", "tests.support.timing", f"--junitxml={report}", *run.more, *more]
+        command += [
+            "-p",
+            "tests.support.garbage",
+            "-p",
+            "tests.support.timing",
+            f"--junitxml={report}",
+            *run.more,
+            *more,
+        ]
         if run.workers:
             command += [f"--numprocesses={run.workers}", "--dist=loadfile"]
         return [*command, *self.extra]

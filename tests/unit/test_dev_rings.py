@@ -6,14 +6,18 @@ import json
 import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dev import venv
+from dev import cluster, venv
 from dev.cache import ROOT
 from dev.console import Console
-from dev.rings import cli, environments, groups, runs
+from dev.demo import install
+from dev.kube import Kube
+from dev.rings import cli, environments, groups, guard, runs
 from dev.rings.times import Times
 
 
@@ -180,3 +184,79 @@ def test_a_new_environment_leaves_the_newest_of_the_former_ones(
             os.utime(folder / "complete", (number, number))
     venv._remove_old("hub-6")
     assert {path.name for path in (tmp_path / "venv").iterdir()} == {"hub-6-new", "hub-5-old"}
+
+
+class Whole:
+    """A run of a ring without pods and one with, on two processors, in which nothing is real.
+
+    Attributes:
+        computing: the ring without pods has begun.
+        removed: what the ring with pods has left is removed.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.computing, self.removed = threading.Event(), threading.Event()
+        self.build: Callable[[Console], Any] = lambda _: ({}, folder)
+        self.unit: Callable[[], None] = lambda: None
+        self.notes: dict[str, Any] = {}
+        monkeypatch.setattr(cli, "REPORTS", folder / "reports")
+        monkeypatch.setattr(runs, "REPORTS", folder / "reports")
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        monkeypatch.setattr(
+            environments, "pythons", lambda *_: dict.fromkeys(environments.HUBS, Path("python"))
+        )
+        monkeypatch.setattr(environments, "programs", lambda *_: {})
+        monkeypatch.setattr(cluster, "healthy", lambda: False)
+        monkeypatch.setattr(install, "build", lambda console: self.build(console))
+        monkeypatch.setattr(install, "prepare", self._prepare)
+        monkeypatch.setattr(guard, "note", lambda **what: self.notes.update(what))
+        monkeypatch.setattr(guard, "noted", lambda: dict(self.notes))
+        monkeypatch.setattr(guard, "remove", self._remove)
+        monkeypatch.setattr(runs, "_pytest", self._pytest)
+        monkeypatch.delenv("KUBECONFIG", raising=False)
+        monkeypatch.setenv("CYTOMINE_SPAWNER_CACHE", str(folder / "cache"))
+
+    def run(self) -> dict[str, Any]:
+        """Run both rings; what is still to be removed afterwards."""
+        wanted = cli.Wanted({"unit": ["tests/unit/test_render.py"], "cluster": ["tests/cluster"]})
+        cli.run(Console(), wanted, cli._arguments([]), [])
+        return self.notes
+
+    def _prepare(self, console: Console, port: int, foreign: str, built: Any = None) -> install.Target:
+        if built:
+            built.result()
+        return install.Target(Kube(Path("kubeconfig")), port, {}, "nginx")
+
+    def _remove(self, known: dict[str, Any]) -> None:
+        assert known == {"kubeconfig": "", "namespaces": True, "cluster": True}
+        self.removed.set()
+
+    def _pytest(self, command: list[str], run: runs.Run, *_: object) -> int:
+        if run.ring == "unit":
+            self.computing.set()
+            self.unit()
+        return 0
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Whole:
+    return Whole(monkeypatch, tmp_path)
+
+
+def test_only_rings_with_pods_wait_for_images(whole: Whole) -> None:
+    waited: list[bool] = []
+
+    def build(_: Console) -> Any:
+        waited.append(whole.computing.wait(10))
+        return {}, Path()
+
+    whole.build = build
+    whole.run()
+    assert waited == [True]
+
+
+def test_what_pods_leave_is_removed_while_the_other_rings_compute_and_once(whole: Whole) -> None:
+    waited: list[bool] = []
+    whole.unit = lambda: waited.append(whole.removed.wait(10))
+    assert whole.run() == {"kubeconfig": "", "namespaces": False, "cluster": False}
+    assert waited == [True]
