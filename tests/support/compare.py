@@ -93,8 +93,9 @@ class Comparison:
         elif type(recorded) is not type(live):
             self.differ(where, recorded, live)
         elif key in SPACE_OF and isinstance(recorded, int):
-            if not self.ids.fits(space if key == "id" else SPACE_OF[key], recorded, live):
-                self.differ(where, f"{recorded} (live before {self.ids.live(space, recorded)})", live)
+            of = space if key == "id" else SPACE_OF[key]
+            if not self.ids.fits(of, recorded, live):
+                self.differ(where, f"{recorded} (live before {self.ids.live(of, recorded)})", live)
         elif abs(recorded - live) > 1e-9 * max(1.0, abs(recorded)):
             self.differ(where, recorded, live)
 
@@ -123,11 +124,18 @@ class Comparison:
         if key in ("terms", "subCommands") or (key == "term" and recorded):
             # Upstream's order of these is not fixed.
             recorded, live = (sorted(v, key=_order) for v in (recorded, live))
-        if recorded and isinstance(recorded[0], dict) and "container" in recorded[0]:
+        if recorded and isinstance(recorded[0], dict) and self._unordered(recorded[0]):
             recorded = sorted(recorded, key=lambda item: self.ids.live("core", item["id"]))
             live = sorted(live, key=lambda item: item["id"])
         for number, (old, new) in enumerate(zip(recorded, live, strict=True)):
             self.value(f"{where}[{number}]", old, new, key)
+
+    def _unordered(self, item: dict[str, Any]) -> bool:
+        """Whether upstream lists such things in an order that it does not fix: members' images moved in it."""
+        return "container" in item or (
+            "instanceFilename" in item
+            and re.fullmatch(r"/api/project/\d+/imageinstance\.json", self.path) is not None
+        )
 
     def text(self, where: str, recorded: str, live: Any, key: str) -> None:
         if not isinstance(live, str):
