@@ -12,6 +12,7 @@ from tornado import web
 from tornado.escape import xhtml_escape
 from tornado.httputil import url_concat
 
+from .lslogin_kept import replaced
 from .lslogin_oidc import ProviderError
 from .lslogin_settings import LSLoginSettings
 
@@ -74,7 +75,15 @@ class LSLoginSessions(LSLoginSettings):
         if not await self._still_allowed(model):
             self.log.warning("User %s may no longer use this hub", user.name)
             return self._login_needed(user, handler, "not allowed")
-        return model
+        now = await user.get_auth_state() or {}
+        if now.get("access_token") == auth_state["access_token"]:
+            return model
+        # JupyterHub would write the model over what a sign-out, or a newer login, has written meanwhile.
+        if now.get("access_token"):
+            return True
+        self.log.info("User %s signed out while %s was asked", user.name, self.login_service)
+        self.revoke(user.name, model["auth_state"], auth_state)
+        return self._stale(user, handler)
 
     def _stale(self, user: Any, handler: Any) -> bool:
         """Decide for a user without usable tokens: a browser can be asked for a login, a program cannot."""
@@ -193,22 +202,34 @@ class LSLoginSessions(LSLoginSettings):
 
         Who the user is, and the groups, stay: the user's running servers go on.
         """
+        auth_state: dict[str, Any] = {}
         try:
-            auth_state = await user.get_auth_state() or {}
-            if auth_state:
+            while auth_state := await user.get_auth_state() or {}:
                 keep = {
                     key: auth_state[key] for key in ("account", "oauth_user", "scope") if key in auth_state
                 }
-                await user.save_auth_state(keep)
+                # What was renewed in this moment is to be revoked as well.
+                if await replaced(user, auth_state, keep):
+                    break
         except Exception:
             # A logout must not fail because of a database or a lost key.
             self.log.exception("The tokens of %s could not be removed at logout", user.name)
             auth_state = {}
+        self.revoke(user.name, auth_state)
+        return auth_state
+
+    def revoke(self, name: str, auth_state: dict[str, Any], but: dict[str, Any] | None = None) -> None:
+        """Have tokens revoked, in the background.
+
+        Args:
+            name: whose.
+            auth_state: holds them.
+            but: holds those that were revoked already.
+        """
         if self.revoke_on_logout and self.revocation_url:
             for kind in ("refresh_token", "access_token"):
-                if auth_state.get(kind):
-                    self.in_background(self._revoke(user.name, kind, auth_state[kind]))
-        return auth_state
+                if (token := auth_state.get(kind)) and token != (but or {}).get(kind):
+                    self.in_background(self._revoke(name, kind, token))
 
     async def _revoke(self, name: str, kind: str, token: str) -> None:
         params = {"token": token, "token_type_hint": kind}

@@ -22,6 +22,8 @@ from weakref import WeakValueDictionary
 from jupyterhub.apihandlers.base import APIHandler
 from tornado import web
 
+from .lslogin_kept import replaced
+
 if TYPE_CHECKING:
     from .lslogin import LSLoginAuthenticator
 
@@ -123,7 +125,7 @@ class Tokens:
                 )
             if not token.is_over(self._margin(token)) and not self._to_check(user.name, token, refused):
                 return token
-            return await self._renewed(user, token)
+            return await self._renewed(user, state, token)
 
     def wait(self, name: str) -> float:
         """Count a request of a user's programs; so many seconds must they wait, 0 if none."""
@@ -162,28 +164,36 @@ class Tokens:
             del self._checked[next(iter(self._checked))]
         return True
 
-    async def _renewed(self, user: Any, before: AccessToken) -> AccessToken:
+    async def _renewed(self, user: Any, kept: dict[str, Any], before: AccessToken) -> AccessToken:
         model = await self._authenticator.refresh_user(user)
+        if model and model is not True:
+            state = model["auth_state"]
+            token = AccessToken.of(state)
+            if token is None:
+                raise NoToken(f"{self._service} gives no token: sign out of the hub and in again.")
+            if await replaced(user, kept, state):
+                return self._good(token)
+        # Who signed out meanwhile took their tokens out of the database, and who signed in put others there: so it stays.
+        now = await user.get_auth_state() or {}
+        there = AccessToken.of(now)
+        if there is None:
+            if model and model is not True:
+                self._authenticator.revoke(user.name, model["auth_state"], kept)
+            raise NoToken("You signed out of the hub: sign in again.")
+        if there.value != before.value:
+            return self._good(there)
         if not model:
             raise NoToken(
                 f"Your sign-in with {self._service} has ended, or may no longer use this hub: sign out of the hub and in again."
             )
-        if model is True:
-            if before.is_over():
-                raise NoToken(
-                    f"{self._service} does not answer, and your token has ended. Try again in some minutes.",
-                    passing=True,
-                )
-            return before
-        # Who signed out meanwhile took their tokens out of the database: they stay out.
-        now = await user.get_auth_state() or {}
-        if not now.get("access_token"):
-            raise NoToken("You signed out of the hub: sign in again.")
-        state = model["auth_state"]
-        token = AccessToken.of(state)
-        if token is None:
-            raise NoToken(f"{self._service} gives no token: sign out of the hub and in again.")
-        await user.save_auth_state(state)
+        if before.is_over():
+            raise NoToken(
+                f"{self._service} does not answer, and your token has ended. Try again in some minutes.",
+                passing=True,
+            )
+        return before
+
+    def _good(self, token: AccessToken) -> AccessToken:
         if token.is_over():
             raise NoToken(
                 f"Your token of {self._service} has ended, and it gives no other: sign out of the hub and in again. "

@@ -6,6 +6,7 @@ Who knows ``OSError``, ``FileNotFoundError`` and ``PermissionError`` knows enoug
     ├── NoSuchPath (FileNotFoundError)   there is no such dataset, folder or file
     ├── NotGranted (PermissionError)     the visas do not grant the dataset
     ├── TokenRefused (PermissionError)   there is no token, or the archive does not accept it
+    │   └── NoToken                      the hub gives none, and will not before somebody does something
     ├── ReadOnly                         the archive cannot be written to
     ├── Damaged                          what came is not what was encrypted
     ├── Changed                          the file in the archive is another than when it was opened
@@ -18,6 +19,8 @@ Who knows ``OSError``, ``FileNotFoundError`` and ``PermissionError`` knows enoug
 from __future__ import annotations
 
 import errno
+
+_OPERATORS = "tell the archive's operators if it stays so"
 
 
 class ArchiveError(OSError):
@@ -60,6 +63,10 @@ class TokenRefused(ArchiveError, PermissionError):
     number = errno.EACCES
 
 
+class NoToken(TokenRefused):
+    """The hub gives no token, and will not before somebody does what the message says."""
+
+
 class ReadOnly(ArchiveError):
     """The archive cannot be written to."""
 
@@ -97,8 +104,11 @@ class Temporary(Exception):
         sentence: what happened, without a full stop.
         retry_after: seconds that the archive asks to wait; None where it does not.
         tries: how often it is worth trying at most.
+        cure: what to do if it lasts, as half a sentence.
     """
 
-    def __init__(self, sentence: str, retry_after: float | None = None, tries: int = 1000) -> None:
+    def __init__(
+        self, sentence: str, retry_after: float | None = None, tries: int = 1000, cure: str = _OPERATORS
+    ) -> None:
         super().__init__(sentence)
-        self.sentence, self.retry_after, self.tries = sentence, retry_after, tries
+        self.sentence, self.retry_after, self.tries, self.cure = sentence, retry_after, tries, cure

@@ -10,6 +10,7 @@ import time
 import warnings
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,10 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
     def fsid(self) -> str:
         """A name for this archive."""
         return f"sda_{self._http.base}"
+
+    def on_wait(self, tell: Callable[[str], object]) -> None:
+        """Have told what is waited for whenever a request is to be repeated, and "" once something came."""
+        self._http.waits = tell
 
     async def _archive(self) -> Shared:
         if self._connecting is None:

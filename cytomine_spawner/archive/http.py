@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import email.utils
 import json
-import logging
-import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
@@ -20,10 +18,10 @@ from typing import Any
 import aiohttp
 import yarl
 
-from .errors import Damaged, NoSuchPath, NotGranted, Refused, Temporary, TokenRefused, Unreachable
+from .errors import Damaged, NoSuchPath, NotGranted, Refused, Temporary, TokenRefused
+from .patience import Patience
 from .tokens import LOOK, Source, called, checked, expiry
 
-log = logging.getLogger(__name__)
 LIMIT = 64 * 1024 * 1024  # of an answer that is read whole
 BUFFER = 1024 * 1024
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -59,47 +57,6 @@ class Answer:
             raise Refused("The archive's answer is no JSON: is the address that of an archive?") from None
 
 
-class Patience:
-    """Pauses between tries, until nothing came for so long.
-
-    Args:
-        seconds: how long.
-        what: what is tried, for the sentence.
-    """
-
-    def __init__(self, seconds: float, what: str) -> None:
-        self.seconds, self.what = seconds, what
-        self.progress()
-
-    def progress(self) -> None:
-        """Something came: the time starts anew."""
-        self._end = time.monotonic() + self.seconds
-        self._tries = 0
-
-    async def pause(self, failure: Temporary) -> None:
-        """Wait before the next try.
-
-        Args:
-            failure: what happened.
-
-        Raises:
-            Unreachable: there is no next try.
-        """
-        self._tries += 1
-        pause = random.uniform(0.5, 1) * min(20.0, 0.1 * 2 ** min(self._tries, 10))  # noqa: S311
-        if failure.retry_after is not None:
-            pause = max(failure.retry_after, 0.0)
-        if self._tries >= failure.tries or time.monotonic() + pause > self._end:
-            times = f"{self._tries} tries" if self._tries > 1 else "one try"
-            wait = f", and asks to wait {pause:.0f} s" if failure.retry_after else ""
-            raise Unreachable(
-                f"{self.what} failed: {failure.sentence}{wait} ({times}). Try again later, and tell the archive's "
-                "operators if it stays so."
-            ) from None
-        log.debug("%s: %s; next try in %.1f s", self.what, failure.sentence, pause)
-        await asyncio.sleep(pause)
-
-
 class Http:
     """Requests to one archive, with one person's token.
 
@@ -110,6 +67,9 @@ class Http:
         stall: how long the archive may say nothing before a request counts as cut, in seconds.
         parallel: how many requests for content there are at a time.
         allow_http: whether tokens may travel unencrypted to other machines.
+
+    Attributes:
+        waits: hears what is waited for before a request is repeated, and "" once something came; must not block.
 
     Raises:
         ValueError: the address is none, or would have the token travel unencrypted.
@@ -140,6 +100,7 @@ class Http:
         self._renewing: asyncio.Lock | None = None
         self._token, self._asked = "", 0.0
         self.requests = 0
+        self.waits: Callable[[str], object] = lambda _: None
 
     @property
     def limit(self) -> asyncio.Semaphore:
@@ -212,11 +173,12 @@ class Http:
         Raises:
             ArchiveError: it is refused, or does not come.
         """
-        patience = Patience(self.patience, what)
+        patience = Patience(self.patience, what, self.waits)
         while True:
             try:
                 async with self.respond(method, path, what, headers or {}, anonymous) as response:
                     body = b"" if method == "HEAD" else await _limited(response)
+                    patience.progress()
                     return Answer(response.status, response.headers, body)
             except Temporary as failure:  # noqa: PERF203
                 await patience.pause(failure)
@@ -243,7 +205,7 @@ class Http:
         Raises:
             ArchiveError: it is refused, or does not come.
         """
-        patience = Patience(self.patience, what)
+        patience = Patience(self.patience, what, self.waits)
         at = first
         while at < stop:
             try:

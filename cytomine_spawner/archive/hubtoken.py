@@ -14,14 +14,17 @@ from typing import Any
 
 import aiohttp
 
-from .errors import Temporary, TokenRefused
+from .errors import NoToken, Temporary
 from .tokens import MARGIN, checked, expiry
 
 # Where the hub gives it, below its API.
 PATH = "/archive/token"
 SECONDS = 15.0
 LIMIT = 256 * 1024
-_WAITS = (429, 502, 503, 504)
+# How often an answer is worth a try that does not say that the hub is away: it may be a fault that stays.
+_TRIES = {500: 8}
+_WAITS = (408, 429)
+_CURE = "ask an administrator of the hub if it stays so"
 
 
 def is_at_a_hub() -> bool:
@@ -67,7 +70,7 @@ class HubToken:
             return self._token
         try:
             return await self._ask("")
-        except (Temporary, aiohttp.ClientError, asyncio.TimeoutError):
+        except Temporary:
             # A hub that starts anew is no reason to stop: the token holds for a moment yet.
             if self._token and time.monotonic() < self._ends:
                 return self._token
@@ -89,22 +92,28 @@ class HubToken:
         url = self.url or f"{base.rstrip('/')}{PATH}"
         own = await asyncio.to_thread(self._own)
         if not own or not (base or self.url):
-            raise TokenRefused(
+            raise NoToken(
                 "This process belongs to no server of a hub, so no hub gives it a token: name a file with one by SDA_TOKEN_FILE."
             )
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SECONDS)) as session,
-            session.post(
-                url,
-                json={"refused": refused},
-                headers={"Authorization": f"Bearer {own}"},
-                # The hub's token must not follow wherever an answer points.
-                allow_redirects=False,
-            ) as response,
-        ):
-            found = await _json(response)
-            if response.status != 200:
-                _refuse(response, found)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SECONDS)) as session,
+                session.post(
+                    url,
+                    json={"refused": refused},
+                    headers={"Authorization": f"Bearer {own}"},
+                    # The hub's token must not follow wherever an answer points.
+                    allow_redirects=False,
+                ) as response,
+            ):
+                found = await _json(response)
+                if response.status != 200:
+                    _refuse(response, found, own)
+        except asyncio.TimeoutError:
+            raise Temporary("the hub, which gives the token, did not answer in time", cure=_CURE) from None
+        except aiohttp.ClientError:
+            # Its text can hold the request.
+            raise Temporary("the hub, which gives the token, cannot be reached", cure=_CURE) from None
         token = checked(found.get("access_token"), "The hub")
         now, left = time.monotonic(), found.get("expires_in")
         if not isinstance(left, (int, float)):
@@ -121,7 +130,7 @@ class HubToken:
         try:
             return Path(self.identity).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise TokenRefused(
+            raise NoToken(
                 f"What names this program cannot be read from {self.identity} ({type(error).__name__}): mount it there."
             ) from None
 
@@ -136,20 +145,24 @@ async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _refuse(response: aiohttp.ClientResponse, found: dict[str, Any]) -> None:
-    said = str(found.get("message") or "")[:500]
-    if response.status in _WAITS:
+def _refuse(response: aiohttp.ClientResponse, found: dict[str, Any], own: str) -> None:
+    said = " ".join(str(found.get("message") or "").split())[:500]
+    if own[:16] in said:
+        said = ""
+    if response.status in _WAITS or response.status >= 500:
         wait = response.headers.get("Retry-After", "")
         raise Temporary(
             f"the hub gives no token at the moment ({response.status}){': ' if said else ''}{said.rstrip('.')}",
             float(wait) if wait.isdigit() else None,
+            _TRIES.get(response.status, 1000),
+            _CURE,
         )
     if response.status == 404:
-        raise TokenRefused(
+        raise NoToken(
             "This hub gives no tokens for the archive: an administrator can turn it on (archive.enabled). Until then name a "
             "file with a token by SDA_TOKEN_FILE."
         )
-    raise TokenRefused(
+    raise NoToken(
         f"The hub gives no token for the archive ({response.status}). "
         f"{said or 'Stop and start your server, or ask an administrator.'}"
     )

@@ -16,13 +16,11 @@ from typing import Any
 import aiohttp
 
 from .dataset_errors import DatasetError
+from .dataset_marks import IMAGE, KEY
 from .dataset_progress import Pace
 from .dataset_shapes import Piece, Shape, Unfit
 from .dataset_stack import Connection, Refused
 
-IMAGE = "be.cytomine.domain.image.ImageInstance"
-# The property with the key of ours; the web interface does not show those that begin so.
-KEY = "@dataset-import"
 # Upstream computes a crop for each new annotation, one after the other in the whole of core: on two processors 78 ms each,
 # and 75 ms with eight requests at the same time, so that nothing is gained by them.
 CHUNK = 20

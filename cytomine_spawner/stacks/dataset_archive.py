@@ -18,10 +18,12 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from ..redact import by_looks
 from .dataset_errors import SCHEME, DatasetError, Interrupted
 from .dataset_files import read
 from .dataset_progress import Progress
@@ -32,8 +34,10 @@ from .quantity import gib
 if TYPE_CHECKING:
     from ..archive import SdaFileSystem
 
-# The archive, or the network to it, may be away for so long, in seconds.
+# The archive, the hub, or the network to them may be away for so long, in seconds; what is waited for is told meanwhile.
 PATIENCE = 1800.0
+# An archive that says nothing is told of within a minute.
+STALL = 45.0
 
 
 class Archive:
@@ -95,6 +99,29 @@ class Archive:
         sync(self._fs.loop, download, reader, place, tell)
 
 
+class Waiting:
+    """What is said while an import waits for the archive, or for the token, beside how far it is.
+
+    Args:
+        tell: hears of each change; must not block.
+    """
+
+    def __init__(self, tell: Callable[[Progress], None]) -> None:
+        self._tell, self._waits = tell, ""
+        self._now = Progress(0, 0, "looking at what the archive has of it")
+
+    def step(self, now: Progress) -> None:
+        """How far the import is."""
+        self._now = now
+        self._tell(replace(now, waits=self._waits))
+
+    def waits(self, why: str) -> None:
+        """Why the archive is waited for; nothing if empty. Called in the archive's thread."""
+        # What the archive and the hub say is others' text.
+        self._waits = f"the archive: {by_looks(why)}" if why else ""
+        self.step(self._now)
+
+
 async def import_dataset(
     connection: tuple[str, str, str],
     fs: SdaFileSystem,
@@ -118,6 +145,8 @@ async def import_dataset(
         Interrupted: the stack or the archive does not answer; the next run goes on from there.
         DatasetError: one sentence for people.
     """
+    waiting = Waiting(progress)
+    fs.on_wait(waiting.waits)
     try:
         shelf = await asyncio.to_thread(Archive(fs, dataset).shelf, root)
         if room and shelf.size > room:
@@ -126,22 +155,23 @@ async def import_dataset(
                 "larger size for a new Cytomine."
             )
         found = await asyncio.to_thread(read, shelf.folder)
-        return await import_shelf(connection, shelf, found, progress)
+        return await import_shelf(connection, shelf, found, waiting.step)
     except OSError as error:
         raise _explained(error, dataset) from error
 
 
 def _explained(error: OSError, dataset: str) -> DatasetError:
-    from ..archive import ArchiveError, NotGranted, TokenRefused, Unreachable
+    from ..archive import ArchiveError, NotGranted, NoToken, TokenRefused, Unreachable
 
+    said = by_looks(str(error))
     if isinstance(error, NotGranted):
         return DatasetError(
-            f"Your visas do not grant {dataset} any more, or the archive does not have it. {error}"
+            f"Your visas do not grant {dataset} any more, or the archive does not have it. {said}"
         )
-    if isinstance(error, (TokenRefused, Unreachable)):
-        return Interrupted(str(error))
+    if isinstance(error, (TokenRefused, Unreachable)) and not isinstance(error, NoToken):
+        return Interrupted(said)
     if isinstance(error, ArchiveError):
-        return DatasetError(str(error))
+        return DatasetError(said)
     return Interrupted(
         f"{dataset} could not be copied ({error.strerror or type(error).__name__}). Try again."
     )
@@ -163,15 +193,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     async def work(stack: tuple[str, str, str]) -> list[Imported]:
-        fs = SdaFileSystem(
-            args.archive,
-            token=HubToken(args.tokens, identity=args.identity),
-            allow_http=args.allow_http,
-            patience=PATIENCE,
-            # Each slide is read once.
-            cache_size=0,
-            skip_instance_cache=True,
-        )
+        try:
+            fs = SdaFileSystem(
+                args.archive,
+                token=HubToken(args.tokens, identity=args.identity),
+                allow_http=args.allow_http,
+                patience=PATIENCE,
+                stall=STALL,
+                # Each slide is read once.
+                cache_size=0,
+                skip_instance_cache=True,
+            )
+        except ValueError as error:
+            raise DatasetError(f"{by_looks(str(error))} An administrator must mend archive.url.") from None
         dataset = unquote(args.name.removeprefix(SCHEME))
         with tempfile.TemporaryDirectory(prefix="archive-") as folder:
             return await import_dataset(stack, fs, dataset, Path(folder), room=args.room, progress=lines())

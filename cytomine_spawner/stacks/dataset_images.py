@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from .dataset_errors import DatasetError
+from .dataset_marks import Marks
 from .dataset_progress import Pace
 from .dataset_slides import ImageFiles, open_all, pack
 from .dataset_stack import Connection, Refused
@@ -31,6 +32,7 @@ class Images:
         pause: seconds between two looks at an upload that an earlier run had begun.
         alone: held by whoever changes a project.
         pace: is told of each upload.
+        marks: tell what the import brought.
     """
 
     def __init__(
@@ -41,9 +43,10 @@ class Images:
         pause: float,
         alone: asyncio.Lock,
         pace: Pace,
+        marks: Marks,
     ) -> None:
         self._stack, self._user, self._say, self._pause = connection, user, say, pause
-        self._alone, self._pace = alone, pace
+        self._alone, self._pace, self._marks = alone, pace, marks
 
     async def find(
         self, image: ImageFiles, project: int, others: Sequence[ImageFiles] = ()
@@ -77,6 +80,7 @@ class Images:
         found = await self.find(image, project, others)
         if found is None:
             found = await self._add(image, project, others)
+        await self._marks.end(project, image.sent, int(found["id"]))
         return await self._rename(found, image)
 
     async def _add(self, image: ImageFiles, project: int, others: Sequence[ImageFiles]) -> dict[str, Any]:
@@ -87,10 +91,12 @@ class Images:
         try:
             async with image.staged(self._say):
                 await asyncio.to_thread(open_all, image)
+                await self._marks.begin(project, image.sent)
                 await self._upload(image, storage, project)
         except Refused as error:
             if error.status in (401, 403) or error.status >= 500:
                 raise  # nothing of the image's
+            await self._marks.end(project, image.sent)
             raise DatasetError(
                 f"Cytomine did not take {image.name} ({error.said}). Mend the file and try again."
             ) from error

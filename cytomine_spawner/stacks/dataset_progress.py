@@ -24,6 +24,7 @@ class Progress:
         of_images: how many there are to be.
         annotations: how many are in Cytomine, as far as they were looked at.
         lanes: all that is done now: phrases with their fractions.
+        waits: what is waited for, why, what to do about it, and until when; empty while nothing is.
     """
 
     done: int
@@ -34,12 +35,17 @@ class Progress:
     of_images: int = 0
     annotations: int = 0
     lanes: tuple[tuple[str, float], ...] = ()
+    waits: str = ""
 
     def __str__(self) -> str:
         """A line for people."""
         now = " and ".join(
             f"{what} ({part:.0%})" if part else what for what, part in self.lanes or ((self.what, 0.0),)
         )
+        if self.waits:
+            now = f"{now}, waiting for {self.waits}"
+        if not self.total:
+            return now
         have = f"{self.images} of {self.of_images} images and {self.annotations} annotations are in"
         return f"{have}, {now}"
 

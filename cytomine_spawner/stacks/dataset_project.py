@@ -7,10 +7,9 @@ from typing import Any
 
 from .dataset_errors import DatasetError
 from .dataset_files import Dataset
+from .dataset_marks import PROJECT, Marks
 from .dataset_shapes import Shape
 from .dataset_stack import Connection, Refused
-
-PROJECT = "be.cytomine.domain.project.Project"
 
 
 class Projects:
@@ -18,10 +17,11 @@ class Projects:
 
     Args:
         connection: to the stack, with the owner's keys.
+        marks: tell what the import made.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._stack = connection
+    def __init__(self, connection: Connection, marks: Marks) -> None:
+        self._stack, self._marks = connection, marks
 
     async def put(self, dataset: Dataset) -> dict[str, Any]:
         """The project of a dataset's name, made with an ontology unless it is there.
@@ -64,6 +64,8 @@ class Projects:
                 f"A project named {dataset.name} exists that you cannot see. Ask its owner, or rename the dataset, and try again."
             ) from error
         found: dict[str, Any] = made["project"]
+        # One whose import is cut here counts as its owner's.
+        await self._marks.put(PROJECT, int(found["id"]))
         return found
 
     async def _describe(self, project: int, text: str) -> None:

@@ -127,6 +127,7 @@ class Shelf:
             for number, (place, file) in enumerate(files.items(), 1):
                 which = f", file {number} of {len(files)}" if len(files) > 1 else ""
                 tell = self._teller(f"fetching {image.name} from {self._origin}{which}", file, say)
+                tell(0)
                 await asyncio.to_thread(self._fetch, file, place, tell)
                 self._fetched_bytes += file.size
                 self._fetched_files += 1

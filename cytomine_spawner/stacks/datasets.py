@@ -29,6 +29,7 @@ from .dataset_annotations import Annotations, Stored
 from .dataset_errors import DatasetError, Interrupted
 from .dataset_files import Dataset, folders, read
 from .dataset_images import Images
+from .dataset_marks import Marks
 from .dataset_progress import Board, Pace, Progress
 from .dataset_project import Projects
 from .dataset_slides import ImageFiles
@@ -149,14 +150,15 @@ class Importer:
 
     async def _dataset(self, dataset: Dataset, user: int) -> Imported:
         self._board.say(f"preparing the project {dataset.name}")
-        projects, pace, alone = Projects(self._stack), Pace(), asyncio.Lock()
+        pace, alone, marks = Pace(), asyncio.Lock(), Marks(self._stack)
+        projects = Projects(self._stack, marks)
         began = pace.clock()
         project = await self._try(projects.put, dataset)
         number, ontology = int(project["id"]), int(project["ontology"])
         terms = await self._try(projects.terms, ontology)
         self._board.finish()
         pause = min(5.0, self._pauses[0] if self._pauses else 5.0)
-        images = Images(self._stack, user, self._board.uploading, pause, alone, pace)
+        images = Images(self._stack, user, self._board.uploading, pause, alone, pace, marks)
         annotations = Annotations(self._stack, user, self._board.annotating, alone, pace)
         count, faults, left_out = 0, list(dataset.faults), list(dataset.notes)
         async with contextlib.aclosing(self._uploaded(dataset, images, number)) as uploads:

@@ -8,35 +8,85 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
+from .dataset_marks import BROUGHT, IMAGE, KEY, PROJECT
 from .grantrecord import Copy, Fate
-from .projectcalls import Gone, ProjectCalls, Refused
+from .projectcalls import Gone, ProjectCalls, Refused, collection
 from .projectrecord import CONTRIBUTOR, Step
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What is in a copy's project.
+
+    Attributes:
+        images: those that an import brought.
+        uploads: the files of these.
+        others: how many images somebody else put there.
+        files: how many files are attached to the project.
+        is_made: whether an import made the project.
+    """
+
+    images: frozenset[int] = frozenset()
+    uploads: frozenset[int] = frozenset()
+    others: int = 0
+    files: int = 0
+    is_made: bool = False
+
+    @property
+    def is_unmarked(self) -> bool:
+        """Whether there are slides, and what an import brought was not written down when it did."""
+        return bool(self.others) and not self.images and not self.is_made
+
+    @property
+    def stays(self) -> str:
+        """Why the project stays once what was brought is gone; empty if it goes."""
+        if self.others:
+            slides = "another slide is" if self.others == 1 else f"{self.others} other slides are"
+            return f"The project stays, as {slides} in it."
+        if self.files:
+            return "The project stays, as files are attached to it."
+        return "" if self.is_made else "The project stays, as no import is known to have made it."
 
 
 class CopyCalls(ProjectCalls):
     """Core's projects with the files of their slides."""
 
-    async def uploads(self, host: str, token: str, project: int) -> set[int]:
-        """The files of the slides in a project; none if there is no such project."""
-        found: set[int] = set()
+    async def inside(self, host: str, token: str, project: int) -> Inside | None:
+        """What is in a project; None if there is no such project."""
+        images, uploads = set(), set()
         try:
-            images = await self._call(
-                "GET", f"{host}/api/project/{project}/imageinstance.json?max=0&offset=0", token
-            )
+            is_made = await self._is_marked(host, token, PROJECT, project)
+            there = await self._list(host, token, f"project/{project}/imageinstance")
+            files = await self._list(host, token, f"domain/{PROJECT}/{project}/attachedfile")
         except Gone:
-            return found
-        for base in sorted({int(one["baseImage"]) for one in images["collection"]}):
+            return None
+        for one in there:
             with contextlib.suppress(Gone):
-                image = await self._call("GET", f"{host}/api/abstractimage/{base}.json", token)
+                if not await self._is_marked(host, token, IMAGE, int(one["id"])):
+                    continue
+                images.add(int(one["id"]))
+                image = await self._call(
+                    "GET", f"{host}/api/abstractimage/{int(one['baseImage'])}.json", token
+                )
                 if image.get("uploadedFile"):
-                    found.add(int(image["uploadedFile"]))
-        return found
+                    uploads.add(int(image["uploadedFile"]))
+        others = len(there) - len(images)
+        return Inside(frozenset(images), frozenset(uploads), others, len(files), is_made)
 
     async def drop(self, host: str, token: str, kind: str, number: int) -> None:
-        """Delete a ``project`` or an ``uploadedfile``; one that is gone is no error."""
+        """Delete a ``project``, an ``imageinstance`` or an ``uploadedfile``; one that is gone is no error."""
         with contextlib.suppress(Gone):
             await self._call("DELETE", f"{host}/api/{kind}/{number}.json", token)
+
+    async def _is_marked(self, host: str, token: str, kind: str, number: int) -> bool:
+        found = await self._list(host, token, f"domain/{kind}/{number}/property")
+        return any(one.get("key") == KEY and one.get("value") == BROUGHT for one in found)
+
+    async def _list(self, host: str, token: str, path: str) -> list[dict[str, Any]]:
+        return collection(await self._call("GET", f"{host}/api/{path}.json?max=0&offset=0", token))
 
 
 class Copies:
@@ -112,22 +162,42 @@ class Copies:
                 await self._calls.change(self._host, await self._voice(), step, copy.project, number)
         await self._settle()
 
-    async def delete(self, copy: Copy) -> None:
-        """Delete a copy's project with what hangs on it, and the slides.
+    async def delete(self, copy: Copy) -> bool:
+        """Delete what the import brought, with its annotations, and its project if that holds nothing else.
+
+        Returns:
+            Whether that was done; not where nobody wrote down what the import brought.
 
         Raises:
             StoreError: something is left to do.
             KubeError: the record cannot be written.
         """
-        copy.uploads |= await self._calls.uploads(self._host, await self._voice(), copy.project)
+        found = await self._inside(copy)
+        if found.is_unmarked and copy.fate is not Fate.DELETING:
+            return False
+        copy.images |= found.images
+        copy.uploads |= found.uploads
         copy.fate = Fate.DELETING
         # Without its project the slides of a copy are found no more.
         await self._keep()
-        await self._drop("project", copy.project)
+        for number in sorted(copy.images):
+            await self._drop("imageinstance", number)
         for number in sorted(copy.uploads):
             await self._drop("uploadedfile", number)
-        copy.fate, copy.people, copy.uploads = Fate.DELETED, {}, set()
+        # Somebody may have put something into it meanwhile.
+        copy.stays = (await self._inside(copy)).stays
+        if copy.stays:
+            # Whoever was taken out of it has to reach what is left.
+            await self.show(copy)
+        else:
+            await self._drop("project", copy.project)
+        copy.fate, copy.people, copy.images, copy.uploads = Fate.DELETED, {}, set(), set()
         await self._keep()
+        return True
+
+    async def _inside(self, copy: Copy) -> Inside:
+        found = await self._calls.inside(self._host, await self._voice(), copy.project)
+        return found or Inside(is_made=True)
 
     async def _drop(self, kind: str, number: int) -> None:
         try:

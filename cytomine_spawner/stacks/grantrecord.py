@@ -32,6 +32,8 @@ class Copy:
         project: its project's number in Cytomine.
         people: who was taken out of the project, by their numbers, and what they were there.
         uploads: the files of the slides that are to be deleted.
+        images: these slides in the project.
+        stays: why its project was left when the slides were deleted, as a sentence; empty if it was not.
         back: the run in which a deleted one was found to be granted again.
     """
 
@@ -41,6 +43,8 @@ class Copy:
     people: dict[int, str] = field(default_factory=dict)
     uploads: set[int] = field(default_factory=set)
     back: str = ""
+    images: set[int] = field(default_factory=set)
+    stays: str = ""
 
     @property
     def is_gone(self) -> bool:
@@ -66,6 +70,8 @@ def write(record: Record) -> str:
             "people": {str(number): role for number, role in sorted(copy.people.items())},
             "uploads": sorted(copy.uploads),
             "back": copy.back,
+            "images": sorted(copy.images),
+            "stays": copy.stays,
         }
         for name, copy in sorted(record.items())
     }
@@ -88,7 +94,9 @@ def _copy(one: dict[str, Any]) -> Copy:
     people = {int(number): str(role) for number, role in one["people"].items()}
     uploads = set(map(int, one["uploads"]))
     noticed, back = str(one["noticed"]), str(one["back"])
-    return Copy(noticed, Fate(one["fate"]), int(one["project"]), people, uploads, back)
+    # A record of before has neither.
+    images, stays = set(map(int, one.get("images", ()))), str(one.get("stays", ""))
+    return Copy(noticed, Fate(one["fate"]), int(one["project"]), people, uploads, back, images, stays)
 
 
 @dataclass(frozen=True)

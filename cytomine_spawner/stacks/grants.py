@@ -266,7 +266,7 @@ class Grants:
         text = f"{self._title(name)} is not granted to the owner any more{day}."
         policy = self._settings.archive_revoked
         if copy.fate is Fate.DELETED:
-            return f"{text} Its copy in Cytomine was deleted."
+            return _deleted(text, copy)
         if policy == "keep" and copy.fate is not Fate.DELETING:
             if copy.is_gone:
                 await copies.show(copy)
@@ -281,8 +281,12 @@ class Grants:
         if shared and copy.fate is not Fate.DELETING:
             return f"{text} Its copy stays, as {self._titles(shared)} is in the same project of Cytomine."
         if policy == "delete" or copy.fate is Fate.DELETING:
-            await copies.delete(copy)
-            return f"{text} Its copy in Cytomine was deleted."
+            if await copies.delete(copy):
+                return _deleted(text, copy)
+            return (
+                f"{text} Which slides of its project in Cytomine the import brought was not written down when it did, so nothing "
+                "was deleted: its owner has to delete them there."
+            )
         if await copies.hide(copy):
             return f"{text} Its copy in Cytomine is hidden until it is granted again."
         return (
@@ -308,3 +312,7 @@ class Grants:
                 f"What became of the copies cannot be read from the Secret {model.component_name(stack.name, COMPONENT)}; an "
                 "administrator must mend or delete it"
             ) from None
+
+
+def _deleted(text: str, copy: Copy) -> str:
+    return f"{text} Its copy in Cytomine was deleted. {copy.stays}".rstrip()

@@ -321,7 +321,7 @@ class Imports:
         line = ""
         with contextlib.suppress(KubeError):
             redact = await self._words.of(stack, newest.uid)
-            line = last_line(redact(await self._kube.log(newest.name, lines=1)))
+            line = last_line(redact(await self._kube.log(newest.name, lines=1)), _WORDS)
         progress = f"{text[:-1]}: {line}." if line else text
         return _Verdict("Importing", progress, now + timedelta(seconds=PROGRESS_SECONDS))
 

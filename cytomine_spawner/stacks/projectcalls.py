@@ -53,7 +53,7 @@ class ProjectCalls(Core):
     async def projects(self, host: str, token: str) -> list[Project]:
         """The projects in which the person of the token is, newest first."""
         found = await self._call("GET", f"{host}/api/project.json?max=0&offset=0", token)
-        return [Project(int(one["id"]), str(one["name"])) for one in _collection(found)]
+        return [Project(int(one["id"]), str(one["name"])) for one in collection(found)]
 
     async def people(self, host: str, token: str, project: int) -> dict[int, str] | None:
         """What each is who is in a project, by the numbers of users; None if there is no such project."""
@@ -61,7 +61,7 @@ class ProjectCalls(Core):
             found = await self._call("GET", f"{host}/api/project/{project}/user.json?max=0&offset=0", token)
         except Gone:
             return None
-        return {int(one["id"]): str(one.get("role") or "") for one in _collection(found)}
+        return {int(one["id"]): str(one.get("role") or "") for one in collection(found)}
 
     async def me(self, host: str, token: str) -> int:
         """The number of the person of the token, whom core makes a user of its own at the first such call."""
@@ -104,7 +104,12 @@ class ProjectCalls(Core):
             raise _unknown() from error
 
 
-def _collection(found: Any) -> list[dict[str, Any]]:
+def collection(found: Any) -> list[dict[str, Any]]:
+    """The entries of a list of core's.
+
+    Raises:
+        Unavailable: it is none.
+    """
     try:
         return list(found["collection"])
     except (KeyError, TypeError) as error:

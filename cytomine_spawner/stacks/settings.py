@@ -312,8 +312,9 @@ class StackSettings(LoggingConfigurable):
         "hide",
         help="""What becomes of a dataset of the archive that was imported into a stack, when a start of the stack finds that its
         owner is not granted it any more. ``hide``: everybody is taken out of its project in Cytomine, and put back when it is
-        granted again. ``delete``: the project, its annotations and all its slides are deleted. ``keep``: nothing. It is said on
-        the card in any case, and nothing is done while it cannot be known.""",
+        granted again. ``delete``: the slides that the import brought are deleted with their annotations, and the project if the
+        import made it and nothing else is in it. ``keep``: nothing. It is said on the card in any case,
+        and nothing is done while it cannot be known.""",
     ).tag(config=True)
     archive_resources = Dict(
         {"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}},

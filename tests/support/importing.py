@@ -82,6 +82,12 @@ class Stack:
         """Change something as its owner."""
         requests.put(self.local.url + path, json=body, headers=self.head, timeout=30).raise_for_status()
 
+    def send(self, path: str, body: dict[str, Any]) -> Any:
+        """Make something as its owner."""
+        answer = requests.post(self.local.url + path, json=body, headers=self.head, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
     def delete(self, path: str) -> None:
         """Delete something as its owner."""
         requests.delete(self.local.url + path, headers=self.head, timeout=30).raise_for_status()
@@ -96,6 +102,22 @@ class Stack:
             headers=self.head,
             timeout=30,
         ).raise_for_status()
+
+    def upload(self, path: Path, project: int) -> None:
+        """Upload a slide into a project as its owner, as the web interface does it."""
+        me = self.get("/api/user/current.json")["id"]
+        storages = self.get("/api/storage.json?max=0")["collection"]
+        storage = min(s["id"] for s in storages if s.get("userId", s.get("user")) == me)
+        query = {"idStorage": storage, "storage": storage, "idProject": project, "projects": project}
+        content = path.read_bytes()
+
+        async def send(connection: Connection) -> None:
+            form = aiohttp.MultipartWriter("form-data")
+            part = form.append(content, {"Content-Type": "image/png"})
+            part.set_content_disposition("form-data", name="files[]", filename=path.name)
+            await connection.call("POST", "/upload", content=form, seconds=60, sync="true", **query)
+
+        self._connected(send)
 
     def connection(self, folder: Path) -> Path:
         """A folder with what the program needs, as the stack's Secret is mounted."""

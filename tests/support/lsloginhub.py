@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from typing import Any
 from unittest.mock import Mock
 
+from jupyterhub.crypto import CryptKeeper, decrypt, encrypt
 from oauthenticator.oauth2 import _serialize_state
 from tornado import web
 from traitlets.config import Config
@@ -56,17 +58,32 @@ async def log_in(authenticator: LSLoginAuthenticator, provider: Provider) -> Any
 
 
 class User:
-    """As much of the hub's user as the authenticator touches."""
+    """As much of the hub's user as the authenticator touches; what is kept of it is encrypted as the hub does it."""
 
     def __init__(self, model: dict[str, Any]) -> None:
-        self.name, self.auth_state = model["name"], model["auth_state"]
+        # Each hub has a key of its own, and these tests are none.
+        if not CryptKeeper.instance().keys:
+            CryptKeeper.instance().keys = [secrets.token_bytes(32)]
+        self.name, self.db = model["name"], Mock()
+        self.encrypted_auth_state: bytes | None = None
+        self.auth_state = model["auth_state"]
         self._auth_refreshed: float | None = 1.0
 
+    @property
+    def auth_state(self) -> Any:
+        kept = self.encrypted_auth_state
+        return None if kept is None else CryptKeeper.instance()._decrypt(kept)
+
+    @auth_state.setter
+    def auth_state(self, found: Any) -> None:
+        self.encrypted_auth_state = None if found is None else CryptKeeper.instance()._encrypt(found)
+
     async def get_auth_state(self) -> Any:
-        return self.auth_state
+        kept = self.encrypted_auth_state
+        return None if kept is None else await decrypt(kept)
 
     async def save_auth_state(self, auth_state: Any) -> None:
-        self.auth_state = auth_state
+        self.encrypted_auth_state = None if auth_state is None else await encrypt(auth_state)
 
 
 async def logged_in(provider: Provider, **traits: Any) -> tuple[LSLoginAuthenticator, User]:

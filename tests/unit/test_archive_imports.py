@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.server
+import json
+import re
+import threading
 import time
 import uuid
 
@@ -12,6 +17,7 @@ from cytomine_spawner.archive import FixedToken, HubToken, SdaFileSystem, TokenR
 from cytomine_spawner.stacks import dataset_archive, imports, model, render
 from cytomine_spawner.stacks.archivetokens import ImportTokens
 from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
+from cytomine_spawner.stacks.datasets import FAULT
 from cytomine_spawner.stacks.kube import KubeError
 from cytomine_spawner.stacks.model import Import
 from cytomine_spawner.stacks.settings import StackSettings
@@ -317,10 +323,10 @@ def filled(local, server, tmp_path):
     return fill
 
 
-def run(stack, fs, dataset, root, said=None, **options):
+def run(stack, fs, dataset, root, said=None, tell=lambda _: None, **options):
     root.mkdir(exist_ok=True)
     keys = (stack.local.url, stack.keys["primaryKey"], stack.keys["secondaryKey"])
-    progress = said.append if said is not None else (lambda _: None)
+    progress = said.append if said is not None else tell
     return asyncio.run(dataset_archive.import_dataset(keys, fs, dataset, root, progress=progress, **options))
 
 
@@ -377,6 +383,150 @@ def test_an_archive_that_is_away_is_an_interruption(stack, filled, server, tmp_p
             run(stack, fs, dataset, tmp_path / "work")
     finally:
         server.faults.clear()
+
+
+def test_what_is_waited_for_is_told_and_the_import_goes_on_once_the_archive_answers(
+    stack, filled, local, server, tmp_path
+):
+    dataset, fs = filled("late")
+    listing = archive.Fault("status", path="/datasets/", times=0, status=503)
+    last = max(local.content.datasets[dataset].files, key=lambda file: (".png" in file.path, file.path))
+    slide = archive.Fault("status", path=re.escape(last.id), times=0, status=503)
+    server.faults += [listing, slide]
+    lines = []
+
+    def tell(now):
+        lines.append(str(now))
+        if now.waits:
+            gone = listing if listing in server.faults else slide
+            server.faults[:] = [fault for fault in server.faults if fault is not gone]
+
+    try:
+        (done,) = run(stack, fs, dataset, tmp_path / "work", tell=tell)
+    finally:
+        server.faults.clear()
+    assert done.images == 2
+    first, *_, second = [line for line in lines if "waiting" in line]
+    assert re.fullmatch(
+        r"looking at what the archive has of it, waiting for the archive: the archive answers 503.*; tell the archive's "
+        r"operators if it stays so; goes on trying until \d\d:\d\d UTC",
+        first,
+    )
+    assert "looking at what the archive has of it" in lines
+    assert re.match(
+        r"\d of 2 images .* are in, .*fetching .*, waiting for the archive: the archive answers 503", second
+    )
+    assert "waiting" not in lines[-1]
+
+
+class Tokens:
+    """Where tokens are given, in the place of the stacks' service: answers what it is told to."""
+
+    def __init__(self):
+        self.status, self.answer = 200, {}
+
+    @contextlib.contextmanager
+    def serving(self):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(handler):  # noqa: N805
+                data = json.dumps(self.answer).encode()
+                handler.send_response(self.status)
+                handler.send_header("Content-Length", str(len(data)))
+                handler.end_headers()
+                handler.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+            thread = threading.Thread(target=found.serve_forever)
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{found.server_port}/archive-token"
+            finally:
+                found.shutdown()
+                thread.join()
+
+
+@pytest.fixture
+def tokens():
+    made = Tokens()
+    with made.serving() as made.url:
+        yield made
+
+
+@pytest.fixture
+def identity(tmp_path):
+    path = tmp_path / "identity"
+    path.write_text("SECRET-identity-of-this-pod\n")
+    return path
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, None])
+def test_a_hub_that_gives_no_token_for_the_moment_is_told_and_waited_for(
+    stack, filled, local, tokens, identity, tmp_path, status
+):
+    dataset, known = filled(f"hub{status}")
+    good = {"access_token": local.issuer.token(local.someone(f"hub{status}", dataset)), "expires_in": 600}
+    tokens.status, tokens.answer = status or 200, {"message": "No SECRET-identity-of-this-pod. Try later."}
+    source = HubToken(tokens.url if status else "http://127.0.0.1:9/", str(identity))
+    fs = SdaFileSystem(known._http.base, token=source, cache_size=0, skip_instance_cache=True, patience=60)
+    waited = []
+
+    def tell(now):
+        if now.waits:
+            waited.append(str(now))
+            source.url, tokens.status, tokens.answer = tokens.url, 200, good
+
+    (done,) = run(stack, fs, dataset, tmp_path / "work", tell=tell)
+    assert done.images == 2
+    assert f"({status})" in waited[0] if status else "the hub, which gives the token, cannot be" in waited[0]
+    assert "; ask an administrator of the hub if it stays so; goes on trying until" in waited[0]
+    assert "SECRET" not in waited[0]
+
+
+def command(stack, tmp_path, *arguments):
+    connection = stack.connection(tmp_path / "connection")
+    return dataset_archive.main(["--connection", str(connection), *map(str, arguments), "sda://aa-Dataset-x"])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409])
+def test_what_no_other_try_can_change_ends_the_import_at_once_with_its_sentence(
+    stack, server, tokens, identity, tmp_path, capsys, status
+):
+    tokens.status = status
+    tokens.answer = {"message": "Sign out of the hub and in again."}
+    given = ("--archive", server.url, "--tokens", tokens.url, "--identity", identity)
+    assert command(stack, tmp_path, *given) == FAULT
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert ("Sign out of the hub and in again" in said) is (status != 404)
+
+
+@pytest.mark.parametrize(
+    ("archive_url", "said"),
+    [
+        ("http://archive.example.org", "not encrypted"),
+        ("https://ada:SECRET-word@archive.example.org", "no address of an archive"),
+        ("", "no address of an archive"),
+    ],
+)
+def test_a_bad_configuration_ends_the_import_at_once_with_its_sentence(
+    stack, identity, tmp_path, capsys, monkeypatch, archive_url, said
+):
+    monkeypatch.setenv("SDA_URL", "nowhere")
+    given = ("--archive", archive_url, "--tokens", "http://127.0.0.1:9/", "--identity", identity)
+    assert command(stack, tmp_path, *given) == FAULT
+    found = capsys.readouterr().err
+    assert said in found
+    assert "An administrator must" in found
+    assert "SECRET" not in found
+
+
+def test_a_pod_without_its_token_ends_at_once(stack, server, tokens, tmp_path, capsys):
+    given = ("--archive", server.url, "--tokens", tokens.url, "--identity", tmp_path / "none")
+    assert command(stack, tmp_path, *given) == FAULT
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_paths_that_lead_out_of_the_dataset_are_not_followed(stack, filled, local, tmp_path):

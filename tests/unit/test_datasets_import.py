@@ -17,6 +17,7 @@ from shapely.geometry import shape
 
 from cytomine_spawner.stacks import dataset_annotations, dataset_files, datasets
 from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
+from cytomine_spawner.stacks.dataset_marks import Marks
 from cytomine_spawner.stacks.dataset_stack import Connection
 from cytomine_spawner.stacks.datasets import Importer, Progress
 from tests.support.importing import COUNT, HEIGHT, Stack, feature, make, picture, square, whole
@@ -80,6 +81,41 @@ def test_an_import_that_is_cut_twice_is_finished_by_the_third(stack: Stack, tmp_
     assert 0 < len(stack.inside("cut")["annotations"]) <= COUNT
     stack.run(root)
     whole(stack, "cut")
+
+
+def test_what_an_import_brought_is_marked_also_where_it_was_cut_and_nothing_else_is(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make(tmp_path, "marked")
+    end = Marks.end
+
+    class Cut(Exception):
+        pass
+
+    async def cut(self: Marks, project: int, name: str, image: int = 0) -> None:
+        # The image is there, and nobody could say of it that it was sent.
+        raise Cut
+
+    monkeypatch.setattr(Marks, "end", cut)
+    with pytest.raises(Cut):
+        stack.run(root)
+    monkeypatch.setattr(Marks, "end", end)
+    (project,) = [
+        p["id"] for p in stack.get("/api/project.json?max=0")["collection"] if p["name"] == "marked"
+    ]
+    # The owner has put one there that the dataset has as well.
+    theirs = next(root.rglob("marked-2.png"))
+    stack.upload(theirs, project)
+    stack.run(root)
+
+    def marks(kind: str, number: int) -> list[str]:
+        found = stack.get(f"/api/domain/{kind}/{number}/property.json?max=0")["collection"]
+        return [one["value"] for one in found if one["key"] == "@dataset-import"]
+
+    images = stack.get(f"/api/project/{project}/imageinstance.json?max=0")["collection"]
+    found = {one["instanceFilename"]: marks(dataset_annotations.IMAGE, one["id"]) for one in images}
+    assert found == {"marked-1.png": ["brought"], "marked-2.png": []}
+    assert marks("be.cytomine.domain.project.Project", project) == ["brought"]
 
 
 def test_lists_longer_than_a_page_are_read_to_their_end(stack: Stack, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import count
@@ -15,6 +16,7 @@ import requests
 from cytomine_spawner.stacks import grantrecord, grants, imports, model, projects
 from cytomine_spawner.stacks.children import Children
 from cytomine_spawner.stacks.clock import Clock
+from cytomine_spawner.stacks.dataset_marks import IMAGE, PROJECT
 from cytomine_spawner.stacks.grantrecord import Copy, Fate, Finding
 from cytomine_spawner.stacks.grants import Grants
 from cytomine_spawner.stacks.kube import KubeError
@@ -353,7 +355,7 @@ async def test_deleted_are_project_annotations_and_slides_and_what_is_granted_ag
     drop = world.grants._calls.drop
 
     async def dying(host: str, token: str, kind: str, number: int) -> None:
-        # The process ends after the project and before the slides.
+        # The process ends after the images and before the slides' files.
         if kind == "uploadedfile" and cut:
             raise KubeError(0, "Timeout", "cut")
         await drop(host, token, kind, number)
@@ -362,10 +364,11 @@ async def test_deleted_are_project_annotations_and_slides_and_what_is_granted_ag
     world.granted = {OTHER}
     stack = world.resume((NAME, project), (OTHER, other.project))
     await world.finding(stack, "Failed")
-    assert project not in world.sees("alice", "ADMIN")
+    assert not images(core, project)
     cut = False
     found = await world.finding(stack)
-    assert "Its copy in Cytomine was deleted." in found.message
+    assert found.message.endswith("Its copy in Cytomine was deleted.")
+    assert project not in world.sees("alice", "ADMIN")
     assert found.revoked == (NAME,)
     gone = files - {f["id"] for f in core.get("/api/uploadedfile.json?max=0")["collection"]}
     assert len(gone) == 2
@@ -382,6 +385,95 @@ async def test_deleted_are_project_annotations_and_slides_and_what_is_granted_ag
     world.granted = {OTHER}
     found = await world.finding(world.resume((NAME, 0), (OTHER, other.project)))
     assert "was not written down" in found.message
+
+
+def images(core: importing.Stack, project: int) -> dict[str, int]:
+    found = core.get(f"/api/project/{project}/imageinstance.json?max=0")["collection"]
+    return {one["instanceFilename"]: one["id"] for one in found}
+
+
+def slides(core: importing.Stack) -> set[str]:
+    return {one["originalFilename"] for one in core.get("/api/uploadedfile.json?max=0")["collection"]}
+
+
+@pytest.mark.parametrize("world", ["delete"], indirect=True)
+async def test_what_the_owner_put_into_the_project_stays_when_the_copy_is_deleted(
+    world: World, core: importing.Stack, project: int, tmp_path: Path
+) -> None:
+    # One of them is called as one that the import brought.
+    (brought, *_), mine = sorted(images(core, project)), f"mine{project}.png"
+    for name in (mine, brought):
+        importing.picture(tmp_path / "own" / name)
+        await asyncio.to_thread(core.upload, tmp_path / "own" / name, project)
+    found = core.get(f"/api/project/{project}/imageinstance.json?max=0")["collection"]
+    assert len(found) == 4
+    own = max(one["id"] for one in found if one["instanceFilename"] == brought)
+
+    finding = await world.finding(world.resume((NAME, project)))
+    assert (
+        "Its copy in Cytomine was deleted. The project stays, as 2 other slides are in it." in finding.message
+    )
+    assert finding.revoked == (NAME,)
+    assert project in world.sees("alice", "ADMIN")
+    assert images(core, project) == {mine: images(core, project)[mine], brought: own}
+    assert {mine, brought} <= slides(core)
+    query = f"/api/annotation.json?project={project}&max=0"
+    assert not core.get(query)["collection"], "annotations of what was deleted are left"
+    # That is said as long as it is so, by another process as well.
+    await world.stop()
+    world.start("delete")
+    again = await world.finding(world.resume((NAME, project)))
+    assert again.message == finding.message
+    assert len(images(core, project)) == 2
+
+
+@pytest.mark.parametrize("world", ["hide"], indirect=True)
+async def test_who_was_taken_out_of_a_project_that_stays_is_put_back(
+    world: World, core: importing.Stack, project: int, tmp_path: Path
+) -> None:
+    importing.picture(tmp_path / "own" / "mine.png")
+    await asyncio.to_thread(core.upload, tmp_path / "own" / "mine.png", project)
+    await world.finding(world.resume((NAME, project)))
+    assert world.roles(project) == {}
+    await world.stop()
+    world.start("delete")
+    await world.finding(world.resume((NAME, project)))
+    assert list(images(core, project)) == ["mine.png"]
+    assert world.roles(project).keys() == {"alice"}
+
+
+@pytest.mark.parametrize("world", ["delete"], indirect=True)
+async def test_a_project_that_was_there_before_the_import_or_holds_files_stays(
+    world: World, core: importing.Stack, project: int, tmp_path: Path
+) -> None:
+    name = f"before{project}"
+    ontology = core.send("/api/ontology.json", {"name": name})
+    made = {"ontology": (ontology.get("data") or ontology["ontology"])["id"], "name": name}
+    core.send("/api/project.json", made)
+    (other,) = await asyncio.to_thread(core.run, importing.make(tmp_path, name, count=9), name)
+    note = tmp_path / "notes.txt"
+    note.write_text("of the owner")
+    core.attach(note, PROJECT, project)
+    finding = await world.finding(world.resume((NAME, project), (OTHER, other.project)))
+    assert "The project stays, as files are attached to it." in finding.message
+    assert "The project stays, as no import is known to have made it." in finding.message
+    assert {project, other.project} <= world.sees("alice", "ADMIN")
+    assert images(core, project) == images(core, other.project) == {}
+
+
+@pytest.mark.parametrize("world", ["delete"], indirect=True)
+async def test_where_nobody_wrote_down_what_an_import_brought_nothing_is_deleted_and_it_is_said(
+    world: World, core: importing.Stack, project: int
+) -> None:
+    """As it is with what was imported by the version before."""
+    for kind, number in ((PROJECT, project), *((IMAGE, one) for one in images(core, project).values())):
+        place = f"/api/domain/{kind}/{number}/property"
+        for one in core.get(f"{place}.json?max=0")["collection"]:
+            core.delete(f"{place}/{one['id']}.json")
+    finding = await world.finding(world.resume((NAME, project)))
+    assert "was not written down when it did, so nothing was deleted" in finding.message
+    assert finding.revoked == ()
+    assert len(images(core, project)) == 2
 
 
 @pytest.mark.parametrize("world", ["keep"], indirect=True)
@@ -403,8 +495,12 @@ async def test_kept_copies_are_only_told_of_and_what_was_hidden_is_shown(world: 
 
 
 def test_the_record_is_read_as_it_was_written() -> None:
-    copy = Copy("2026-11-24T08:00:00Z", Fate.DELETING, 7, {3: "manager"}, {4, 5}, "run")
+    copy = Copy("2026-11-24T08:00:00Z", Fate.DELETING, 7, {3: "manager"}, {4, 5}, "run", {6}, "It stays.")
     assert grantrecord.read(grantrecord.write({NAME: copy})) == {NAME: copy}
+    # Of a version before.
+    old = json.loads(grantrecord.write({NAME: copy}))
+    del old[NAME]["images"], old[NAME]["stays"]
+    assert grantrecord.read(json.dumps(old))[NAME].uploads == {4, 5}
     for text in ("[]", '{"a": 1}', '{"a": {"noticed": ""}}'):
         with pytest.raises(ValueError, match="no record of copies"):
             grantrecord.read(text)

@@ -16,6 +16,7 @@ from cytomine_spawner.stacks.kube import KubeError
 from cytomine_spawner.stacks.lastwords import LastWords
 from cytomine_spawner.stacks.model import FailedDataset, Import, Stack, StackSpec, StackStatus
 from cytomine_spawner.stacks.present import can_retry, view
+from cytomine_spawner.stacks.rights import Person
 from cytomine_spawner.stacks.settings import StackSettings
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=timezone.utc)
@@ -367,6 +368,21 @@ def test_a_running_import_says_how_far_it_is_and_is_asked_again():
     assert again == NOW + timedelta(seconds=imports.PROGRESS_SECONDS)
 
 
+def test_what_an_import_waits_for_is_told_whole_with_its_cure_and_without_secrets():
+    line = (
+        "1 of 12 images and 70 annotations are in, fetching a-slide-of-a-long-name.svs from the archive (12 GiB of 100 GiB and "
+        "3 of 12 files so far) (40%), waiting for the archive: the hub gives no token at the moment (503): it is away; ask an "
+        "administrator of the hub if it stays so; goes on trying until 14:02 UTC"
+    )
+    world = World(log=f"{line}\n").put("Job", "").pod()
+    _, found, again = world.judge()
+    assert found.message == f"Colon biopsies is being imported: {line}."
+    assert again - NOW <= timedelta(minutes=1)
+    assert view(world.stack.replace(status=world.judge()[0]), Person("ada")).datasets.message == found.message
+    world = with_key(World(log=f"waiting for the archive: {KEY}\n")).put("Job", "").pod()
+    assert KEY not in world.judge()[1].message
+
+
 @pytest.mark.parametrize("log", ["", None])
 def test_a_log_that_cannot_be_read_is_no_trouble(log):
     assert World(log=log).pod().judge()[1].message == "Colon biopsies is being imported."
@@ -604,8 +620,6 @@ def test_an_unchanged_state_keeps_its_time():
 
 
 def test_the_view_of_a_stack_has_it():
-    from cytomine_spawner.stacks.rights import Person
-
     status = World().ended("Complete").judge()[0]
     person = Person("ada")
     shown = view(a_stack("colon").replace(status=status), person).datasets

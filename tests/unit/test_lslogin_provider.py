@@ -19,6 +19,7 @@ from traitlets.config import Config
 
 from cytomine_spawner.lslogin import LSLoginAuthenticator
 from dev import lslogin
+from tests.support.lsloginhub import User
 
 HUB = "http://hub.localhost:8000/hub"
 PUBLIC = "http://login.localhost:8000"
@@ -100,20 +101,6 @@ async def log_in(
     return model
 
 
-def user_of(model: dict[str, Any]) -> Any:
-    user = Mock()
-    user.name = model["name"]
-
-    async def get_auth_state() -> Any:
-        return model["auth_state"]
-
-    async def save_auth_state(auth_state: Any) -> None:
-        model["auth_state"] = auth_state
-
-    user.get_auth_state, user.save_auth_state = get_auth_state, save_auth_state
-    return user
-
-
 @pytest.mark.parametrize(
     ("person", "groups", "admin"),
     [
@@ -156,7 +143,7 @@ async def test_refresh_rotates_the_tokens_and_parallel_requests_do_not_end_the_l
     for _ in range(2):
         before = model["auth_state"]
         before["token_response"]["expires_at"] = 0
-        models = await asyncio.gather(*(authenticator.refresh_user(user_of(model)) for _ in range(4)))
+        models = await asyncio.gather(*(authenticator.refresh_user(User(model)) for _ in range(4)))
         assert all(models)
         model = models[0]
         assert model["auth_state"]["refresh_token"] != before["refresh_token"]
@@ -181,7 +168,7 @@ async def test_logout_ends_the_session_there_and_the_tokens_are_revoked(
     model = await log_in(authenticator, browser, inside, "petra")
     assert model is not None
     tokens = model["auth_state"]
-    left = await authenticator.forget(user_of(model))
+    left = await authenticator.forget(User(model))
     await asyncio.gather(*authenticator._background)
     url = authenticator.provider_logout_url(None, left["id_token"])
     page = await go(browser, inside, url)
@@ -193,4 +180,4 @@ async def test_logout_ends_the_session_there_and_the_tokens_are_revoked(
     assert xsrf
     back = await go(browser, inside, action[1], data={"xsrf": xsrf[1], "logout": "yes"})
     assert back.headers["location"].startswith(f"{HUB}/logout?state=")
-    assert await authenticator.refresh_user(user_of({"name": model["name"], "auth_state": tokens})) is False
+    assert await authenticator.refresh_user(User({"name": model["name"], "auth_state": tokens})) is False

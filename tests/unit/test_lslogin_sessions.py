@@ -108,7 +108,7 @@ async def test_an_outage_logs_nobody_out_for_a_bounded_time(
     else:
         provider.broken = {path: broken}
     assert await authenticator.refresh_user(user) is True
-    user.auth_state["checked_at"] = time.time() - 3601
+    user.auth_state = {**user.auth_state, "checked_at": time.time() - 3601}
     assert await authenticator.refresh_user(user) is False
 
 
