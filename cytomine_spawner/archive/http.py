@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import email.utils
 import json
+import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
@@ -281,6 +282,9 @@ def _temporary(error: BaseException) -> Temporary:
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         return Temporary("the archive's certificate is not valid for its name, or not trusted here", tries=1)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
+        # A server of names that is away, as one is while a cluster starts, has not said that there is no such name.
+        if error.os_error.errno == socket.EAI_AGAIN:
+            return Temporary("the archive's name cannot be looked up at the moment")
         return Temporary("the archive's name is not known", tries=5)
     if isinstance(error, aiohttp.ClientConnectorError):
         return Temporary("the archive cannot be reached")

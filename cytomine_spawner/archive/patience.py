@@ -24,7 +24,7 @@ class Patience:
 
     def __init__(self, seconds: float, what: str, tell: Callable[[str], object] = lambda _: None) -> None:
         self.seconds, self.what = seconds, what
-        self._tell, self._tries = tell, 0
+        self._tell, self._tries, self._row, self._most = tell, 0, 0, 0
         self.progress()
 
     def progress(self) -> None:
@@ -32,7 +32,7 @@ class Patience:
         if self._tries:
             self._tell("")
         self._end, self._until = time.monotonic() + self.seconds, time.time() + self.seconds
-        self._tries = 0
+        self._tries = self._row = 0
 
     async def pause(self, failure: Temporary) -> None:
         """Wait before the next try.
@@ -44,10 +44,14 @@ class Patience:
             Unreachable: there is no next try.
         """
         self._tries += 1
+        # What is worth few tries may come after many others: one that starts anew answers 503 for long, and then 500 once.
+        self._row = self._row + 1 if failure.tries == self._most else 1
+        self._most = failure.tries
         pause = random.uniform(0.5, 1) * min(20.0, 0.1 * 2 ** min(self._tries, 10))  # noqa: S311
         if failure.retry_after is not None:
-            pause = max(failure.retry_after, 0.0)
-        if self._tries >= failure.tries or time.monotonic() + pause > self._end:
+            # All tries would be over in no time, were they not kept apart.
+            pause = max(failure.retry_after, min(pause, 1.0))
+        if self._row >= failure.tries or time.monotonic() + pause > self._end:
             times = f"{self._tries} tries" if self._tries > 1 else "one try"
             wait = f", and asks to wait {pause:.0f} s" if failure.retry_after else ""
             raise Unreachable(
