@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from typing import Any
@@ -158,7 +159,7 @@ class LSLoginSessions(LSLoginSettings):
         Guards a race: LS Login may rotate refresh tokens, and using one twice can revoke the whole login. Requests of
         one user come in parallel, and the new token reaches the database only after this returns.
         """
-        key = hashlib.sha256(refresh_token.encode()).hexdigest()
+        key = _digest(refresh_token)
         renewal = self._renewals.get(key)
         if renewal is None:
             renewal = self._renewals[key] = self.in_background(self._spend(refresh_token))
@@ -216,7 +217,16 @@ class LSLoginSessions(LSLoginSettings):
             self.log.exception("The tokens of %s could not be removed at logout", user.name)
             auth_state = {}
         self.revoke(user.name, auth_state)
+        # What it was renewed to may be on its way into the database yet, in JupyterHub's hands.
+        if renewal := self._renewals.get(_digest(str(auth_state.get("refresh_token") or ""))):
+            self.in_background(self._revoke_renewed(user.name, renewal, auth_state))
         return auth_state
+
+    async def _revoke_renewed(
+        self, name: str, renewal: asyncio.Task[dict[str, Any]], but: dict[str, Any]
+    ) -> None:
+        with contextlib.suppress(ProviderError):
+            self.revoke(name, await asyncio.shield(renewal), but)
 
     def revoke(self, name: str, auth_state: dict[str, Any], but: dict[str, Any] | None = None) -> None:
         """Have tokens revoked, in the background.
@@ -268,3 +278,8 @@ class LSLoginSessions(LSLoginSettings):
             return str(self.post_logout_redirect_url)
         callback: str = self.get_callback_url(handler)
         return f"{callback.rpartition('/')[0]}/logout"
+
+
+def _digest(token: str) -> str:
+    """Names a token without giving it away."""
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -12,6 +12,7 @@ import pytest
 from jupyterhub.crypto import CryptKeeper
 
 from cytomine_spawner.lslogin import LSLoginAuthenticator
+from cytomine_spawner.lslogin_oidc import ProviderError
 from cytomine_spawner.lslogin_token import NoToken
 from tests.support.lsloginfake import MARKS, Provider
 from tests.support.lsloginhub import User, log_in, logged_in
@@ -70,7 +71,8 @@ def is_out(user: User) -> bool:
 
 
 async def all_revoked(authenticator: LSLoginAuthenticator, provider: Provider) -> bool:
-    await asyncio.gather(*authenticator._background)
+    while authenticator._background:
+        await asyncio.gather(*authenticator._background)
     return not (provider.refresh.keys() | provider.access.keys()) - {*provider.revoked, *provider.spent}
 
 
@@ -137,6 +139,30 @@ async def test_the_hub_is_given_nothing_to_write_for_who_signed_out_while_ls_log
     gate.go.set()
     assert await asking in (True, False)
     assert is_out(user)
+    assert await all_revoked(authenticator, provider), "a login that nobody knows of goes on"
+
+
+async def test_what_the_hub_writes_down_after_a_sign_out_opens_nothing(provider: Provider) -> None:
+    """It encrypts what a refresh gave before it writes: a sign-out may come in between."""
+    authenticator, user, _ = await to_renew(provider)
+    model = await authenticator.refresh_user(user, SimpleNamespace(_token_authenticated=False))
+    await authenticator.forget(user)
+    await user.save_auth_state(model["auth_state"])
+    assert await all_revoked(authenticator, provider), "a login that nobody knows of goes on"
+
+
+async def test_a_renewal_that_could_not_be_looked_at_ends_with_the_sign_out(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authenticator, user, _ = await to_renew(provider)
+
+    async def away(_: Any) -> Any:
+        raise ProviderError(599, "LS Login does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(authenticator, "_token_to_auth_model", away)
+        assert await authenticator.refresh_user(user) is True
+    await authenticator.forget(user)
     assert await all_revoked(authenticator, provider), "a login that nobody knows of goes on"
 
 
