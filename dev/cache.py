@@ -44,13 +44,25 @@ def digest(sources: Iterable[Path | str], *extra: str) -> str:
 
 
 @contextlib.contextmanager
-def lock(name: str) -> Iterator[None]:
-    """Hold an inter-process lock; two checkouts may share one cache."""
+def lock(name: str, *, wait: bool = True) -> Iterator[bool]:
+    """Hold an inter-process lock; two checkouts may share one cache.
+
+    Args:
+        name: the lock's.
+        wait: whether to wait for it.
+
+    Yields:
+        Whether it is held: not where another process has it and is not waited for.
+    """
     folder = home() / "locks"
     folder.mkdir(exist_ok=True)
     with (folder / name).open("w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def built(kind: str, key: str, build: Callable[[Path], None], keep: int = 3) -> Path:

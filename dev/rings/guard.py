@@ -190,9 +190,12 @@ def clear_up(known: dict[str, Any]) -> None:
     from dev.cluster import cleanup, layout
 
     remove(known)
-    # A build that is killed leaves mounts; those of the cluster's state are the cluster's.
-    for point in cleanup.mounts(cache.home()):
-        if not Path(point).is_relative_to(layout.state()):
+    # A build that is killed leaves mounts; those of the cluster's state are the cluster's, and where another command builds,
+    # its own are among them.
+    with cache.lock("buildah", wait=False) as alone:
+        for point in cleanup.mounts(cache.home()) if alone else []:
+            if Path(point).is_relative_to(layout.state()):
+                continue
             subprocess.run(["umount", "-l", point], capture_output=True, timeout=30, check=False)
 
 

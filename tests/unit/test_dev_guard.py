@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dev import cache
+from dev.cluster import cleanup
 from dev.rings import guard
 from dev.wait import until
 
@@ -102,3 +104,17 @@ def test_a_command_ends_with_its_runners_code_and_without_what_the_runner_left(t
     started.process.communicate(timeout=30)
     assert started.process.returncode == 7
     assert started.gone()
+
+
+def test_what_a_killed_build_left_mounted_goes_unless_another_command_builds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CYTOMINE_SPAWNER_CACHE", str(tmp_path))
+    monkeypatch.setattr(cleanup, "mounts", lambda _: [str(tmp_path / "buildah" / "merged")])
+    gone: list[str] = []
+    monkeypatch.setattr(guard.subprocess, "run", lambda command, **_: gone.append(command[-1]))
+    with cache.lock("buildah"):
+        guard.clear_up({})
+        assert gone == []
+    guard.clear_up({})
+    assert gone == [str(tmp_path / "buildah" / "merged")]
