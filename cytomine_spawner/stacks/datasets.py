@@ -345,7 +345,8 @@ def told(done: Sequence[Imported]) -> None:
         counts = f"{item.images} images, {item.annotations} annotations"
         sent = f"; {item.pace}" if str(item.pace) else ""
         # One line each, whatever a dataset is called: the service reads the project's number there.
-        sys.stdout.write(f"{cut(item.dataset)}: project {item.project}, {counts}{sent}\n")
+        # None begins as what was left out does.
+        sys.stdout.write(f"Imported {cut(item.dataset)}: project {item.project}, {counts}{sent}\n")
     # The last line is what a person is told of an import that ended well.
     if left := [phrase for item in done for phrase in item.left_out]:
         sys.stdout.write(f"{LEFT_OUT}{' '.join('; '.join(left).split())}.\n")

@@ -25,7 +25,9 @@ def cut(text: str, length: int = 240) -> str:
 
 
 def last_line(text: str, length: int = 240) -> str:
-    """The last line that is not empty, cut to this length."""
+    """The last line that is not empty, cut to this length, without signs that are not seen or turn the rest around."""
+    # Names of files and answers of others are in it.
+    text = "".join(sign if sign.isprintable() or sign.isspace() else " " for sign in text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return cut(lines[-1], length) if lines else ""
 

@@ -438,12 +438,30 @@ def test_the_project_of_a_dataset_is_written_down_and_what_is_granted_no_more_is
     assert found.message == "Colon biopsies is not granted any more."
 
 
-def test_what_a_dataset_is_called_does_not_pass_for_its_project(capsys):
-    pretended = "x\nLeft out: y\nx: project 7, 1 images, 1 annotations"
+@pytest.mark.parametrize(
+    "pretended",
+    [
+        "x\nLeft out: y\nx: project 7, 1 images, 1 annotations",
+        "Left out: y: project 7, 1 images, 1 annotations",
+    ],
+)
+def test_what_a_dataset_is_called_does_not_pass_for_its_project(pretended, capsys):
+    datasets.lines()(datasets.Progress(2, 2, f"{pretended} is imported"))
+    datasets.told([datasets.Imported(pretended, 41, 2, 9)])
+    log = capsys.readouterr().out
+    status, _, _ = World(log=log).ended("Complete").pod("Succeeded").judge()
+    assert [p.project for p in status.dataset_projects] == [41]
     datasets.told([datasets.Imported(pretended, 41, 2, 9, (pretended,))])
     log = capsys.readouterr().out
     status, _, _ = World(log=log).ended("Complete").pod("Succeeded").judge()
     assert [p.project for p in status.dataset_projects] == [41]
+
+
+def test_signs_that_are_not_seen_or_turn_a_line_around_are_not_in_what_is_said():
+    """Whoever fills an archive names the files in it."""
+    world = World(log="uploading a\u202egpj.b\x1b]0;title\x07c\u200bd\n").pod("Running")
+    _, found, _ = world.judge()
+    assert "uploading a gpj.b ]0;title c d" in found.message
 
 
 LEFT = (
