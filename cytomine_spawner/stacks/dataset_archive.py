@@ -155,7 +155,7 @@ async def import_dataset(
                 "larger size for a new Cytomine."
             )
         found = await asyncio.to_thread(read, shelf.folder)
-        return await import_shelf(connection, shelf, found, waiting.step)
+        return await import_shelf(connection, shelf, found, waiting.step, f"{SCHEME}{dataset}")
     except OSError as error:
         raise _explained(error, dataset) from error
 

@@ -65,7 +65,7 @@ class Projects:
             ) from error
         found: dict[str, Any] = made["project"]
         # One whose import is cut here counts as its owner's.
-        await self._marks.put(PROJECT, int(found["id"]))
+        await self._marks.made(int(found["id"]))
         return found
 
     async def _describe(self, project: int, text: str) -> None:

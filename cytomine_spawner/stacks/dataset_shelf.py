@@ -176,7 +176,11 @@ def _hollow(place: Path, size: int) -> None:
 
 
 async def import_shelf(
-    connection: tuple[str, str, str], shelf: Shelf, dataset: Dataset, progress: Callable[[Progress], None]
+    connection: tuple[str, str, str],
+    shelf: Shelf,
+    dataset: Dataset,
+    progress: Callable[[Progress], None],
+    marked: str = "",
 ) -> list[Imported]:
     """Import a dataset that lies on a shelf into a stack.
 
@@ -185,6 +189,7 @@ async def import_shelf(
         shelf: where its slides come from.
         dataset: what was read there.
         progress: called at each step.
+        marked: as in :class:`.Importer`.
 
     Raises:
         Interrupted: the stack does not answer; the next run goes on from there.
@@ -192,5 +197,5 @@ async def import_shelf(
     """
     images = [replace(image, staging=shelf.staged) for image in dataset.images]
     async with aiohttp.ClientSession() as session:
-        importer = Importer(Connection(*connection, session), progress)
+        importer = Importer(Connection(*connection, session), progress, marked=marked)
         return await importer.run([replace(dataset, images=images)])

@@ -74,6 +74,7 @@ class Importer:
         connection: to the stack, with the owner's keys.
         progress: called at each step; must not block.
         pauses: seconds to wait before each further try of a step while the stack does not answer, or takes it back.
+        marked: by which name what is brought is marked, where a grant of the dataset can be taken away.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class Importer:
         connection: Connection,
         progress: Callable[[Progress], None] = lambda _: None,
         pauses: Sequence[float] = PAUSES,
+        marked: str = "",
     ) -> None:
         self._stack, self._board, self._pauses = connection, Board(progress), pauses
+        self._marked = marked
 
     async def run(self, datasets: Sequence[Dataset]) -> list[Imported]:
         """Import them, one after the other; one with a fault holds up none of the others.
@@ -150,7 +153,7 @@ class Importer:
 
     async def _dataset(self, dataset: Dataset, user: int) -> Imported:
         self._board.say(f"preparing the project {dataset.name}")
-        pace, alone, marks = Pace(), asyncio.Lock(), Marks(self._stack)
+        pace, alone, marks = Pace(), asyncio.Lock(), Marks(self._stack, self._marked)
         projects = Projects(self._stack, marks)
         began = pace.clock()
         project = await self._try(projects.put, dataset)

@@ -10,8 +10,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
-from .dataset_marks import BROUGHT, IMAGE, KEY, PROJECT
+from .dataset_marks import KEY, MADE, PROJECT, brought
 from .grantrecord import Copy, Fate
 from .projectcalls import Gone, ProjectCalls, Refused, collection
 from .projectrecord import CONTRIBUTOR, Step
@@ -22,11 +23,12 @@ class Inside:
     """What is in a copy's project.
 
     Attributes:
-        images: those that an import brought.
+        images: those that the import of the dataset brought.
         uploads: the files of these.
-        others: how many images somebody else put there.
+        others: how many images somebody else, or another import, put there.
         files: how many files are attached to the project.
         is_made: whether an import made the project.
+        is_noted: whether there is any mark of an import.
     """
 
     images: frozenset[int] = frozenset()
@@ -34,11 +36,12 @@ class Inside:
     others: int = 0
     files: int = 0
     is_made: bool = False
+    is_noted: bool = False
 
     @property
     def is_unmarked(self) -> bool:
         """Whether there are slides, and what an import brought was not written down when it did."""
-        return bool(self.others) and not self.images and not self.is_made
+        return bool(self.others) and not self.is_noted
 
     @property
     def stays(self) -> str:
@@ -54,18 +57,27 @@ class Inside:
 class CopyCalls(ProjectCalls):
     """Core's projects with the files of their slides."""
 
-    async def inside(self, host: str, token: str, project: int) -> Inside | None:
-        """What is in a project; None if there is no such project."""
+    async def inside(self, host: str, token: str, project: int, dataset: str) -> Inside | None:
+        """What is in a project of the token's owner; None if there is no such project.
+
+        Args:
+            host: the stack's address.
+            token: of the owner.
+            project: its number.
+            dataset: the name of the dataset whose images are told from others.
+        """
         images, uploads = set(), set()
+        owner = await self.me(host, token)
         try:
-            is_made = await self._is_marked(host, token, PROJECT, project)
+            marks = await self._marks(host, token, project)
             there = await self._list(host, token, f"project/{project}/imageinstance")
             files = await self._list(host, token, f"domain/{PROJECT}/{project}/attachedfile")
         except Gone:
             return None
         for one in there:
             with contextlib.suppress(Gone):
-                if not await self._is_marked(host, token, IMAGE, int(one["id"])):
+                # Managers of the project could write marks for images that they put there themselves, of anybody's slides.
+                if brought(int(one["id"]), unquote(dataset)) not in marks or one.get("user") != owner:
                     continue
                 images.add(int(one["id"]))
                 image = await self._call(
@@ -74,16 +86,18 @@ class CopyCalls(ProjectCalls):
                 if image.get("uploadedFile"):
                     uploads.add(int(image["uploadedFile"]))
         others = len(there) - len(images)
-        return Inside(frozenset(images), frozenset(uploads), others, len(files), is_made)
+        return Inside(
+            frozenset(images), frozenset(uploads), others, len(files), MADE in marks, is_noted=bool(marks)
+        )
 
     async def drop(self, host: str, token: str, kind: str, number: int) -> None:
         """Delete a ``project``, an ``imageinstance`` or an ``uploadedfile``; one that is gone is no error."""
         with contextlib.suppress(Gone):
             await self._call("DELETE", f"{host}/api/{kind}/{number}.json", token)
 
-    async def _is_marked(self, host: str, token: str, kind: str, number: int) -> bool:
-        found = await self._list(host, token, f"domain/{kind}/{number}/property")
-        return any(one.get("key") == KEY and one.get("value") == BROUGHT for one in found)
+    async def _marks(self, host: str, token: str, project: int) -> set[str]:
+        found = await self._list(host, token, f"domain/{PROJECT}/{project}/property")
+        return {str(one["value"]) for one in found if one.get("key") == KEY}
 
     async def _list(self, host: str, token: str, path: str) -> list[dict[str, Any]]:
         return collection(await self._call("GET", f"{host}/api/{path}.json?max=0&offset=0", token))
@@ -162,8 +176,12 @@ class Copies:
                 await self._calls.change(self._host, await self._voice(), step, copy.project, number)
         await self._settle()
 
-    async def delete(self, copy: Copy) -> bool:
+    async def delete(self, copy: Copy, dataset: str) -> bool:
         """Delete what the import brought, with its annotations, and its project if that holds nothing else.
+
+        Args:
+            copy: which.
+            dataset: the name of its dataset.
 
         Returns:
             Whether that was done; not where nobody wrote down what the import brought.
@@ -172,7 +190,7 @@ class Copies:
             StoreError: something is left to do.
             KubeError: the record cannot be written.
         """
-        found = await self._inside(copy)
+        found = await self._inside(copy, dataset)
         if found.is_unmarked and copy.fate is not Fate.DELETING:
             return False
         copy.images |= found.images
@@ -185,7 +203,7 @@ class Copies:
         for number in sorted(copy.uploads):
             await self._drop("uploadedfile", number)
         # Somebody may have put something into it meanwhile.
-        copy.stays = (await self._inside(copy)).stays
+        copy.stays = (await self._inside(copy, dataset)).stays
         if copy.stays:
             # Whoever was taken out of it has to reach what is left.
             await self.show(copy)
@@ -195,8 +213,8 @@ class Copies:
         await self._keep()
         return True
 
-    async def _inside(self, copy: Copy) -> Inside:
-        found = await self._calls.inside(self._host, await self._voice(), copy.project)
+    async def _inside(self, copy: Copy, dataset: str) -> Inside:
+        found = await self._calls.inside(self._host, await self._voice(), copy.project, dataset)
         return found or Inside(is_made=True)
 
     async def _drop(self, kind: str, number: int) -> None:

@@ -94,9 +94,14 @@ def _copy(one: dict[str, Any]) -> Copy:
     people = {int(number): str(role) for number, role in one["people"].items()}
     uploads = set(map(int, one["uploads"]))
     noticed, back = str(one["noticed"]), str(one["back"])
-    # A record of before has neither.
     images, stays = set(map(int, one.get("images", ()))), str(one.get("stays", ""))
-    return Copy(noticed, Fate(one["fate"]), int(one["project"]), people, uploads, back, images, stays)
+    fate = Fate(one["fate"])
+    if "images" not in one:
+        # The version before was to delete all slides of the project, also those that its owner had put there.
+        uploads = set()
+        if fate is Fate.DELETING:
+            fate = Fate.HIDDEN if people else Fate.KEPT
+    return Copy(noticed, fate, int(one["project"]), people, uploads, back, images, stays)
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ class Grants:
         if copy.is_lost:
             # Half of it may be gone. The rest goes, too, and all is imported anew.
             if copy.fate is Fate.DELETING:
-                await copies.delete(copy)
+                await copies.delete(copy, name)
             copy.back = run_of(stack)
             return f"{self._title(name)} is granted again, and can be imported anew."
         if copy.is_gone:
@@ -281,7 +281,7 @@ class Grants:
         if shared and copy.fate is not Fate.DELETING:
             return f"{text} Its copy stays, as {self._titles(shared)} is in the same project of Cytomine."
         if policy == "delete" or copy.fate is Fate.DELETING:
-            if await copies.delete(copy):
+            if await copies.delete(copy, name):
                 return _deleted(text, copy)
             return (
                 f"{text} Which slides of its project in Cytomine the import brought was not written down when it did, so nothing "

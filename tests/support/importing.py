@@ -136,9 +136,17 @@ class Stack:
             datasets.import_datasets(self.local.url, root=root, names=names, progress=say, **keys)
         )
 
-    def start(self, root: Path, say: Callable[[Progress], None], pauses: tuple[float, ...]) -> None:
-        """An import with pauses of its own."""
-        self._connected(lambda connection: Importer(connection, say, pauses).run(dataset_files.find(root)))
+    def start(
+        self,
+        root: Path,
+        say: Callable[[Progress], None] = lambda _: None,
+        pauses: tuple[float, ...] = datasets.PAUSES,
+        marked: str = "",
+    ) -> Any:
+        """An import with pauses, or marks, of its own."""
+        return self._connected(
+            lambda connection: Importer(connection, say, pauses, marked).run(dataset_files.find(root))
+        )
 
     def listed(self, path: str, **query: Any) -> list[dict[str, Any]]:
         """What the connection lists."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -137,9 +138,9 @@ class World:
 
     # what people see
 
-    def ask(self, who: str, role: str, method: str, path: str) -> Any:
+    def ask(self, who: str, role: str, method: str, path: str, body: Any = None) -> Any:
         head = {"Authorization": f"Bearer {self.core.issuer.token(who, role)}"}
-        answer = requests.request(method, self.core.local.url + path, headers=head, timeout=30)
+        answer = requests.request(method, self.core.local.url + path, json=body, headers=head, timeout=30)
         answer.raise_for_status()
         return answer.json()
 
@@ -162,7 +163,7 @@ async def world(core: importing.Stack, request: pytest.FixtureRequest) -> AsyncI
 def project(core: importing.Stack, tmp_path: Path) -> int:
     """A project with slides and annotations, by a real import."""
     name = f"revoked{next(NUMBERS)}"
-    (done,) = core.run(importing.make(tmp_path, name, count=9), name)
+    (done,) = core.start(importing.make(tmp_path, name, count=9), marked=NAME)
     return int(done.project)
 
 
@@ -427,6 +428,51 @@ async def test_what_the_owner_put_into_the_project_stays_when_the_copy_is_delete
     assert len(images(core, project)) == 2
 
 
+@pytest.mark.parametrize("world", ["delete"], indirect=True)
+async def test_no_member_has_slides_of_others_deleted_with_a_copy(
+    world: World, core: importing.Stack, project: int, tmp_path: Path
+) -> None:
+    mine, his = f"mine{project}.png", f"his{project}.png"
+    importing.picture(tmp_path / mine)
+    await asyncio.to_thread(core.upload, tmp_path / mine, project)
+    member = copy.copy(core)
+    member.head = {"Authorization": f"Bearer {core.issuer.token('bob', 'USER')}"}
+    member.keys = member.get("/api/user/current/keys")
+    core.send(f"/api/project/{project}/user/{member.get('/api/user/current.json')['id']}.json", {})
+    importing.picture(tmp_path / his)
+    await asyncio.to_thread(member.upload, tmp_path / his, project)
+    there = images(core, project)
+    on_project = f"/api/domain/{PROJECT}/{project}/property.json"
+    # Core lets members write on all images of a project.
+    for name in (mine, his):
+        for value in ("brought", f"brought {there[name]} {NAME}"):
+            mark = {"key": "@dataset-import", "value": value}
+            member.send(f"/api/domain/{IMAGE}/{there[name]}/property.json", mark)
+            with pytest.raises(requests.HTTPError, match="403"):
+                member.send(on_project, mark)
+    # Whoever manages the project writes on it.
+    core.send(on_project, {"key": "@dataset-import", "value": f"brought {there[his]} {NAME}"})
+    found = await world.finding(world.resume((NAME, project), users=("bob",)))
+    assert "The project stays, as 2 other slides are in it." in found.message
+    assert images(core, project).keys() == {mine, his} <= slides(core)
+
+
+@pytest.mark.parametrize("world", ["delete"], indirect=True)
+async def test_what_another_import_puts_into_the_same_project_stays(
+    world: World, core: importing.Stack, project: int, tmp_path: Path
+) -> None:
+    """One from a volume, or one that is under way."""
+    name = core.get(f"/api/project/{project}.json")["name"]
+    importing.picture(
+        tmp_path / "other" / "uuid" / f"DATASET_{name}" / "IMAGES" / "IMAGE_3" / f"{name}-3.png"
+    )
+    (other,) = await asyncio.to_thread(core.run, tmp_path / "other", name)
+    assert other.project == project
+    found = await world.finding(world.resume((NAME, project)))
+    assert "The project stays, as another slide is in it." in found.message
+    assert list(images(core, project)) == [f"{name}-3.png"]
+
+
 @pytest.mark.parametrize("world", ["hide"], indirect=True)
 async def test_who_was_taken_out_of_a_project_that_stays_is_put_back(
     world: World, core: importing.Stack, project: int, tmp_path: Path
@@ -450,7 +496,8 @@ async def test_a_project_that_was_there_before_the_import_or_holds_files_stays(
     ontology = core.send("/api/ontology.json", {"name": name})
     made = {"ontology": (ontology.get("data") or ontology["ontology"])["id"], "name": name}
     core.send("/api/project.json", made)
-    (other,) = await asyncio.to_thread(core.run, importing.make(tmp_path, name, count=9), name)
+    root = importing.make(tmp_path / "before", name, count=9)
+    (other,) = await asyncio.to_thread(core.start, root, marked=OTHER)
     note = tmp_path / "notes.txt"
     note.write_text("of the owner")
     core.attach(note, PROJECT, project)
@@ -466,10 +513,9 @@ async def test_where_nobody_wrote_down_what_an_import_brought_nothing_is_deleted
     world: World, core: importing.Stack, project: int
 ) -> None:
     """As it is with what was imported by the version before."""
-    for kind, number in ((PROJECT, project), *((IMAGE, one) for one in images(core, project).values())):
-        place = f"/api/domain/{kind}/{number}/property"
-        for one in core.get(f"{place}.json?max=0")["collection"]:
-            core.delete(f"{place}/{one['id']}.json")
+    place = f"/api/domain/{PROJECT}/{project}/property"
+    for one in core.get(f"{place}.json?max=0")["collection"]:
+        core.delete(f"{place}/{one['id']}.json")
     finding = await world.finding(world.resume((NAME, project)))
     assert "was not written down when it did, so nothing was deleted" in finding.message
     assert finding.revoked == ()
@@ -495,12 +541,14 @@ async def test_kept_copies_are_only_told_of_and_what_was_hidden_is_shown(world: 
 
 
 def test_the_record_is_read_as_it_was_written() -> None:
-    copy = Copy("2026-11-24T08:00:00Z", Fate.DELETING, 7, {3: "manager"}, {4, 5}, "run", {6}, "It stays.")
-    assert grantrecord.read(grantrecord.write({NAME: copy})) == {NAME: copy}
+    one = Copy("2026-11-24T08:00:00Z", Fate.DELETING, 7, {3: "manager"}, {4, 5}, "run", {6}, "It stays.")
+    assert grantrecord.read(grantrecord.write({NAME: one})) == {NAME: one}
     # Of a version before.
-    old = json.loads(grantrecord.write({NAME: copy}))
+    old = json.loads(grantrecord.write({NAME: one}))
     del old[NAME]["images"], old[NAME]["stays"]
-    assert grantrecord.read(json.dumps(old))[NAME].uploads == {4, 5}
+    was = grantrecord.read(json.dumps(old))[NAME]
+    # It held the owner's own slides as well, and is not gone on with.
+    assert (was.uploads, was.fate, was.people) == (set(), Fate.HIDDEN, {3: "manager"})
     for text in ("[]", '{"a": 1}', '{"a": {"noticed": ""}}'):
         with pytest.raises(ValueError, match="no record of copies"):
             grantrecord.read(text)
