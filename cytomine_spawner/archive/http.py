@@ -352,5 +352,6 @@ def _detail(body: bytes, token: str) -> str:
     except (ValueError, AttributeError, TypeError):
         if "<" in text:
             return ""  # some proxy's page
-    text = " ".join(text.split())[:200]
-    return "" if token and token[:16] in text else text
+    text = " ".join(text.split())
+    # Before it is cut, which may be within the token.
+    return "" if token and token[:16] in text else text[:200]

@@ -146,9 +146,9 @@ async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:
 
 
 def _refuse(response: aiohttp.ClientResponse, found: dict[str, Any], own: str) -> None:
-    said = " ".join(str(found.get("message") or "").split())[:500]
-    if own[:16] in said:
-        said = ""
+    said = " ".join(str(found.get("message") or "").split())
+    # Before it is cut, which may be within it.
+    said = "" if own[:16] in said else said[:500]
     if response.status in _WAITS or response.status >= 500:
         wait = response.headers.get("Retry-After", "")
         raise Temporary(

@@ -50,3 +50,10 @@ def test_a_server_of_names_that_is_away_is_waited_for_and_a_name_that_is_none_is
     for number, tries in ((socket.EAI_AGAIN, 1000), (socket.EAI_NONAME, 5)):
         error = aiohttp.ClientConnectorDNSError(key, socket.gaierror(number, "no answer"))  # type: ignore[arg-type]
         assert http._temporary(error).tries == tries
+
+
+@pytest.mark.parametrize("form", ["{}", '{{"detail": "{}"}}'])
+def test_no_part_of_a_token_is_told_though_what_was_answered_is_cut_within_it(form: str) -> None:
+    token = "5a7325318b53438da6201174bd11405d"
+    body = form.format(f"{'x' * 190} {token}").encode()
+    assert token[:4] not in http._detail(body, token)
