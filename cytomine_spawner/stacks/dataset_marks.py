@@ -30,6 +30,12 @@ def brought(image: int, dataset: str) -> str:
     return f"brought {image} {dataset}".rstrip()
 
 
+def is_of(mark: str, dataset: str) -> bool:
+    """Whether a mark is of an image, there or not any more, that the import of a dataset brought."""
+    word, _, rest = mark.partition(" ")
+    return word == "brought" and rest.partition(" ")[2] == dataset
+
+
 class Marks:
     """Puts marks on what an import brings.
 

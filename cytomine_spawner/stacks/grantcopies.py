@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from .dataset_marks import KEY, MADE, PROJECT, brought
+from .dataset_marks import KEY, MADE, PROJECT, brought, is_of
 from .grantrecord import Copy, Fate
 from .projectcalls import Gone, ProjectCalls, Refused, collection
 from .projectrecord import CONTRIBUTOR, Step
@@ -28,7 +28,7 @@ class Inside:
         others: how many images somebody else, or another import, put there.
         files: how many files are attached to the project.
         is_made: whether an import made the project.
-        is_noted: whether there is any mark of an import.
+        is_noted: whether it was written down what the import of the dataset brought.
     """
 
     images: frozenset[int] = frozenset()
@@ -67,6 +67,7 @@ class CopyCalls(ProjectCalls):
             dataset: the name of the dataset whose images are told from others.
         """
         images, uploads = set(), set()
+        own = unquote(dataset)
         owner = await self.me(host, token)
         try:
             marks = await self._marks(host, token, project)
@@ -77,7 +78,7 @@ class CopyCalls(ProjectCalls):
         for one in there:
             with contextlib.suppress(Gone):
                 # Managers of the project could write marks for images that they put there themselves, of anybody's slides.
-                if brought(int(one["id"]), unquote(dataset)) not in marks or one.get("user") != owner:
+                if brought(int(one["id"]), own) not in marks or one.get("user") != owner:
                     continue
                 images.add(int(one["id"]))
                 image = await self._call(
@@ -86,9 +87,9 @@ class CopyCalls(ProjectCalls):
                 if image.get("uploadedFile"):
                     uploads.add(int(image["uploadedFile"]))
         others = len(there) - len(images)
-        return Inside(
-            frozenset(images), frozenset(uploads), others, len(files), MADE in marks, is_noted=bool(marks)
-        )
+        is_made = MADE in marks
+        is_noted = is_made or any(is_of(mark, own) for mark in marks)
+        return Inside(frozenset(images), frozenset(uploads), others, len(files), is_made, is_noted)
 
     async def drop(self, host: str, token: str, kind: str, number: int) -> None:
         """Delete a ``project``, an ``imageinstance`` or an ``uploadedfile``; one that is gone is no error."""

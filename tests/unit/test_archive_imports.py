@@ -17,6 +17,7 @@ from cytomine_spawner.archive import FixedToken, HubToken, SdaFileSystem, TokenR
 from cytomine_spawner.stacks import dataset_archive, imports, model, render
 from cytomine_spawner.stacks.archivetokens import ImportTokens
 from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
+from cytomine_spawner.stacks.dataset_marks import PROJECT, brought
 from cytomine_spawner.stacks.datasets import FAULT
 from cytomine_spawner.stacks.kube import KubeError
 from cytomine_spawner.stacks.model import Import
@@ -342,6 +343,10 @@ def test_a_dataset_arrives_whole_and_no_slide_stays_on_the_way(stack, filled, tm
     (done,) = run(stack, fs, dataset, tmp_path / "work", said)
     assert (done.images, done.annotations) == (2, COUNT)
     whole(stack, "faraway")
+    marks = stack.get(f"/api/domain/{PROJECT}/{done.project}/property.json?max=0")["collection"]
+    sent = stack.get(f"/api/project/{done.project}/imageinstance.json?max=0")["collection"]
+    wanted = {"made", *(brought(one["id"], f"sda://{dataset}") for one in sent)}
+    assert {one["value"] for one in marks} == wanted
     assert on_disk(tmp_path / "work") == 0
     fetched = [now.what for now in said if now.what.startswith("fetching")]
     assert any("faraway-2.png from the archive" in what and "2 of 2 files" not in what for what in fetched)

@@ -516,6 +516,8 @@ async def test_where_nobody_wrote_down_what_an_import_brought_nothing_is_deleted
     place = f"/api/domain/{PROJECT}/{project}/property"
     for one in core.get(f"{place}.json?max=0")["collection"]:
         core.delete(f"{place}/{one['id']}.json")
+    # Another import found the project there.
+    core.send(f"{place}.json", {"key": "@dataset-import", "value": f"brought 1 {OTHER}"})
     finding = await world.finding(world.resume((NAME, project)))
     assert "was not written down when it did, so nothing was deleted" in finding.message
     assert finding.revoked == ()
