@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from parts import archive, stacks
@@ -42,8 +43,7 @@ def _culler(values: Values) -> list[str]:
         raise Problem("the values culling.every and culling.timeout are seconds and must be 1 or more.")
     command = [
         sys.executable,
-        "-m",
-        "jupyterhub_idle_culler",
+        str(Path(__file__).parents[1] / "culler.py"),
         f"--cull-every={every}",
         f"--timeout={timeout}",
     ]
