@@ -204,8 +204,10 @@ class CytomineSpawner(CompanionSpawner):
             while not ended:
                 step = step or asyncio.ensure_future(anext(events))
                 await asyncio.wait({step}, timeout=1)
-                # Also after the last event: what kept the stack from starting is said as the notebook is ready.
-                over = step.done() and isinstance(step.exception(), StopAsyncIteration)
+                # Also after the last event: what kept the stack from starting is said as the notebook is ready. Asked for
+                # once: the events can end while the notices below are told.
+                came = step.done()
+                over = came and isinstance(step.exception(), StopAsyncIteration)
                 ended = over and (self._start_future is None or self._start_future.done())
                 for notice in self._notices[told:]:
                     yield dict(notice)
@@ -213,7 +215,7 @@ class CytomineSpawner(CompanionSpawner):
                 if over and not ended:
                     # KubeSpawner has no events to show, but the stack may have.
                     await asyncio.wait({self._start_future}, timeout=1)
-                elif step.done() and not ended:
+                elif came and not ended:
                     done, step = step, None
                     yield done.result()
         except Exception:

@@ -356,6 +356,28 @@ async def test_progress_passes_events_on_and_ends_with_them(spawner, monkeypatch
     assert [event["progress"] async for event in spawner.progress()] == [0, 1, 2]
 
 
+async def test_events_may_end_while_a_notice_is_told(spawner, monkeypatch):
+    last = asyncio.Event()
+
+    async def late(self):
+        yield {"progress": 10, "message": "one"}
+        await last.wait()
+
+    monkeypatch.setattr(KubeSpawner, "progress", late)
+    spawner._notify("full")
+    messages = []
+    async for event in spawner.progress():
+        messages.append(event["message"])
+        if event["message"] == "one":
+            spawner._notify("later")
+        if event["message"] == "later":
+            last.set()
+            # As long as the page takes to be told: the events end meanwhile.
+            for _ in range(10):
+                await asyncio.sleep(0)
+    assert messages == ["full", "one", "later"]
+
+
 async def test_a_notice_is_told_once_to_everybody_who_watches(spawner, monkeypatch):
     monkeypatch.setattr(KubeSpawner, "progress", endless)
     for _ in range(3):
