@@ -172,6 +172,13 @@ def test_what_the_users_page_shows_runs_as_it_stands(analyst: Lab) -> None:
     assert "{'margin_px': 50}" in said
 
 
+def test_a_terminal_of_jupyterlab_has_the_programs_that_the_pages_name(analyst: Lab) -> None:
+    # It is a login shell, which makes its PATH itself.
+    programs = ["sda", "python", "pip", "cytomine-env", "papermill"]
+    said = analyst.inside("bash", "--login", "-c", f"command -v {' '.join(programs)}")
+    assert said.split() == [f"/opt/venv/bin/{name}" for name in programs]
+
+
 def test_the_users_page_runs_a_notebook_without_jupyterlab(analyst: Lab) -> None:
     commands = f"set -e\n{podbooks.snippets(PAGE, 'console')}\ncat tissue-of-one-slide.ipynb"
     said = analyst.inside("sh", stdin=commands, timeout=120)
