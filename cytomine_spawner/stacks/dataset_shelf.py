@@ -153,10 +153,11 @@ class Shelf:
         def tell(length: int) -> None:
             nonlocal here, said
             here += length
-            # A line for each piece would be thousands for a slide.
-            if (now := time.monotonic()) - said < _SAY_SECONDS:
+            now = time.monotonic()
+            # A line for each piece would be thousands for a slide; its beginning is no piece.
+            if length and now - said < _SAY_SECONDS:
                 return
-            said = now
+            said = now if length else said
             so_far = f"{gib(done + here)} of {gib(total)} and {self._fetched_files} of {len(self._slides)} files so far"
             say(f"{what} ({so_far})", here / max(1, file.size))
 
