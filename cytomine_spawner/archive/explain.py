@@ -15,6 +15,19 @@ ISSUER = "https://login.aai.lifescience-ri.eu/oidc/"
 GRANTS = "ControlledAccessGrants"
 
 
+def not_empty(listed: Sequence[str], dataset: str = "") -> str:
+    """That the archive lists datasets, or the one that is asked about, as a sentence; empty if it does not.
+
+    Args:
+        listed: the ids that the archive lists.
+        dataset: the id that is asked about; any if empty.
+    """
+    if dataset:
+        return f"The archive lists {dataset}: your visas grant it." if dataset in listed else ""
+    count = f"{len(listed)} datasets" if len(listed) > 1 else "a dataset"
+    return f"The list is not empty: your visas grant {count}." if listed else ""
+
+
 async def why_empty(http: Http, issuer: str | None, dataset: str = "") -> str:
     """One sentence that says why the archive lists nothing, and what to do.
 

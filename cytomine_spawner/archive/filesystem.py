@@ -23,7 +23,7 @@ from .blocks import Policy
 from .cache import DiskCache, MemoryCache
 from .download import written
 from .errors import EmptyArchive, NoSuchPath, NotGranted
-from .explain import why_empty
+from .explain import not_empty, why_empty
 from .file import SdaFile, SdaStream
 from .http import Http
 from .paths import Tree, component, folder, split
@@ -169,12 +169,18 @@ class SdaFileSystem(AsyncFileSystem):  # type: ignore[misc]
         return list(sync(self.loop, self._datasets, refresh))
 
     def explain(self, dataset: str = "") -> str:
-        """Why the list of datasets is empty, or why a dataset is not in it, as one sentence.
+        """Why the list of datasets is empty, or why a dataset is not in it, as one sentence; that it is not, if so.
 
         Args:
             dataset: its id.
         """
-        return str(sync(self.loop, self._explain, dataset))
+        return str(sync(self.loop, self._why, dataset))
+
+    async def _why(self, dataset: str) -> str:
+        with contextlib.suppress(OSError):  # of an archive that refuses the token the reason is looked for
+            if said := not_empty(await (await self._api()).datasets(), dataset):
+                return said
+        return await self._explain(dataset)
 
     async def _tree(self, dataset: str, refresh: bool = False) -> Tree:
         now = time.monotonic()

@@ -26,6 +26,13 @@ def test_the_version_is_found_and_exactly_what_the_visas_grant_is_listed(server,
     assert fs._shared.api.version == server.settings.version
 
 
+def test_a_list_that_is_not_empty_is_not_explained_away(server, reach):
+    fs = reach(server)
+    assert fs.explain() == "The list is not empty: your visas grant 2 datasets."
+    assert fs.explain(DATASET) == f"The archive lists {DATASET}: your visas grant it."
+    assert "lists" not in fs.explain("aa-Dataset-of-somebody-else")
+
+
 def bad(kind, issuer, person):
     """A visa that is wrong in one way."""
     wrong = {
