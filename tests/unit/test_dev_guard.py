@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dev.wait import until
 # In front: what ./test is, with another runner.
 FRONT = """
 import sys
+import tempfile
 from pathlib import Path
 from dev.rings import guard
 sys.exit(guard.main(sys.argv[2:], Path(sys.argv[1])))
@@ -106,15 +108,22 @@ def test_a_command_ends_with_its_runners_code_and_without_what_the_runner_left(t
     assert started.gone()
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder for a cache, whose path is as short as sockets need it."""
+    with tempfile.TemporaryDirectory(prefix="c-") as folder:
+        yield Path(folder)
+
+
 def test_what_a_killed_build_left_mounted_goes_unless_another_command_builds(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, short: Path
 ) -> None:
-    monkeypatch.setenv("CYTOMINE_SPAWNER_CACHE", str(tmp_path))
-    monkeypatch.setattr(cleanup, "mounts", lambda _: [str(tmp_path / "buildah" / "merged")])
+    monkeypatch.setenv("CYTOMINE_SPAWNER_CACHE", str(short))
+    monkeypatch.setattr(cleanup, "mounts", lambda _: [str(short / "buildah" / "merged")])
     gone: list[str] = []
     monkeypatch.setattr(guard.subprocess, "run", lambda command, **_: gone.append(command[-1]))
     with cache.lock("buildah"):
         guard.clear_up({})
         assert gone == []
     guard.clear_up({})
-    assert gone == [str(tmp_path / "buildah" / "merged")]
+    assert gone == [str(short / "buildah" / "merged")]
