@@ -39,7 +39,7 @@ class Life:
     """
 
     def __init__(self, place: Place, number: int, done: Counter[str]) -> None:
-        from cytomine_spawner.stacks import model
+        from cytomine_spawner.stack import model
 
         self.place, self.objects, self.owner, self.done = place, place.objects, f"chaos-{number}", done
         self.name = model.stack_name(self.owner, "")
@@ -62,7 +62,7 @@ class Life:
 
     def ready(self) -> bool:
         """See to it that the stack is there and Ready."""
-        from cytomine_spawner.stacks import model
+        from cytomine_spawner.stack import model
 
         def step() -> bool:
             found = self.objects.get(model.KIND, self.name)
@@ -115,7 +115,7 @@ class Life:
 
     def sleep(self) -> None:
         """Hibernate."""
-        from cytomine_spawner.stacks import model
+        from cytomine_spawner.stack import model
 
         def asleep() -> bool:
             self.objects.change(self.name, desiredState="Hibernated")
@@ -155,7 +155,7 @@ class Life:
             self.done["deleted in the middle of a start"] += 1
 
     def _go(self) -> None:
-        from cytomine_spawner.stacks import model
+        from cytomine_spawner.stack import model
 
         def gone() -> bool:
             found = self.objects.get(model.KIND, self.name)
@@ -183,7 +183,7 @@ class Life:
 
 def orphans(objects: Any) -> list[str]:
     """What has our label, or a chaos stack's, and no stack; volumes that were kept on purpose are none."""
-    from cytomine_spawner.stacks import model
+    from cytomine_spawner.stack import model
 
     there = {item["metadata"]["name"] for item in objects.list(model.KIND)}
     return [

@@ -127,7 +127,7 @@ LABEL = "app.kubernetes.io/managed-by=cytomine-stacks"
 
 def owner_of(item: dict[str, Any]) -> str:
     """The user whose stack an object belongs to."""
-    from cytomine_spawner.stacks import model
+    from cytomine_spawner.stack import model
 
     return str((item["metadata"].get("annotations") or {}).get(model.ANNOTATION_OWNER, ""))
 

@@ -49,7 +49,7 @@ class Person:
     """A test user of the demo with a running stack: the session and the keys."""
 
     def __init__(self, user: str, port: int) -> None:
-        from cytomine_spawner.stacks import model
+        from cytomine_spawner.stack import model
         from dev.demo.install import DEMO
         from tests.support.browserless import log_in, xsrf
 
@@ -86,7 +86,7 @@ class Person:
 
 def signed(keys: tuple[str, str], method: str, content: str = "") -> dict[str, str]:
     """The headers of a signed request."""
-    from cytomine_spawner.stacks import signing
+    from cytomine_spawner.common import signing
 
     known = signing.signed(*keys, method=method, content_type=content)
     return {**known, "Content-Type": content} if content else known

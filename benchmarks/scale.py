@@ -54,8 +54,9 @@ class Bench:
 
     def __init__(self, folder: Path, count: int) -> None:
         from benchmarks.calls import Requests
-        from cytomine_spawner.stacks import model, render
-        from cytomine_spawner.stacks.settings import StackSettings
+        from cytomine_spawner.blueprint import render
+        from cytomine_spawner.blueprint.settings import StackSettings
+        from cytomine_spawner.stack import model
         from dev import cluster
         from tests.support.apiserver import Kubectl, define_stacks
         from tests.support.stackservice import Service
@@ -101,7 +102,7 @@ class Bench:
         done: dict[str, dict[str, float]] = {}
 
         def launch(number: int) -> None:
-            from cytomine_spawner.stacks import model
+            from cytomine_spawner.stack import model
 
             spec = model.StackSpec(owner=f"user-{number}", idle_timeout=0)
             stack = model.new_stack(NAMESPACE, spec)
@@ -164,7 +165,7 @@ def watch(objects: Any, stop: threading.Event) -> Iterator[dict[str, Any]]:
     """The stacks as they change."""
     import httpx
 
-    from cytomine_spawner.stacks import model
+    from cytomine_spawner.stack import model
 
     path = objects.path(model.KIND)
     while not stop.is_set():

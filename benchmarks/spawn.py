@@ -118,7 +118,7 @@ async def spawner_settled(spawner: Any) -> None:
     """Wait until the object that stands for the stack is written."""
     from kubernetes_asyncio import client
 
-    from cytomine_spawner.stacks import model
+    from cytomine_spawner.stack import model
 
     async with client.ApiClient() as api:
         custom = client.CustomObjectsApi(api)
@@ -163,7 +163,7 @@ def stacks(rounds: int, port: int) -> dict[str, Any]:
 
 def by_service(hub: Any, owner: str) -> float:
     """A stack from its object until it is ready."""
-    from cytomine_spawner.stacks.model import StackSpec, new_stack
+    from cytomine_spawner.stack.model import StackSpec, new_stack
     from dev.wait import until
 
     kube, namespace = hub.target.kube, hub.place.users
@@ -185,9 +185,9 @@ def by_helm(hub: Any, owner: str) -> float:
     """The very same objects, with a Secret made beforehand, by ``helm install --wait``."""
     import yaml
 
-    from cytomine_spawner.stacks import render, secretdata
-    from cytomine_spawner.stacks.model import StackSpec, new_stack
-    from cytomine_spawner.stacks.settings import StackSettings
+    from cytomine_spawner.blueprint import render, secretdata
+    from cytomine_spawner.blueprint.settings import StackSettings
+    from cytomine_spawner.stack.model import StackSpec, new_stack
 
     kube, namespace = hub.target.kube, hub.place.users
     found = kube.get("-n", hub.place.namespace, "secret", f"{hub.place.release}-stacks-settings")

@@ -20,7 +20,7 @@ import shapely
 from cytomine.models import ImageInstance, ImageInstanceCollection, Project
 from shapely.geometry.base import BaseGeometry
 
-from ..qupath import colour
+from ..common.qupath import colour
 from .geojson import from_geojson
 from .images import image_id, image_of
 from .origins import COLUMNS, Origin, checked, frame, origin_of, to_cytomine, to_image

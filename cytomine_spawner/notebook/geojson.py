@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from ..qupath import CHILDREN, class_of, colour, features, is_feature, short
+from ..common.qupath import CHILDREN, class_of, colour, features, is_feature, short
 from .origins import frame
 from .values import names
 

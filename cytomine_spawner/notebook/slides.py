@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from ..objectstore import RangeFile, filesystem
-from ..storageurls import without_secrets
+from ..common.objectstore import RangeFile, filesystem
+from ..common.storageurls import without_secrets
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Box: TypeAlias = tuple[int, int, int, int]

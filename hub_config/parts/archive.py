@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from cytomine_spawner.lslogin_token import IMPORT_SCOPE, SCOPE
+from cytomine_spawner.lslogin.token import IMPORT_SCOPE, SCOPE
 from parts import stacks
 from parts.values import Problem, Values
 

@@ -48,7 +48,7 @@ def configure(c: Any, values: Values) -> None:
 
     # Addresses hold tokens and codes; JupyterHub hides them in some of the lines of its log.
     c.JupyterHub.logging_config = {
-        "filters": {"addresses": {"()": "cytomine_spawner.hublog.Addresses"}},
+        "filters": {"addresses": {"()": "cytomine_spawner.hub.hublog.Addresses"}},
         "handlers": {"console": {"filters": ["addresses"]}},
     }
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from kubernetes_asyncio.client import ApiClient, AuthorizationV1Api, CoreV1Api
 
-from cytomine_spawner import secrets
+from cytomine_spawner.cluster import hubsecret
 from tests.support import prefork
 from tests.support.apiserver import Kubectl, new_namespace
 from tests.support.chart import BASE, CHART, EXAMPLES, ROOT, helm, merged, pod_specs
 from tests.support.chartaccounts import config_of, connection, everywhere, hub_account, in_namespace, users_of
 
-PROGRAM = "cytomine_spawner.secrets"
+PROGRAM = "cytomine_spawner.cluster.hubsecret"
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ async def test_many_at_once_make_each_key_once(kubectl):
     keys = ["a", "b", "c"]
     async with ApiClient(connection(kubectl)) as client:
         api = CoreV1Api(client)
-        made = await asyncio.gather(*(secrets.ensure(api, kubectl.namespace, "s", keys) for _ in range(8)))
+        made = await asyncio.gather(*(hubsecret.ensure(api, kubectl.namespace, "s", keys) for _ in range(8)))
     assert sorted(key for one in made for key in one) == keys
 
 

@@ -169,7 +169,7 @@ def look(kubectl, values, folder):
     assert done.returncode == 0, done.stderr
     (job,) = [o for o in objects if o["kind"] == "Job"]
     command = job["spec"]["template"]["spec"]["initContainers"][0]["command"]
-    assert command[:3] == ["python", "-m", "cytomine_spawner.leftbehind"]
+    assert command[:3] == ["python", "-m", "cytomine_spawner.cluster.leftbehind"]
     env = {k: v for k, v in os.environ.items() if k != "KUBERNETES_SERVICE_HOST"}
     env |= {"KUBECONFIG": str(config_of(kubectl, "hub-secrets", folder)), "PYTHONPATH": str(ROOT)}
     return prefork.run(command[2], command[3:], env, Path(tempfile.mkdtemp(dir=folder)))

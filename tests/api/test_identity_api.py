@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 import pytest
 from kubernetes_asyncio import client, config
 
-from cytomine_spawner.stacks.children import LABEL
-from cytomine_spawner.stacks.identity.grants import Grants, sessions_secret
-from cytomine_spawner.stacks.identity.keyring import Keyring
-from cytomine_spawner.stacks.identity.vault import KubeVault
-from cytomine_spawner.stacks.kube import Kube
-from cytomine_spawner.stacks.model import Stack, StackSpec, new_stack
+from cytomine_spawner.cluster.client import Kube
+from cytomine_spawner.cluster.secretstore import KubeVault
+from cytomine_spawner.identity.grants import Grants, sessions_secret
+from cytomine_spawner.identity.keyring import Keyring
+from cytomine_spawner.operator.children import LABEL
+from cytomine_spawner.stack.model import Stack, StackSpec, new_stack
 from tests.support.apiserver import Kubectl
 
 

@@ -15,14 +15,13 @@ import tornado.netutil
 import tornado.web
 from kubernetes_asyncio import client, config
 
-from cytomine_spawner.stacks import operations
-from cytomine_spawner.stacks.activity import Activity
-from cytomine_spawner.stacks.children import LABEL
-from cytomine_spawner.stacks.keys import Connections
-from cytomine_spawner.stacks.kube import Kube
-from cytomine_spawner.stacks.kubestore import KubeStore
-from cytomine_spawner.stacks.members import HubUser, Role
-from cytomine_spawner.stacks.model import (
+from cytomine_spawner.access.activity import Activity
+from cytomine_spawner.access.hubapi import HubUser, Role
+from cytomine_spawner.access.keys import Connections
+from cytomine_spawner.cluster.client import Kube
+from cytomine_spawner.cluster.stacks import KubeStore
+from cytomine_spawner.operator.children import LABEL
+from cytomine_spawner.stack.model import (
     KIND,
     ComponentStatus,
     Members,
@@ -34,6 +33,7 @@ from cytomine_spawner.stacks.model import (
     connection_secret_name,
     new_stack,
 )
+from cytomine_spawner.web import operations
 from tests.api.conftest import Api
 from tests.support.stackservice import Objects
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cytomine_spawner.stacks import model, render
-from cytomine_spawner.stacks.model import StackSpec
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.stack import model
+from cytomine_spawner.stack.model import StackSpec
 
 DEMO = str(Path(__file__).parents[2] / "dev/demo/stacks.yaml")
 EXTRAS = [extra.value for extra in model.Extra]

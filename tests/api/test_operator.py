@@ -6,9 +6,12 @@ import signal
 import time
 from datetime import datetime, timedelta, timezone
 
-from cytomine_spawner.stacks import app, model, notices, operator, render
-from cytomine_spawner.stacks.notices import Notice
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner import app
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.operator import operator
+from cytomine_spawner.stack import model, notices
+from cytomine_spawner.stack.notices import Notice
 from tests.support.stackservice import until
 
 pytest_plugins = ["tests.support.stackserver"]

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from cytomine_spawner.stacks import model
+from cytomine_spawner.stack import model
 from tests.support.stackservice import until
 
 pytest_plugins = ["tests.support.stackserver"]

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from cytomine_spawner.stacks import apply, model, operator
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.operator import apply, operator
+from cytomine_spawner.stack import model
 from tests.support.stackservice import until
 
 pytest_plugins = ["tests.support.stackserver"]

@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 
 import pytest
 
-from cytomine_spawner.redact import REMOVED
-from cytomine_spawner.stacks import model
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.common.redact import REMOVED
+from cytomine_spawner.stack import model
 from tests.support.stackservice import until
 
 pytest_plugins = ["tests.support.stackserver"]

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from kubernetes_asyncio import client, config
 
-from cytomine_spawner.stacks.kube import Kube
-from cytomine_spawner.stacks.model import IMPORT_AUDIENCE
-from cytomine_spawner.stacks.podidentity import PodIdentity, Stranger
+from cytomine_spawner.access.podidentity import PodIdentity, Stranger
+from cytomine_spawner.cluster.client import Kube
+from cytomine_spawner.stack.model import IMPORT_AUDIENCE
 from tests.api.conftest import Api
 from tests.support.apiserver import Kubectl
 

@@ -10,7 +10,7 @@ import secrets
 import pytest
 
 from cytomine_spawner import CytomineSpawner
-from cytomine_spawner.failures import NotebookFailed
+from cytomine_spawner.hub.failures import NotebookFailed
 from tests.support.spawning import spawners, start, until
 
 LS_LOGIN_NAME = "28f7bc3a2d32a4a0a1b2c3d4e5f60718293a4b5c@lifescience-ri.eu"

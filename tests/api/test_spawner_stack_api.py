@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from kubernetes_asyncio.client import ApiClient, Configuration, CustomObjectsApi
 
-from cytomine_spawner.companion.api import StackApi
-from cytomine_spawner.options import OptionsError
-from cytomine_spawner.stacks.model import connection_secret_name, stack_name, user_label
+from cytomine_spawner.cluster.stackapi import StackApi
+from cytomine_spawner.hub.options.notebook import OptionsError
+from cytomine_spawner.stack.model import connection_secret_name, stack_name, user_label
 from tests.support.spawning import spawners, start, until
 
 LS_LOGIN_NAME = "28f7bc3a2d32a4a0a1b2c3d4e5f60718293a4b5c@lifescience-ri.eu"
@@ -187,7 +187,7 @@ async def begins(spawner, **options):
 
 async def test_a_hub_without_the_right_still_starts_the_notebook(make, api, namespace, monkeypatch):
     client = ApiClient(header_name="Impersonate-User", header_value="nobody")
-    monkeypatch.setattr("cytomine_spawner.companion.api.shared_client", lambda _: CustomObjectsApi(client))
+    monkeypatch.setattr("cytomine_spawner.cluster.stackapi.shared_client", lambda _: CustomObjectsApi(client))
     async with client:
         told = await begins(make(), cytomine=True)
     assert len(api.items(namespace, "pods")) == 1
@@ -196,7 +196,7 @@ async def test_a_hub_without_the_right_still_starts_the_notebook(make, api, name
 
 
 async def test_a_cluster_without_the_definition_still_starts_the_notebook(make, api, namespace, monkeypatch):
-    monkeypatch.setattr("cytomine_spawner.companion.api.PLURAL", "cytominenothings")
+    monkeypatch.setattr("cytomine_spawner.cluster.stackapi.PLURAL", "cytominenothings")
     spawner = make()
     told = await begins(spawner, cytomine=True)
     assert len(api.items(namespace, "pods")) == 1
@@ -210,7 +210,7 @@ async def test_an_api_server_that_is_gone_still_starts_the_notebook_and_is_tried
     make, api, namespace, monkeypatch
 ):
     client = ApiClient(Configuration(host="http://127.0.0.1:9"))
-    monkeypatch.setattr("cytomine_spawner.companion.api.shared_client", lambda _: CustomObjectsApi(client))
+    monkeypatch.setattr("cytomine_spawner.cluster.stackapi.shared_client", lambda _: CustomObjectsApi(client))
     async with client:
         spawner = make(k8s_api_request_retry_timeout=2)
         told = await begins(spawner, cytomine=True)

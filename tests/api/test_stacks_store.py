@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 import pytest
 from kubernetes_asyncio import client, config
 
-from cytomine_spawner.stacks import notices, operations
-from cytomine_spawner.stacks.kubestore import KubeStore
-from cytomine_spawner.stacks.model import KIND, Desired, Stack, StackSpec, new_stack
-from cytomine_spawner.stacks.notices import Notice
-from cytomine_spawner.stacks.store import Conflict, Denied, Invalid, NotFound, Unavailable
+from cytomine_spawner.cluster.stacks import KubeStore
+from cytomine_spawner.cluster.store import Conflict, Denied, Invalid, NotFound, Unavailable
+from cytomine_spawner.stack import notices
+from cytomine_spawner.stack.model import KIND, Desired, Stack, StackSpec, new_stack
+from cytomine_spawner.stack.notices import Notice
+from cytomine_spawner.web import operations
 from tests.api.conftest import Api, service_account
 from tests.support.stackservice import Objects
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cytomine_spawner.stacks.model import ComponentStatus, Condition, Members, Phase, State
-from cytomine_spawner.stacks.store import LogSource
+from cytomine_spawner.cluster.store import LogSource
+from cytomine_spawner.stack.model import ComponentStatus, Condition, Members, Phase, State
 from tests.support.stacks import NAMES, PREFIX, Service, a_stack
 
 pytest_plugins = ["tests.support.servedstacks"]

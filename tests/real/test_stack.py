@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cytomine_spawner.stacks import render
+from cytomine_spawner.blueprint import render
 from tests.support.lab import Lab
 from tests.support.person import wait
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cytomine_spawner.stacks import quantity
+from cytomine_spawner.common import quantity
 from dev.console import Problem
 from dev.demo.install import Installed
 from tests.browser.conftest import OUTPUT

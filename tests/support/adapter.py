@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from cytomine_spawner.stacks.model import ENDPOINTS
+from cytomine_spawner.stack.model import ENDPOINTS
 
 
 @dataclass

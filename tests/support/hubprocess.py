@@ -10,9 +10,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _IMPORTED = [
-    "cytomine_spawner.hubapp",
-    "cytomine_spawner.spawner",
-    "cytomine_spawner.lslogin",
+    "cytomine_spawner.hub.hubapp",
+    "cytomine_spawner.hub.spawner",
+    "cytomine_spawner.lslogin.authenticator",
     "tests.support.hubprocess",
 ]
 
@@ -43,7 +43,7 @@ def _run(folder: str, arguments: list[str], env: dict[str, str], log: str) -> No
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    main = import_module(env.get("TEST_HUB_PROGRAM", "cytomine_spawner.hubapp")).main
+    main = import_module(env.get("TEST_HUB_PROGRAM", "cytomine_spawner.hub.hubapp")).main
     from kubernetes_asyncio.config import kube_config
 
     # Read when it is imported, which was before this process had an environment of its own.

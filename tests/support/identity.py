@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import jwt
 
-from cytomine_spawner.stacks.identity import Identity
-from cytomine_spawner.stacks.identity.vault import Record
-from cytomine_spawner.stacks.kube import KubeError
-from cytomine_spawner.stacks.model import ENDPOINTS, REALM, Stack
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.cluster.client import KubeError
+from cytomine_spawner.cluster.secretstore import Record
+from cytomine_spawner.identity import Identity
+from cytomine_spawner.stack.model import ENDPOINTS, REALM, Stack
 from tests.support.adapter import Adapter, Pkce
 from tests.support.stacks import PREFIX, Service, serving
 

@@ -12,9 +12,9 @@ import aiohttp
 import requests
 from PIL import Image
 
-from cytomine_spawner.stacks import dataset_files, datasets
-from cytomine_spawner.stacks.dataset_stack import Connection
-from cytomine_spawner.stacks.datasets import Importer, Progress
+from cytomine_spawner.datasets import files, importer
+from cytomine_spawner.datasets.client import Connection
+from cytomine_spawner.datasets.importer import Importer, Progress
 from dev.standin.local import Local
 from tests.support.standin import Issuer
 
@@ -133,19 +133,19 @@ class Stack:
         """Import the datasets of a folder, all or those that are named."""
         keys = {"public_key": self.keys["primaryKey"], "private_key": self.keys["secondaryKey"], **changes}
         return asyncio.run(
-            datasets.import_datasets(self.local.url, root=root, names=names, progress=say, **keys)
+            importer.import_datasets(self.local.url, root=root, names=names, progress=say, **keys)
         )
 
     def start(
         self,
         root: Path,
         say: Callable[[Progress], None] = lambda _: None,
-        pauses: tuple[float, ...] = datasets.PAUSES,
+        pauses: tuple[float, ...] = importer.PAUSES,
         marked: str = "",
     ) -> Any:
         """An import with pauses, or marks, of its own."""
         return self._connected(
-            lambda connection: Importer(connection, say, pauses, marked).run(dataset_files.find(root))
+            lambda connection: Importer(connection, say, pauses, marked).run(files.find(root))
         )
 
     def listed(self, path: str, **query: Any) -> list[dict[str, Any]]:

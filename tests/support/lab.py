@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from cytomine_spawner.stacks.model import REALM
+from cytomine_spawner.stack.model import REALM
 from dev.demo import install
 from tests.support.adapter import Adapter
 from tests.support.browserless import browserless

@@ -12,7 +12,7 @@ from oauthenticator.oauth2 import _serialize_state
 from tornado import web
 from traitlets.config import Config
 
-from cytomine_spawner.lslogin import LSLoginAuthenticator
+from cytomine_spawner.lslogin.authenticator import LSLoginAuthenticator
 from tests.support.lsloginfake import ADA, CLIENT, SECRET, Provider
 
 NAME = ADA["sub"]

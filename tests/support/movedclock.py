@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from cytomine_spawner.stacks.clock import Clock
+from cytomine_spawner.operator.clock import Clock
 
 T = TypeVar("T")
 

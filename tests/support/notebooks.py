@@ -78,7 +78,7 @@ def result(output: str | list[dict[str, Any]]) -> dict[str, Any]:
 @contextlib.contextmanager
 def stack(folder: Path, dataset: Path | None) -> Iterator[Path]:
     """A stack on loopback with the mock dataset in it; gives the folder of its connection."""
-    from cytomine_spawner.stacks.datasets import import_datasets
+    from cytomine_spawner.datasets.importer import import_datasets
 
     with local_stack(folder) as (local, issuer):
         head = {"Authorization": f"Bearer {issuer.token('alice', 'ADMIN')}"}

@@ -20,7 +20,7 @@ from typing import Any
 from dev.standin.local import Local
 
 ROOT = Path(__file__).parents[2]
-MODULE = "cytomine_spawner.stacks.app"
+MODULE = "cytomine_spawner.app"
 STAND_INS = [
     f"dev.standin.{name}"
     for name in ("__main__", "cbir", "core", "gateway", "mongo", "pims", "repository", "webui")
@@ -47,7 +47,7 @@ def _become(env: dict[str, str], folder: str, out: str, error: str) -> None:
 
 def _serve(arguments: Sequence[str], env: dict[str, str], folder: str, log: str, clock: str) -> None:
     _become(env, folder, log, log)
-    from cytomine_spawner.stacks import app
+    from cytomine_spawner import app
 
     if clock:
         from tests.support.movedclock import MovedClock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from cytomine_spawner.stacks.kube import KubeError
+from cytomine_spawner.cluster.client import KubeError
 
 
 class FakeSecrets:

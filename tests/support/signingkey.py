@@ -8,7 +8,7 @@ import json
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cytomine_spawner.stacks.identity.keyring import Key
+from cytomine_spawner.identity.keyring import Key
 from tests.support.lab import Lab
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from bs4 import BeautifulSoup, Tag
 
-from cytomine_spawner.stacks.model import ComponentStatus, Phase, Stack, State
+from cytomine_spawner.stack.model import ComponentStatus, Phase, Stack, State
 from tests.support.stacks import NAMES, PREFIX, Service, a_stack
 
 ADA = "cm-ada"

@@ -87,7 +87,7 @@ def service(
     path.write_text(json.dumps(config))
     with (folder / f"{namespace}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cytomine_spawner.stacks.app", f"--config={path}"],
+            [sys.executable, "-m", "cytomine_spawner.app", f"--config={path}"],
             cwd=ROOT, env={**os.environ, **kube.env, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
         )  # fmt: skip
     try:

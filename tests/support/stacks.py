@@ -19,11 +19,13 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from cytomine_spawner.stacks import entrance, notices, web
-from cytomine_spawner.stacks.auth import login
-from cytomine_spawner.stacks.lifecycle import NO_LIMITS, Limits
-from cytomine_spawner.stacks.members import Hub
-from cytomine_spawner.stacks.model import (
+from cytomine_spawner.access.hubapi import Hub
+from cytomine_spawner.blueprint.lifecycle import NO_LIMITS, Limits
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.cluster.store import Conflict, LogQuery, LogSource, NotFound, Unavailable, View
+from cytomine_spawner.site.handler import login
+from cytomine_spawner.stack import notices
+from cytomine_spawner.stack.model import (
     ComponentStatus,
     Phase,
     Stack,
@@ -32,10 +34,9 @@ from cytomine_spawner.stacks.model import (
     State,
     new_stack,
 )
-from cytomine_spawner.stacks.notices import Notice
-from cytomine_spawner.stacks.rights import HUB_ADMIN_SCOPE, MANAGE_SCOPE
-from cytomine_spawner.stacks.settings import StackSettings
-from cytomine_spawner.stacks.store import Conflict, LogQuery, LogSource, NotFound, Unavailable, View
+from cytomine_spawner.stack.notices import Notice
+from cytomine_spawner.stack.rights import HUB_ADMIN_SCOPE, MANAGE_SCOPE
+from cytomine_spawner.web import entrance, routes
 
 T = TypeVar("T")
 PREFIX = "/services/cytomine/"
@@ -277,7 +278,7 @@ class Service:
     store: FakeStore
     hub: FakeHub
     loop: asyncio.AbstractEventLoop
-    site: web.Mounted
+    site: routes.Mounted
     site_hub: Hub
     identity: Any = None
     clients: list[httpx.Client] = field(default_factory=list)
@@ -391,7 +392,7 @@ def serving(
         if login_to_stacks:
             await login_to_stacks.start()
             extra = login_to_stacks.handlers()
-        site = web.mount(
+        site = routes.mount(
             store,
             hub_auth=hub_auth,
             hub=site_hub,

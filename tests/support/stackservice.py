@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import httpx
 import yaml
 
-from cytomine_spawner.stacks import model
-from cytomine_spawner.stacks.kube import RESOURCES
+from cytomine_spawner.cluster.client import RESOURCES
+from cytomine_spawner.stack import model
 from dev import kubeapi
 from tests.support.hub import free_port
 from tests.support.movedclock import Hand

@@ -12,10 +12,10 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from cytomine_spawner.stacks import activity
-from cytomine_spawner.stacks.activity import Activity, Gateways
-from cytomine_spawner.stacks.model import ANNOTATION_ACTIVITY, Desired, Phase, Stack, format_time
-from cytomine_spawner.stacks.store import Unavailable
+from cytomine_spawner.access import activity
+from cytomine_spawner.access.activity import Activity, Gateways
+from cytomine_spawner.cluster.store import Unavailable
+from cytomine_spawner.stack.model import ANNOTATION_ACTIVITY, Desired, Phase, Stack, format_time
 from tests.support.secretstore import FakeSecrets
 from tests.support.stacks import FakeStore, a_stack
 

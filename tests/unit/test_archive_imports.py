@@ -14,14 +14,17 @@ import uuid
 import pytest
 
 from cytomine_spawner.archive import FixedToken, HubToken, SdaFileSystem, TokenRefused
-from cytomine_spawner.stacks import dataset_archive, imports, model, render
-from cytomine_spawner.stacks.archivetokens import ImportTokens
-from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
-from cytomine_spawner.stacks.dataset_marks import PROJECT, brought
-from cytomine_spawner.stacks.datasets import FAULT
-from cytomine_spawner.stacks.kube import KubeError
-from cytomine_spawner.stacks.model import Import
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.cluster.client import KubeError
+from cytomine_spawner.datasets import archive as dataset_archive
+from cytomine_spawner.datasets.errors import DatasetError, Interrupted
+from cytomine_spawner.datasets.importer import FAULT
+from cytomine_spawner.datasets.marks import PROJECT, brought
+from cytomine_spawner.operator import imports
+from cytomine_spawner.stack import model
+from cytomine_spawner.stack.model import Import
+from cytomine_spawner.web.archivetokens import ImportTokens
 from dev import archive
 from tests.support.importing import COUNT, make, whole
 from tests.support.stacks import PREFIX, a_stack, serving

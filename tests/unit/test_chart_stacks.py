@@ -8,10 +8,10 @@ import pytest
 import yaml
 from traitlets.config import Config
 
+from cytomine_spawner.app import StacksApp
+from cytomine_spawner.blueprint import render as stack_render
+from cytomine_spawner.blueprint.settings import StackSettings
 from cytomine_spawner.hosts import subdomain
-from cytomine_spawner.stacks import render as stack_render
-from cytomine_spawner.stacks.app import StacksApp
-from cytomine_spawner.stacks.settings import StackSettings
 from tests.support.chart import BASE, Network, find, hub_values, merged, render, template
 
 STACKS = {"enabled": True, "url": "https://{stack}.stacks.example.org"}
@@ -294,7 +294,7 @@ def test_the_network_lets_the_service_and_the_stacks_work_and_no_more():
 
 
 def test_the_chart_defines_the_resource_that_the_service_manages():
-    from cytomine_spawner.stacks import model
+    from cytomine_spawner.stack import model
     from tests.support.chart import CHART
 
     (crd,) = yaml.safe_load_all((CHART / "crds" / "cytominestacks.yaml").read_text())

@@ -79,7 +79,12 @@ def first(objects):
 
 
 def test_what_an_earlier_release_left_is_looked_for_in_the_cluster_unless_somebody_said_where_users_are():
-    look = ["cytomine_spawner.leftbehind", "--namespace=cytomine", "--users=cytomine-users", "--release=hub"]
+    look = [
+        "cytomine_spawner.cluster.leftbehind",
+        "--namespace=cytomine",
+        "--users=cytomine-users",
+        "--release=hub",
+    ]
     assert first(render(ON)) == [look]
     assert first(render(TOGETHER)) == []
     assert first(render(merged(ON, {"users": {"namespace": "people"}}))) == []

@@ -12,12 +12,12 @@ from kubespawner import KubeSpawner
 from traitlets import TraitError
 
 from cytomine_spawner import CytomineSpawner
-from cytomine_spawner.companion.api import StackTrouble
-from cytomine_spawner.companion.form import Standing
-from cytomine_spawner.companion.launch import Companion, Wanted, changes, new_spec, owner_groups
-from cytomine_spawner.companion.lines import line, settled
-from cytomine_spawner.options import CytomineChoice, OptionsError
-from cytomine_spawner.stacks.model import ComponentStatus, Condition, Desired, Phase, Reason, State
+from cytomine_spawner.cluster.stackapi import StackTrouble
+from cytomine_spawner.hub.launch import Companion, Wanted, changes, new_spec, owner_groups
+from cytomine_spawner.hub.options.notebook import CytomineChoice, OptionsError
+from cytomine_spawner.hub.options.stack_form import Standing
+from cytomine_spawner.stack.model import ComponentStatus, Condition, Desired, Phase, Reason, State
+from cytomine_spawner.stack.progress import line, settled
 from tests.support.kube import make_spawner
 from tests.support.stacks import a_stack
 
@@ -181,7 +181,7 @@ def test_each_state_has_its_line_and_tells_whether_to_wait(stack, words, end):
 
 async def test_a_start_without_cytomine_does_not_ask_the_cluster(monkeypatch):
     asked = []
-    monkeypatch.setattr("cytomine_spawner.companion.spawner.StackApi", lambda *_: asked.append(1))
+    monkeypatch.setattr("cytomine_spawner.hub.stack_spawner.StackApi", lambda *_: asked.append(1))
 
     async def started(self):
         return "http://pod:8888"
@@ -340,7 +340,7 @@ class Broken:
     "error", [StackTrouble("No right.", final=True), StackTrouble("Silence.", final=False), KeyError("spec")]
 )
 async def test_a_companion_never_raises_and_says_once_why_there_is_no_stack(error, monkeypatch):
-    monkeypatch.setattr("cytomine_spawner.companion.launch.PAUSE", 0.01)
+    monkeypatch.setattr("cytomine_spawner.hub.launch.PAUSE", 0.01)
     told = []
 
     async def title():
@@ -360,7 +360,7 @@ async def test_a_companion_never_raises_and_says_once_why_there_is_no_stack(erro
 async def test_a_stack_that_cannot_be_deleted_does_not_stop_the_deletion_and_is_named_in_the_log(
     error, monkeypatch, caplog
 ):
-    monkeypatch.setattr("cytomine_spawner.companion.spawner.StackApi", lambda *_: Broken(error))
+    monkeypatch.setattr("cytomine_spawner.hub.stack_spawner.StackApi", lambda *_: Broken(error))
     spawner = make(delete_pvc=False)
     spawner.log = logging.getLogger("test")
     await spawner.delete_forever()
@@ -369,13 +369,13 @@ async def test_a_stack_that_cannot_be_deleted_does_not_stop_the_deletion_and_is_
 
 async def test_a_deletion_is_tried_again_while_the_cluster_is_silent(monkeypatch):
     broken = Broken(StackTrouble("Silence.", final=False))
-    monkeypatch.setattr("cytomine_spawner.companion.spawner.StackApi", lambda *_: broken)
+    monkeypatch.setattr("cytomine_spawner.hub.stack_spawner.StackApi", lambda *_: broken)
     await make(delete_pvc=False, k8s_api_request_retry_timeout=1).delete_forever()
     assert broken.calls > 1
 
 
 async def test_an_end_comes_even_if_a_cancellation_is_lost(monkeypatch):
-    monkeypatch.setattr("cytomine_spawner.companion.launch.END_SECONDS", 0.01)
+    monkeypatch.setattr("cytomine_spawner.hub.launch.END_SECONDS", 0.01)
     lost = []
 
     async def deaf():

@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from traitlets.config import Config
 
-from cytomine_spawner.companion.form import Standing, cytomine_block
-from cytomine_spawner.companion.options import offer_of, read_datasets, refused, settings_of
-from cytomine_spawner.form import Attempt, render_form
-from cytomine_spawner.options import (
+from cytomine_spawner.hub.options.form import Attempt, render_form
+from cytomine_spawner.hub.options.notebook import (
     CytomineChoice,
     ImageChoice,
     Offer,
@@ -24,7 +22,9 @@ from cytomine_spawner.options import (
     parse_json,
     read_choices,
 )
-from cytomine_spawner.stacks.model import Phase
+from cytomine_spawner.hub.options.stack import offer_of, read_datasets, refused, settings_of
+from cytomine_spawner.hub.options.stack_form import Standing, cytomine_block
+from cytomine_spawner.stack.model import Phase
 from tests.support.examples import examples
 from tests.support.kube import IMAGES, SIZES
 from tests.support.stacks import a_stack

@@ -14,9 +14,9 @@ from threading import Thread
 
 import pytest
 
-from cytomine_spawner.stacks import render
-from cytomine_spawner.stacks.model import StackSpec, new_stack
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.stack.model import StackSpec, new_stack
 from dev.standin.faults import told
 from dev.standin.local import PostGIS, answers, free_port
 from tests.support.person import wait

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from cytomine_spawner.stacks import dataset_files, dataset_geojson, dataset_shapes, dataset_slides, datasets
-from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
-from cytomine_spawner.stacks.dataset_stack import Connection, Refused
+from cytomine_spawner.datasets import files as dataset_files
+from cytomine_spawner.datasets import geojson, importer, shapes, slides
+from cytomine_spawner.datasets.client import Connection, Refused
+from cytomine_spawner.datasets.errors import DatasetError, Interrupted
 from tests.support.importing import Stack, feature, make, picture, square, whole
 
 pytest_plugins = ["tests.support.importstack"]
@@ -68,14 +69,14 @@ def test_the_programs_end_tells_a_fault_of_the_dataset_from_a_stack_that_is_away
     root = make(tmp_path / "root", "ends")
     keys = stack.connection(tmp_path / "keys")
     command = [f"--connection={keys}", f"--root={root}", "--"]
-    assert datasets.main([*command, "ends"]) == 0
-    assert datasets.main([*command, "absent"]) == datasets.FAULT
+    assert importer.main([*command, "ends"]) == 0
+    assert importer.main([*command, "absent"]) == importer.FAULT
     said = capsys.readouterr().err
     assert "There is no dataset absent" in said
     assert said.endswith("try again.\n")
-    monkeypatch.setattr(datasets, "again", lambda action, _: action())
+    monkeypatch.setattr(importer, "again", lambda action, _: action())
     (keys / "host").write_text("http://127.0.0.1:9")
-    assert datasets.main([*command, "ends"]) == 1
+    assert importer.main([*command, "ends"]) == 1
     assert "does not answer" in capsys.readouterr().err
 
 
@@ -94,7 +95,7 @@ def test_a_file_that_nobody_may_read_is_named(stack: Stack, tmp_path: Path) -> N
     image.unlink()
     image.symlink_to(image)
     with pytest.raises(DatasetError, match=r"closed-1\.png cannot be read .* try again"):
-        dataset_slides.open_all(files)
+        slides.open_all(files)
 
 
 BOWTIE = {"type": "Polygon", "coordinates": [[[10, 10], [30, 30], [30, 10], [10, 30], [10, 10]]]}
@@ -116,7 +117,7 @@ def test_a_broken_feature_costs_itself_and_is_counted(
         assert "feature 2: it crosses itself" in said
         assert len(stack.inside("skips")["annotations"]) == 1
     keys = stack.connection(tmp_path / "keys")
-    assert datasets.main([f"--connection={keys}", f"--root={root}"]) == 0
+    assert importer.main([f"--connection={keys}", f"--root={root}"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("Left out: 3 of 4 annotations of skips-1-all.geojson (")
 
@@ -126,14 +127,14 @@ def test_what_cytomine_alone_refuses_costs_itself_and_is_counted(
 ) -> None:
     # Its simplification may spoil what was whole; here a place that no image has stands for that.
     root = make(tmp_path, "spoilt", [feature(square(10 + 20 * n, 10, 10), "cell") for n in range(25)])
-    original = dataset_shapes.Shape.pieces
+    original = shapes.Shape.pieces
 
-    def pieces(self: dataset_shapes.Shape, *size: float) -> list[dataset_shapes.Piece]:
+    def pieces(self: shapes.Shape, *size: float) -> list[shapes.Piece]:
         found = original(self, *size)
         places = {"feature 3": "POLYGON ((0 0, 9 9, 9 0, 0 9, 0 0))", "feature 7": "nonsense"}
-        return [dataset_shapes.Piece(p.key, places.get(self.place, p.wkt)) for p in found]
+        return [shapes.Piece(p.key, places.get(self.place, p.wkt)) for p in found]
 
-    monkeypatch.setattr(dataset_shapes.Shape, "pieces", pieces)
+    monkeypatch.setattr(shapes.Shape, "pieces", pieces)
     (done,) = stack.run(root)
     assert done.annotations == 23
     assert len(stack.inside("spoilt")["annotations"]) == 23
@@ -236,7 +237,7 @@ def test_a_faulty_dataset_is_named_with_its_fault(
     def read() -> None:
         for image in dataset_files.read(folder).images:
             for path in image.annotations:
-                dataset_geojson.read(path)
+                geojson.read(path)
 
     with pytest.raises(DatasetError, match=says) as caught:
         read()

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from shapely.geometry import shape
 
-from cytomine_spawner import qupath
-from cytomine_spawner.stacks import dataset_geojson
-from cytomine_spawner.stacks.dataset_errors import DatasetError
-from cytomine_spawner.stacks.dataset_geojson import Features
+from cytomine_spawner.common import qupath
+from cytomine_spawner.datasets import geojson as dataset_geojson
+from cytomine_spawner.datasets.errors import DatasetError
+from cytomine_spawner.datasets.geojson import Features
 
 SQUARE = {"type": "Polygon", "coordinates": [[[10, 10], [30, 10], [30, 30], [10, 30], [10, 10]]]}
 TUMOR = "#c80000"

@@ -15,11 +15,12 @@ import requests
 from shapely import affinity, wkt
 from shapely.geometry import shape
 
-from cytomine_spawner.stacks import dataset_annotations, dataset_files, datasets
-from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
-from cytomine_spawner.stacks.dataset_marks import Marks
-from cytomine_spawner.stacks.dataset_stack import Connection
-from cytomine_spawner.stacks.datasets import Importer, Progress
+from cytomine_spawner.datasets import annotations as dataset_annotations
+from cytomine_spawner.datasets import files, importer
+from cytomine_spawner.datasets.client import Connection
+from cytomine_spawner.datasets.errors import DatasetError, Interrupted
+from cytomine_spawner.datasets.importer import Importer, Progress
+from cytomine_spawner.datasets.marks import Marks
 from tests.support.importing import COUNT, HEIGHT, Stack, feature, make, picture, square, whole
 
 pytest_plugins = ["tests.support.importstack"]
@@ -141,7 +142,7 @@ def test_a_lost_answer_doubles_nothing(stack: Stack, tmp_path: Path, monkeypatch
         answer = await original(self, method, path, *arguments, **named)
         if method == "POST" and path not in lost:
             lost.add(path)
-            raise datasets.Unreachable("the connection was cut")
+            raise importer.Unreachable("the connection was cut")
         return answer
 
     monkeypatch.setattr(Connection, "call", call)
@@ -228,7 +229,7 @@ def test_a_stack_that_goes_away_is_said_and_the_next_run_goes_on(stack: Stack, t
 
 
 def test_a_bearer_token_is_enough(stack: Stack, tmp_path: Path) -> None:
-    found = dataset_files.find(make(tmp_path, "token"))
+    found = files.find(make(tmp_path, "token"))
 
     async def run() -> None:
         async with aiohttp.ClientSession() as session:
@@ -393,7 +394,7 @@ def test_what_was_stored_by_a_request_whose_answer_was_late_is_there_once(
     async def call(self: Connection, method: str, path: str, *arguments: Any, **named: Any) -> Any:
         if (method, path) == ("POST", "/api/annotation.json") and not late:
             late.append((arguments, named))
-            raise datasets.Unreachable("the connection was cut")
+            raise importer.Unreachable("the connection was cut")
         if late and late[0] and (method, path) == ("POST", "/api/annotation.json"):
             (more, also), late[0] = late[0], None
             await original(self, method, path, *more, **also)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cytomine_spawner.stacks import dataset_files, dataset_slides
-from cytomine_spawner.stacks.dataset_errors import DatasetError
-from cytomine_spawner.stacks.dataset_files import Dataset
+from cytomine_spawner.datasets import files as dataset_files
+from cytomine_spawner.datasets import slides as dataset_slides
+from cytomine_spawner.datasets.errors import DatasetError
+from cytomine_spawner.datasets.files import Dataset
 
 STRANGE = [
     "H47 HSIL.png",

@@ -13,12 +13,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cytomine_spawner.stacks import dataset_files, datasets
-from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
-from cytomine_spawner.stacks.dataset_progress import Pace
-from cytomine_spawner.stacks.dataset_stack import Connection, Refused
-from cytomine_spawner.stacks.dataset_turns import LateForm, Turn
-from cytomine_spawner.stacks.datasets import Importer, Progress
+from cytomine_spawner.datasets import files
+from cytomine_spawner.datasets import importer as datasets
+from cytomine_spawner.datasets.client import Connection, Refused
+from cytomine_spawner.datasets.errors import DatasetError, Interrupted
+from cytomine_spawner.datasets.importer import Importer, Progress
+from cytomine_spawner.datasets.progress import Pace
+from cytomine_spawner.datasets.turns import LateForm, Turn
 from tests.support.importing import Stack, feature, picture, square
 
 pytest_plugins = ["tests.support.importstack"]
@@ -202,7 +203,7 @@ def test_what_a_killed_import_had_asked_for_and_comes_late_is_there_once(
         async with aiohttp.ClientSession() as session:
             keys = (stack.keys["primaryKey"], stack.keys["secondaryKey"])
             importer = Importer(Connection(stack.local.url, *keys, session))
-            running = asyncio.create_task(importer.run(dataset_files.find(root)))
+            running = asyncio.create_task(importer.run(files.find(root)))
             # Core has the request, and takes its time.
             while await asyncio.to_thread(stack.local.faults, "core"):
                 assert not running.done()

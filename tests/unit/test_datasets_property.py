@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from shapely import affinity, wkt
 from shapely.geometry import box
 
-from cytomine_spawner.stacks import dataset_files, dataset_geojson
-from cytomine_spawner.stacks.dataset_errors import DatasetError
-from cytomine_spawner.stacks.dataset_geojson import Features
-from cytomine_spawner.stacks.dataset_shapes import Piece, Shape, Unfit
+from cytomine_spawner.datasets import files as dataset_files
+from cytomine_spawner.datasets import geojson
+from cytomine_spawner.datasets.errors import DatasetError
+from cytomine_spawner.datasets.geojson import Features
+from cytomine_spawner.datasets.shapes import Piece, Shape, Unfit
 from tests.support.examples import examples
 
 WIDTH, HEIGHT = 640, 360
@@ -94,7 +95,7 @@ def read(path: Path, document: Any) -> Features | None:
     path.write_text(json.dumps(document))
     said = ""
     try:
-        return dataset_geojson.read(path)
+        return geojson.read(path)
     except DatasetError as error:
         said = str(error)
     assert said.endswith("try again.")
@@ -131,7 +132,7 @@ def test_each_annotation_is_stored_once_or_counted(
             inside = shape.geometry.intersection(border).area
             assert sum(wkt.loads(p.wkt).area for p in own) == pytest.approx(inside, abs=1e-2)
     # The same file gives the same keys, whatever stands before an annotation.
-    again = dataset_geojson.read(path)
+    again = geojson.read(path)
     assert [s.key for s in again.shapes] == [s.key for s in found.shapes]
 
 

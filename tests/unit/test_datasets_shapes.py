@@ -8,19 +8,15 @@ import pytest
 from shapely import affinity, wkt
 from shapely.geometry import box, shape
 
-from cytomine_spawner.stacks import dataset_shapes
-from cytomine_spawner.stacks.dataset_shapes import Shape, Unfit
+from cytomine_spawner.datasets import shapes
+from cytomine_spawner.datasets.shapes import Shape, Unfit
 
 WIDTH, HEIGHT = 640, 360
 
 
 def stored(geometry: dict[str, Any]) -> list[Any]:
     """What is stored of a geometry, turned back to count from the top left."""
-    pieces = [
-        piece
-        for part in dataset_shapes.read(geometry)
-        for piece in Shape(part, key="k").pieces(WIDTH, HEIGHT)
-    ]
+    pieces = [piece for part in shapes.read(geometry) for piece in Shape(part, key="k").pieces(WIDTH, HEIGHT)]
     back = [
         affinity.translate(affinity.scale(wkt.loads(p.wkt), 1, -1, origin=(0, 0)), 0, HEIGHT) for p in pieces
     ]
@@ -81,7 +77,7 @@ def test_an_area_is_cut_at_the_border() -> None:
 def test_a_line_that_leaves_and_comes_back_is_several() -> None:
     pieces = stored({"type": "LineString", "coordinates": [[600, 100], [700, 100], [700, 110], [600, 110]]})
     assert [p.wkt for p in pieces] == ["LINESTRING (600 100, 640 100)", "LINESTRING (640 110, 600 110)"]
-    (part,) = dataset_shapes.read(
+    (part,) = shapes.read(
         {"type": "LineString", "coordinates": [[600, 100], [700, 100], [700, 110], [600, 110]]}
     )
     assert [p.key for p in Shape(part, key="k").pieces(WIDTH, HEIGHT)] == ["k.0", "k.1"]
@@ -104,11 +100,11 @@ def test_points_are_stored_where_they_are_inside() -> None:
     ],
 )
 def test_what_cytomine_would_refuse_says_why(geometry: dict[str, Any], why: str) -> None:
-    (part,) = dataset_shapes.read(geometry)
+    (part,) = shapes.read(geometry)
     with pytest.raises(Unfit, match=why):
         Shape(part).pieces(WIDTH, HEIGHT)
 
 
 def test_nothing_is_cut_where_the_width_is_not_known() -> None:
-    (part,) = dataset_shapes.read(square(5000, 10, 10))
+    (part,) = shapes.read(square(5000, 10, 10))
     assert Shape(part, key="k").pieces(None, 100)[0].wkt.startswith("POLYGON ((5000 90,")

@@ -14,10 +14,11 @@ import requests
 import tifffile
 from PIL import Image
 
-from cytomine_spawner import objectstore, storageurls
+from cytomine_spawner.common import objectstore, storageurls
+from cytomine_spawner.datasets import shelf as dataset_shelf
+from cytomine_spawner.datasets import sources
+from cytomine_spawner.datasets.errors import DatasetError, Interrupted
 from cytomine_spawner.notebook import regions, slides
-from cytomine_spawner.stacks import dataset_shelf, dataset_sources
-from cytomine_spawner.stacks.dataset_errors import DatasetError, Interrupted
 from tests.support.importing import COUNT, Stack, make, whole
 from tests.support.objects import SIGNED, Store, store
 
@@ -33,7 +34,7 @@ def s3():
 @pytest.fixture(autouse=True)
 def _hollow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test's slides are small; they wait for their turn all the same."""
-    monkeypatch.setattr(dataset_sources, "PIECE", 300_000)
+    monkeypatch.setattr(sources, "PIECE", 300_000)
 
 
 def a_dataset(root: Path, name: str) -> Path:
@@ -48,7 +49,7 @@ def a_dataset(root: Path, name: str) -> Path:
 def run(stack: Stack, url: str, options: dict[str, object], name: str, root: Path, say=lambda _: None):
     keys = (stack.local.url, stack.keys["primaryKey"], stack.keys["secondaryKey"])
     root.mkdir(exist_ok=True)
-    return asyncio.run(dataset_sources.import_source(keys, url, options, name, root, say))
+    return asyncio.run(sources.import_source(keys, url, options, name, root, say))
 
 
 def slides_fetched(s3: Store, bucket: str) -> int:
@@ -88,19 +89,19 @@ def test_the_program_takes_its_credentials_from_files_and_says_none(
         (options / name).write_text(f"{text}\n")
     (options / "..data").mkdir()
     words = [f"--connection={stack.connection(tmp_path / 'c')}", f"--options={options}"]
-    assert dataset_sources.main([*words, "--url=s3://program/DATASET_program", "--", "program"]) == 0
+    assert sources.main([*words, "--url=s3://program/DATASET_program", "--", "program"]) == 0
     assert f"2 images, {COUNT} annotations" in capfd.readouterr().out
-    assert dataset_sources.main([*words, "--url=s3://program/DATASET_none", "--", "none"]) == 65
+    assert sources.main([*words, "--url=s3://program/DATASET_none", "--", "none"]) == 65
     out, error = capfd.readouterr()
     assert error == (
         "There is nothing at s3://program/DATASET_none. Mend the dataset's url, or put it there, and try again.\n"
     )
     (options / "client_options").write_text("{no json")
-    assert dataset_sources.main([*words, "--url=s3://program/DATASET_program", "--", "program"]) == 65
+    assert sources.main([*words, "--url=s3://program/DATASET_program", "--", "program"]) == 65
     assert "The key client_options of the dataset's Secret is no JSON" in capfd.readouterr().err
     (options / "client_options").unlink()
     (options / "acces_key_id").write_text("hush-hush")
-    assert dataset_sources.main([*words, "--url=s3://program/DATASET_program", "--", "program"]) == 65
+    assert sources.main([*words, "--url=s3://program/DATASET_program", "--", "program"]) == 65
     out, error = capfd.readouterr()
     assert "cannot be opened with the options of the dataset's Secret" in error
     assert "hush-hush" not in out + error
@@ -175,7 +176,7 @@ def test_a_file_beside_the_dataset_is_never_written(s3: Store, tmp_path: Path, b
         def ls(self, path, detail):
             return [{"name": f"{path}/{below}", "size": 3, "type": "file"}]
 
-    source = dataset_sources.Source("s3://x/y", s3.options)
+    source = sources.Source("s3://x/y", s3.options)
     source._fs = Evil()
     with pytest.raises(DatasetError, match="which is in no folder of the dataset"):
         source.shelf(tmp_path / "y")
@@ -189,11 +190,11 @@ def test_empty_objects_that_mark_folders_are_no_files(s3: Store, tmp_path: Path)
     s3.put("marked", tmp_path / "marked")
     for key in ("marked/", "marked/IMAGES/", "marked/IMAGES/a/"):
         requests.put(f"{s3.upstream}/marked/{key}", b"", headers=SIGNED, timeout=30).raise_for_status()
-    shelf = dataset_sources.Source("s3://marked/marked", s3.options).shelf(tmp_path / "made")
+    shelf = sources.Source("s3://marked/marked", s3.options).shelf(tmp_path / "made")
     assert [path.name for path in shelf.folder.rglob("*") if path.is_file()] == ["a.png"]
     requests.put(f"{s3.upstream}/marked/marked/IMAGES/a/a.png/b", b"x", headers=SIGNED, timeout=30)
     with pytest.raises(DatasetError, match="a file and a folder that are both called IMAGES/a/a"):
-        dataset_sources.Source("s3://marked/marked", s3.options).shelf(tmp_path / "again")
+        sources.Source("s3://marked/marked", s3.options).shelf(tmp_path / "again")
 
 
 def test_what_describes_slides_is_not_fetched_without_room(s3: Store, tmp_path: Path, monkeypatch) -> None:
@@ -203,7 +204,7 @@ def test_what_describes_slides_is_not_fetched_without_room(s3: Store, tmp_path: 
     real = dataset_shelf.shutil.disk_usage
     monkeypatch.setattr(dataset_shelf.shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
     with pytest.raises(DatasetError, match=r"What describes the slides .*dataset_scratch"):
-        dataset_sources.Source("s3://wide/wide", s3.options).shelf(tmp_path / "made")
+        sources.Source("s3://wide/wide", s3.options).shelf(tmp_path / "made")
     assert not s3.bytes["/wide/wide/METADATA/dataset.xml"]
 
 
@@ -270,7 +271,7 @@ def test_a_page_of_a_web_server_leads_nowhere_but_into_the_folder(site, tmp_path
             "/secret": '<a href="key">key</a>',
         }
     )
-    shelf = dataset_sources.Source(f"{here.url}/d", {}).shelf(tmp_path / "made")
+    shelf = sources.Source(f"{here.url}/d", {}).shelf(tmp_path / "made")
     assert [path.name for path in shelf.folder.rglob("*") if path.is_file()] == ["a b.txt"]
     assert not elsewhere.asked
     assert set(here.asked) == {"/d", "/d/IMAGES", "/d/IMAGES/a%20b.txt"}
@@ -281,12 +282,12 @@ def test_what_is_in_the_secret_goes_to_no_server_that_another_sends_on_to(site, 
     here = site({"/d": f"to:{elsewhere.url}/d", "/moved": "to:/there", "/there": '<a href="a">a</a>'})
     secret = {"client_kwargs": {"headers": {"X-Key": "hush-hush"}}}
     with pytest.raises(DatasetError, match="which is not to see what is in the dataset's Secret") as failed:
-        dataset_sources.Source(f"{here.url}/d", secret).shelf(tmp_path / "made")
+        sources.Source(f"{here.url}/d", secret).shelf(tmp_path / "made")
     assert not isinstance(failed.value, Interrupted)
     assert not elsewhere.asked
     # On the same server it is followed.
     with pytest.raises(DatasetError, match="not there"):
-        dataset_sources.Source(f"{here.url}/moved", secret).shelf(tmp_path / "same")
+        sources.Source(f"{here.url}/moved", secret).shelf(tmp_path / "same")
     assert "/there" in here.asked
     assert here.heads[-1]["X-Key"] == "hush-hush"
 

@@ -21,7 +21,7 @@ TREE = {
     "README.md": "",
     "docs/page.md": "",
     "cytomine_spawner/__init__.py": "def __getattr__(name):\n    from .spawner import Spawner\n    return Spawner\n",
-    "cytomine_spawner/spawner.py": "class Spawner: pass\n",
+    "cytomine_spawner/hub/spawner.py": "class Spawner: pass\n",
     "cytomine_spawner/core.py": "",
     "cytomine_spawner/far.py": "def late():\n    from . import core\n",
     "cytomine_spawner/typed.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .core import x\n",
@@ -147,7 +147,7 @@ def test_a_module_reaches_tests_by_functions_type_checking_support_and_fixtures_
     ("file", "tests"),
     [
         # far and path have the package itself, from which they could take a name
-        ("cytomine_spawner/spawner.py", {"lazy", "far", "path"}),
+        ("cytomine_spawner/hub/spawner.py", {"lazy", "far", "path"}),
         ("cytomine_spawner/served/engine.py", {"module"}),
         ("tests/support/program.py", {"path"}),
         ("cytomine_spawner/notebook/tiles.py", {"text", "book"}),
@@ -267,10 +267,10 @@ def broken(uses: Uses) -> Callable[[str], Chosen]:
 def test_a_module_of_this_checkout_reaches_its_tests_and_not_those_of_others(
     broken: Callable[[str], Chosen],
 ) -> None:
-    found = broken("cytomine_spawner/stacks/render.py").rings["unit"].files
+    found = broken("cytomine_spawner/blueprint/render.py").rings["unit"].files
     assert "tests/unit/test_render.py" in found
     assert "tests/unit/test_entitlements.py" not in found
-    found = broken("cytomine_spawner/entitlements.py").rings["unit"].files
+    found = broken("cytomine_spawner/lslogin/entitlements.py").rings["unit"].files
     assert "tests/unit/test_entitlements.py" in found
     assert "tests/unit/test_render.py" not in found
 
@@ -288,9 +288,9 @@ def test_a_module_of_this_checkout_reaches_its_tests_and_not_those_of_others(
             "notebooks/04_nuclei.ipynb",
             "unit/notebook/test_notebooks cluster/test_notebooks browser/test_annotate_journey",
         ),
-        ("cytomine_spawner/stacks/app.py", "api/test_operator"),
-        ("cytomine_spawner/stacks/manifests/core.yaml", "unit/test_render api/test_manifests"),
-        ("cytomine_spawner/stacks/templates/card.html", "unit/test_stacks_pages"),
+        ("cytomine_spawner/app.py", "api/test_operator"),
+        ("cytomine_spawner/blueprint/manifests/core.yaml", "unit/test_render api/test_manifests"),
+        ("cytomine_spawner/web/templates/card.html", "unit/test_stacks_pages"),
         ("cytomine_spawner/templates/options_form.html", "unit/test_options_form"),
         (
             "cytomine_spawner/notebook/transport.py",
@@ -323,8 +323,8 @@ def test_what_no_import_shows_reaches_its_tests(
 @pytest.mark.parametrize(
     "file",
     [
-        "cytomine_spawner/secrets.py",
-        "cytomine_spawner/stacks/static/stacks.css",
+        "cytomine_spawner/cluster/hubsecret.py",
+        "cytomine_spawner/web/static/stacks.css",
         "dev/cluster/node.py",
         "dev/postgis/entrypoint.sh",
         "helm/cytomine-hub/values.yaml",

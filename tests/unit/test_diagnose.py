@@ -5,14 +5,16 @@ from functools import partial
 
 import pytest
 
-from cytomine_spawner.redact import REMOVED, Redactor, by_looks
-from cytomine_spawner.stacks import capacity, lifecycle, model, observe, quota, secretdata
-from cytomine_spawner.stacks.diagnose import diagnose
-from cytomine_spawner.stacks.kube import KubeError
-from cytomine_spawner.stacks.kubeerrors import error_of, log_error
-from cytomine_spawner.stacks.model import Phase, Reason, StackSpec, StackStatus, State
-from cytomine_spawner.stacks.observe import Family, Warnings
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import lifecycle, quota, secretdata
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.cluster.client import KubeError
+from cytomine_spawner.cluster.errors import error_of, log_error
+from cytomine_spawner.common.redact import REMOVED, Redactor, by_looks
+from cytomine_spawner.operator import capacity, observe
+from cytomine_spawner.operator.diagnose import diagnose
+from cytomine_spawner.operator.observe import Family, Warnings
+from cytomine_spawner.stack import model
+from cytomine_spawner.stack.model import Phase, Reason, StackSpec, StackStatus, State
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=timezone.utc)
 NAMES = ("postgis", "mongo", "repository", "pims", "core", "web-ui", "gateway")
@@ -502,7 +504,7 @@ def test_deadlines_of_use_and_of_sleep():
 def test_every_secret_that_a_manifest_names_is_made_and_each_time_a_new_one():
     import json
 
-    from cytomine_spawner.stacks import render
+    from cytomine_spawner.blueprint import render
 
     names = set(model.Extra)
     settings = StackSettings(

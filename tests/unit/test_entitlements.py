@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytomine_spawner.entitlements import (
+from cytomine_spawner.lslogin.entitlements import (
     MAX_NAME_LENGTH,
     MAX_URN_LENGTH,
     MAX_URNS,

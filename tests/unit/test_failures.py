@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from cytomine_spawner.failures import NotebookFailed, denied, diagnose
-from cytomine_spawner.redact import REMOVED
+from cytomine_spawner.common.redact import REMOVED
+from cytomine_spawner.hub.failures import NotebookFailed, denied, diagnose
 
 
 def pod(container=None, conditions=(), **status):

@@ -11,7 +11,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from cytomine_spawner.fetchmeta import FETCHED, FORM, FRAMED, Guard, fault
+from cytomine_spawner.common.fetchmeta import FETCHED, FORM, FRAMED, Guard, fault
 
 
 def told(site: str, mode: str, dest: str, **more: str) -> HTTPHeaders:

@@ -316,9 +316,10 @@ def test_a_busy_stack_does_not_fill_the_disk_with_marks_and_stays_busy(quiet):
 
 
 def test_nginx_takes_the_longest_names_that_a_stack_may_have(tmp_path):
-    from cytomine_spawner.stacks import model, render
-    from cytomine_spawner.stacks.model import StackSpec
-    from cytomine_spawner.stacks.settings import StackSettings
+    from cytomine_spawner.blueprint import render
+    from cytomine_spawner.blueprint.settings import StackSettings
+    from cytomine_spawner.stack import model
+    from cytomine_spawner.stack.model import StackSpec
     from tests.support.gateway import MODULES, NGINX
 
     owner = "28f7bc3a2d32a4a4ae0f28f7bc3a2d32a4a4ae0f@lifescience-ri.eu"

@@ -116,7 +116,7 @@ def test_each_documented_values_file_configures_only_traits_that_exist(deploymen
     config = deployment.put(**of_example(path)).load()
     modules = {
         "JupyterHub": "jupyterhub.app",
-        "GuardedHub": "cytomine_spawner.hubapp",
+        "GuardedHub": "cytomine_spawner.hub.hubapp",
         "CryptKeeper": "jupyterhub.crypto",
         "ConfigurableHTTPProxy": "jupyterhub.proxy",
         "Authenticator": "jupyterhub.auth",
@@ -124,8 +124,8 @@ def test_each_documented_values_file_configures_only_traits_that_exist(deploymen
         "Spawner": "jupyterhub.spawner",
         "KubeSpawner": "kubespawner",
         "CytomineSpawner": "cytomine_spawner",
-        "LSLoginAuthenticator": "cytomine_spawner.lslogin",
-        "StackSettings": "cytomine_spawner.stacks.settings",
+        "LSLoginAuthenticator": "cytomine_spawner.lslogin.authenticator",
+        "StackSettings": "cytomine_spawner.blueprint.settings",
     }
     assert set(config) <= set(modules)
     for section, traits in config.items():

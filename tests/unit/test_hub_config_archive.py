@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cytomine_spawner.lslogin_token import IMPORT_SCOPE, SCOPE
-from cytomine_spawner.stacks.rights import MANAGE_SCOPE
+from cytomine_spawner.lslogin.token import IMPORT_SCOPE, SCOPE
+from cytomine_spawner.stack.rights import MANAGE_SCOPE
 from dev.demo import archive
 from tests.support.chart import BASE, Network, merged, render
 from tests.unit.test_hub_config import KEYS, VALUES, deployment, of_chart  # noqa: F401 - a fixture

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from cytomine_spawner.hublog import Addresses, scrubbed
+from cytomine_spawner.hub.hublog import Addresses, scrubbed
 
 
 @pytest.mark.parametrize(

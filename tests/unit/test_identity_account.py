@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cytomine_spawner.stacks.identity.claims import preferred_username, subject
+from cytomine_spawner.identity.claims import preferred_username, subject
 from tests.support.identity import FakeVault, World, world
 from tests.support.stacks import a_stack
 

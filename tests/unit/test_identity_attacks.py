@@ -15,8 +15,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cytomine_spawner.stacks.identity.keyring import Key
-from cytomine_spawner.stacks.model import ENDPOINTS, REALM
+from cytomine_spawner.identity.keyring import Key
+from cytomine_spawner.stack.model import ENDPOINTS, REALM
 from tests.support.adapter import Pkce, answer, confused, part
 from tests.support.identity import GATEWAY_SECRET, World, unverified, world
 from tests.support.stacks import PREFIX, a_stack

@@ -9,16 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytomine_spawner.stacks.identity import Identity
-from cytomine_spawner.stacks.identity.claims import (
-    Person,
-    Role,
-    about,
-    preferred_username,
-    readable_name,
-    subject,
-)
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.identity import Identity
+from cytomine_spawner.identity.claims import Person, Role, about, preferred_username, readable_name, subject
 
 
 @given(st.text(min_size=1, max_size=255))

@@ -13,7 +13,7 @@ import httpx
 import jwt
 import pytest
 
-from cytomine_spawner.stacks.identity.claims import preferred_username
+from cytomine_spawner.identity.claims import preferred_username
 from tests.support.adapter import Pkce, answer
 from tests.support.identity import GATEWAY_SECRET, FakeVault, World, unverified, world
 from tests.support.stacks import PREFIX, a_stack

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cytomine_spawner.stacks.identity import grants
-from cytomine_spawner.stacks.identity.grants import Grants, Ledger, Limits, Reused, Session
-from cytomine_spawner.stacks.kube import KubeError
+from cytomine_spawner.cluster.client import KubeError
+from cytomine_spawner.identity import grants
+from cytomine_spawner.identity.grants import Grants, Ledger, Limits, Reused, Session
 from tests.support.identity import Clock, FakeVault
 from tests.support.stacks import a_stack
 

@@ -11,7 +11,7 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cytomine_spawner.stacks.identity.keyring import InvalidToken, Keyring, KeyringError
+from cytomine_spawner.identity.keyring import InvalidToken, Keyring, KeyringError
 from tests.support.identity import Clock, FakeVault
 
 NAME = "keys"

@@ -101,7 +101,7 @@ def test_an_image_installs_only_files_whose_hashes_are_known(name):
 
 def test_the_gateways_image_is_a_release_that_is_supported():
     """nginx's stable branches have even numbers; 1.28 and older get no more corrections."""
-    image = yaml.safe_load((cache.ROOT / "cytomine_spawner/stacks/values/cytomine.yaml").read_text())[
+    image = yaml.safe_load((cache.ROOT / "cytomine_spawner/blueprint/values/cytomine.yaml").read_text())[
         "images"
     ]["gateway"]
     release = tuple(map(int, re.fullmatch(r"nginx:(\d+)\.(\d+)", image).groups()))

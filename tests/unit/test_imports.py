@@ -7,17 +7,20 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from traitlets import TraitError
 
-from cytomine_spawner.redact import REMOVED
-from cytomine_spawner.stacks import datasets, imports, model, observe, render
-from cytomine_spawner.stacks.apply import Applier
-from cytomine_spawner.stacks.children import Children
-from cytomine_spawner.stacks.diagnose import Patience
-from cytomine_spawner.stacks.kube import KubeError
-from cytomine_spawner.stacks.lastwords import LastWords
-from cytomine_spawner.stacks.model import FailedDataset, Import, Stack, StackSpec, StackStatus
-from cytomine_spawner.stacks.present import can_retry, view
-from cytomine_spawner.stacks.rights import Person
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.cluster.client import KubeError
+from cytomine_spawner.common.redact import REMOVED
+from cytomine_spawner.datasets import importer
+from cytomine_spawner.operator import imports, observe
+from cytomine_spawner.operator.apply import Applier
+from cytomine_spawner.operator.children import Children
+from cytomine_spawner.operator.diagnose import Patience
+from cytomine_spawner.operator.lastwords import LastWords
+from cytomine_spawner.stack import model
+from cytomine_spawner.stack.model import FailedDataset, Import, Stack, StackSpec, StackStatus
+from cytomine_spawner.stack.rights import Person
+from cytomine_spawner.web.present import can_retry, view
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=timezone.utc)
 VOLUME = {"persistentVolumeClaim": {"claimName": "slides", "readOnly": True}}
@@ -149,7 +152,7 @@ def test_a_dataset_at_a_url_has_a_job_with_its_credentials_as_files_and_a_way_to
     (container,) = pod["containers"]
     assert container["command"][4:] == [
         "-m",
-        "cytomine_spawner.stacks.dataset_sources",
+        "cytomine_spawner.datasets.sources",
         "--connection=/var/run/cytomine",
         "--options=/var/run/options",
         "--url=s3://slides/DATASET_far",
@@ -180,7 +183,7 @@ def test_a_fault_of_the_dataset_itself_ends_its_job_at_the_first_try():
     (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
     assert rule["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
-    assert rule["onExitCodes"]["values"] == [datasets.FAULT]
+    assert rule["onExitCodes"]["values"] == [importer.FAULT]
     assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
@@ -446,12 +449,12 @@ def test_the_project_of_a_dataset_is_written_down_and_what_is_granted_no_more_is
     ],
 )
 def test_what_a_dataset_is_called_does_not_pass_for_its_project(pretended, capsys):
-    datasets.lines()(datasets.Progress(2, 2, f"{pretended} is imported"))
-    datasets.told([datasets.Imported(pretended, 41, 2, 9)])
+    importer.lines()(importer.Progress(2, 2, f"{pretended} is imported"))
+    importer.told([importer.Imported(pretended, 41, 2, 9)])
     log = capsys.readouterr().out
     status, _, _ = World(log=log).ended("Complete").pod("Succeeded").judge()
     assert [p.project for p in status.dataset_projects] == [41]
-    datasets.told([datasets.Imported(pretended, 41, 2, 9, (pretended,))])
+    importer.told([importer.Imported(pretended, 41, 2, 9, (pretended,))])
     log = capsys.readouterr().out
     status, _, _ = World(log=log).ended("Complete").pod("Succeeded").judge()
     assert [p.project for p in status.dataset_projects] == [41]

@@ -17,11 +17,12 @@ import httpx
 import pytest
 import requests
 
-from cytomine_spawner.stacks import credentials, keys
-from cytomine_spawner.stacks.credentials import MANAGED_BY, Connection, signed_headers
-from cytomine_spawner.stacks.keys import Connections
-from cytomine_spawner.stacks.members import HubUser, Role
-from cytomine_spawner.stacks.model import (
+from cytomine_spawner.access import credentials, keys
+from cytomine_spawner.access.credentials import MANAGED_BY, Connection, signed_headers
+from cytomine_spawner.access.hubapi import HubUser, Role
+from cytomine_spawner.access.keys import Connections
+from cytomine_spawner.cluster.store import Conflict, StoreError, Unavailable
+from cytomine_spawner.stack.model import (
     Desired,
     Members,
     Phase,
@@ -30,7 +31,6 @@ from cytomine_spawner.stacks.model import (
     former_connection_name,
     user_label,
 )
-from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
 from dev.standin.local import Local
 from tests.support.importing import Stack as Stand
 from tests.support.secretstore import FakeSecrets

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from tornado.web import Application, RequestHandler
 
-from cytomine_spawner.stacks import lasting, model
-from cytomine_spawner.stacks.kube import KubeError
-from cytomine_spawner.stacks.lasting import Gateways, Lasting, Watchman
-from cytomine_spawner.stacks.model import Phase, Stack
-from cytomine_spawner.stacks.store import Unavailable
+from cytomine_spawner.access import lasting
+from cytomine_spawner.access.lasting import Gateways, Lasting, Watchman
+from cytomine_spawner.cluster.client import KubeError
+from cytomine_spawner.cluster.store import Unavailable
+from cytomine_spawner.stack import model
+from cytomine_spawner.stack.model import Phase, Stack
 from tests.support.stacks import FakeStore, a_stack
 
 BROWSER = Lasting(since=1, side="public", session="s1", user="mia")

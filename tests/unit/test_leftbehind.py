@@ -8,8 +8,8 @@ import pytest
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiException
 
-from cytomine_spawner import leftbehind
-from cytomine_spawner.stacks import model
+from cytomine_spawner.cluster import leftbehind
+from cytomine_spawner.stack import model
 from tests.support.kube import kubeconfig
 
 COMMAND = ["--namespace", "hub", "--users", "hub-users", "--release", "r", "--wait", "0.3"]

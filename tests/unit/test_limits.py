@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytomine_spawner.stacks import lifecycle, notices
-from cytomine_spawner.stacks.clock import Clock
-from cytomine_spawner.stacks.lifecycle import Limits
-from cytomine_spawner.stacks.model import LIMITED, Desired, Phase, Stack, StackSpec
-from cytomine_spawner.stacks.notices import Notice
-from cytomine_spawner.stacks.reconcile import Reconciler
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import lifecycle
+from cytomine_spawner.blueprint.lifecycle import Limits
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.operator.clock import Clock
+from cytomine_spawner.operator.reconcile import Reconciler
+from cytomine_spawner.stack import notices
+from cytomine_spawner.stack.model import LIMITED, Desired, Phase, Stack, StackSpec
+from cytomine_spawner.stack.notices import Notice
 from tests.support.stacks import PREFIX, Service, a_stack, serving
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
@@ -99,7 +100,7 @@ class World:
 
     async def due(self, stack: Stack, after: timedelta) -> str:
         """Why the stack is sent to sleep at that time."""
-        from cytomine_spawner.stacks.reconcile import _Memory
+        from cytomine_spawner.operator.reconcile import _Memory
 
         return str((await self.reconciler._deadlines(stack, _Memory(), NOW + after))[1])
 
@@ -206,7 +207,7 @@ def test_a_card_says_what_the_limits_change(running: Service) -> None:
 
 
 def test_what_an_administrator_did_becomes_an_event_once() -> None:
-    from cytomine_spawner.stacks.reconcile import _Memory
+    from cytomine_spawner.operator.reconcile import _Memory
 
     world, memory = World(), _Memory()
     acts = [Notice(NOW + timedelta(microseconds=n), "root", f"invited the user m{n}") for n in range(30)]

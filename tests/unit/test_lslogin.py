@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from traitlets import TraitError
 
-from cytomine_spawner import lslogin
-from cytomine_spawner.lslogin import LSLoginAuthenticator, display_name
-from cytomine_spawner.lslogin_oidc import ProviderError, redacted
-from cytomine_spawner.lslogin_pages import LoginProblem
+from cytomine_spawner.lslogin import authenticator as lslogin
+from cytomine_spawner.lslogin.authenticator import LSLoginAuthenticator, display_name
+from cytomine_spawner.lslogin.oidc import ProviderError, redacted
+from cytomine_spawner.lslogin.pages import LoginProblem
 from tests.support.lsloginfake import ADA, ADMINS, BY, MARKS, ROOT, USERS, VISA, Provider
 from tests.support.lsloginhub import NAME, log_in, make
 

@@ -17,7 +17,7 @@ from oauthenticator.oauth2 import OAuthLoginHandler, _serialize_state
 from tornado import web
 from traitlets.config import Config
 
-from cytomine_spawner.lslogin import LSLoginAuthenticator
+from cytomine_spawner.lslogin.authenticator import LSLoginAuthenticator
 from dev import lslogin
 from tests.support.lsloginhub import User
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from cytomine_spawner.lslogin import display_name
+from cytomine_spawner.lslogin.authenticator import display_name
 from tests.support.lsloginfake import ADA, ADMINS, BY, CLIENT, MARKS, ROOT, USERS, Provider
 from tests.support.lsloginhub import NAME, User, logged_in, make
 

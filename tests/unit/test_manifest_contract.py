@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cytomine_spawner.stacks import render
+from cytomine_spawner.blueprint import render
 from tests.support.rendering import ALL_EXTRAS, everything, objects
 
 URL = "https://cm-ada.stacks.example.org"

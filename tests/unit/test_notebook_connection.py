@@ -21,13 +21,13 @@ import requests
 from cytomine.models import ProjectCollection
 
 from cytomine_spawner import notebook
+from cytomine_spawner.access import credentials
+from cytomine_spawner.access.credentials import Connection
+from cytomine_spawner.access.hubapi import Hub
+from cytomine_spawner.access.keys import Connections
 from cytomine_spawner.notebook import connection
 from cytomine_spawner.notebook import cytomine_env as command
-from cytomine_spawner.stacks import credentials
-from cytomine_spawner.stacks.credentials import Connection
-from cytomine_spawner.stacks.keys import Connections
-from cytomine_spawner.stacks.members import Hub
-from cytomine_spawner.stacks.model import Desired, Members, Phase, Reason, Stack
+from cytomine_spawner.stack.model import Desired, Members, Phase, Reason, Stack
 from dev.standin.local import Local, free_port
 from tests.support.importing import Stack as Stand
 from tests.support.secretstore import FakeSecrets

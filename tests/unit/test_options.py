@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytomine_spawner.options import (
+from cytomine_spawner.hub.options.notebook import (
     ImageChoice,
     Offer,
     OptionsError,

@@ -19,13 +19,13 @@ import tornado.netutil
 import tornado.web
 from traitlets.config import Application
 
-from cytomine_spawner.stacks import projects
-from cytomine_spawner.stacks.front import Front
-from cytomine_spawner.stacks.members import HubUser, Role
-from cytomine_spawner.stacks.model import Access, ChosenProject, Desired, Members, Phase, Stack
-from cytomine_spawner.stacks.projects import Projects
-from cytomine_spawner.stacks.settings import StackSettings
-from cytomine_spawner.stacks.store import Conflict, StoreError, Unavailable
+from cytomine_spawner.access import projects
+from cytomine_spawner.access.hubapi import HubUser, Role
+from cytomine_spawner.access.projects import Projects
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.cluster.store import Conflict, StoreError, Unavailable
+from cytomine_spawner.front import Front
+from cytomine_spawner.stack.model import Access, ChosenProject, Desired, Members, Phase, Stack
 from dev.standin.local import Local
 from tests.support.secretstore import FakeSecrets
 from tests.support.stacks import FakeStore, a_stack

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cytomine_spawner.qupath import FeatureClass, class_of, colour, features, is_feature
+from cytomine_spawner.common.qupath import FeatureClass, class_of, colour, features, is_feature
 
 FILES = Path(__file__).parent / "geojson"
 RED = "#c80000"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytomine_spawner.redact import PIECE, REMOVED, Redactor, by_looks, secret_values
-from cytomine_spawner.stacks import secretdata
+from cytomine_spawner.blueprint import secretdata
+from cytomine_spawner.common.redact import PIECE, REMOVED, Redactor, by_looks, secret_values
 
 PRIVATE = "0b6f1c9e-5a0d-4f8e-9a53-6a0c2d1f7e44"
 PUBLIC = "3d1f0a72-97c4-4e0b-8f5e-b1c0a9d8e7f6"

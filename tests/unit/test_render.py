@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cytomine_spawner.stacks import model, render
-from cytomine_spawner.stacks.model import StackSpec
-from cytomine_spawner.stacks.quantity import cores, gib, to_bytes
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.common.quantity import cores, gib, to_bytes
+from cytomine_spawner.stack import model
+from cytomine_spawner.stack.model import StackSpec
 from tests.support.examples import examples
 from tests.support.rendering import (
     ALL_EXTRAS,

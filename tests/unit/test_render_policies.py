@@ -6,8 +6,9 @@ import pytest
 import yaml
 from traitlets import TraitError
 
-from cytomine_spawner.stacks import model, render
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.stack import model
 from dev.cache import ROOT
 from tests.support.rendering import (
     ALL_EXTRAS,

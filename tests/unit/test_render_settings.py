@@ -3,8 +3,8 @@
 import pytest
 from traitlets import TraitError
 
-from cytomine_spawner.stacks import render
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
 from tests.support.rendering import ALL_EXTRAS, demo, env, everything, find, objects, pods
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cytomine_spawner.stacks import render
-from cytomine_spawner.stacks.model import StackSpec, new_stack
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.stack.model import StackSpec, new_stack
 from dev.standin.faults import told
 from dev.standin.local import Local, answers
 from dev.standin.schema import WAITS_FOR_LOCK

@@ -9,7 +9,7 @@ import pytest
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiException
 
-from cytomine_spawner import secrets
+from cytomine_spawner.cluster import hubsecret
 from tests.support.kube import kubeconfig
 
 
@@ -67,7 +67,7 @@ def decoded(api, key):
 
 async def test_a_secret_that_is_not_there_is_made_with_64_random_hexadecimal_digits_a_key():
     api = Api()
-    assert await secrets.ensure(api, "ns", "s", ["a", "b", "a"], {"x": "y"}) == ["a", "b"]
+    assert await hubsecret.ensure(api, "ns", "s", ["a", "b", "a"], {"x": "y"}) == ["a", "b"]
     values = [decoded(api, key) for key in ("a", "b")]
     assert all(len(bytes.fromhex(value)) == 32 for value in values)
     assert values[0] != values[1]
@@ -76,9 +76,9 @@ async def test_a_secret_that_is_not_there_is_made_with_64_random_hexadecimal_dig
 
 async def test_what_is_there_is_never_changed_and_only_what_lacks_is_added():
     api = Api({"a": "b2xk", "empty": ""})
-    assert await secrets.ensure(api, "ns", "s", ["a", "empty", "b"]) == ["empty", "b"]
+    assert await hubsecret.ensure(api, "ns", "s", ["a", "empty", "b"]) == ["empty", "b"]
     assert api.data["a"] == "b2xk"
-    assert await secrets.ensure(api, "ns", "s", ["a", "empty", "b"]) == []
+    assert await hubsecret.ensure(api, "ns", "s", ["a", "empty", "b"]) == []
     assert api.calls == ["get", "patch", "get"]
 
 
@@ -86,7 +86,7 @@ async def test_what_is_there_is_never_changed_and_only_what_lacks_is_added():
 async def test_a_key_that_somebody_else_makes_meanwhile_wins(there):
     api = Api(there)
     api.before_write = lambda: api.change(a="dGhlaXJz")
-    assert await secrets.ensure(api, "ns", "s", ["a", "b"]) == ["b"]
+    assert await hubsecret.ensure(api, "ns", "s", ["a", "b"]) == ["b"]
     assert api.data["a"] == "dGhlaXJz"
     assert len(decoded(api, "b")) == 64
 
@@ -111,14 +111,14 @@ async def test_a_key_of_a_secret_of_its_own_is_what_the_hubs_secret_had_from_bef
     before, taken
 ):
     api = Secrets(hub_secrets=before, own=None)
-    assert await secrets.ensure(api, "ns", "own", ["token"], known_by="hub-secrets") == ["token"]
+    assert await hubsecret.ensure(api, "ns", "own", ["token"], known_by="hub-secrets") == ["token"]
     assert (api.named["own"].data["token"] == "b2xk") is taken
     assert taken or len(decoded(api.named["own"], "token")) == 64
     assert api.named["hub-secrets"].data == before
     # And from then on it stays, whatever the hub's has.
     value = dict(api.named["own"].data)
     api.named["hub-secrets"].data = {"token": "bmV3"}
-    assert await secrets.ensure(api, "ns", "own", ["token"], known_by="hub-secrets") == []
+    assert await hubsecret.ensure(api, "ns", "own", ["token"], known_by="hub-secrets") == []
     assert api.named["own"].data == value
 
 
@@ -130,19 +130,19 @@ async def test_a_secret_that_never_stands_still_is_a_sentence():
         api.before_write = again
 
     api.before_write = again
-    with pytest.raises(secrets.SecretsError, match="changes all the time"):
-        await secrets.ensure(api, "ns", "s", ["a"])
+    with pytest.raises(hubsecret.SecretsError, match="changes all the time"):
+        await hubsecret.ensure(api, "ns", "s", ["a"])
 
 
 async def test_an_api_server_that_starts_late_is_waited_for():
     api = Api(fail=[OSError("refused"), ApiException(503, "not yet"), TimeoutError()])
-    assert await secrets.ensure_patiently(api, 5, "ns", "s", ["a"]) == ["a"]
+    assert await hubsecret.ensure_patiently(api, 5, "ns", "s", ["a"]) == ["a"]
 
 
 async def test_a_refusal_is_not_waited_out():
     api = Api(fail=[ApiException(403, "Forbidden")])
     with pytest.raises(ApiException):
-        await secrets.ensure_patiently(api, 60, "ns", "s", ["a"])
+        await hubsecret.ensure_patiently(api, 60, "ns", "s", ["a"])
     assert api.calls == ["get"]
 
 
@@ -158,7 +158,7 @@ def outside(monkeypatch, tmp_path):
 
 
 def test_an_api_server_that_does_not_answer_is_one_sentence(outside, capsys):
-    assert secrets.main(COMMAND) == 1
+    assert hubsecret.main(COMMAND) == 1
     said = capsys.readouterr().err
     assert said.startswith("The API server did not answer within 0.3 s")
     assert "NetworkPolicies" in said
@@ -178,8 +178,8 @@ def test_a_refusal_is_one_sentence_with_the_cure(outside, monkeypatch, capsys, s
     async def refuse(*_):
         raise ApiException(status, "reason")
 
-    monkeypatch.setattr(secrets, "ensure_patiently", refuse)
-    assert secrets.main(COMMAND) == 1
+    monkeypatch.setattr(hubsecret, "ensure_patiently", refuse)
+    assert hubsecret.main(COMMAND) == 1
     assert said in capsys.readouterr().err
 
 
@@ -187,24 +187,24 @@ def test_no_value_is_printed(outside, monkeypatch, capsys):
     api = Api()
 
     async def with_fake(_, wait, *args):
-        return await secrets.ensure(api, *args)
+        return await hubsecret.ensure(api, *args)
 
-    monkeypatch.setattr(secrets, "ensure_patiently", with_fake)
-    assert secrets.main(COMMAND) == 0
+    monkeypatch.setattr(hubsecret, "ensure_patiently", with_fake)
+    assert hubsecret.main(COMMAND) == 0
     printed = "".join(capsys.readouterr())
     assert printed == "Secret s in ns: made a.\n"
-    assert secrets.main(COMMAND) == 0
+    assert hubsecret.main(COMMAND) == 0
     assert capsys.readouterr().out == "Secret s in ns: all keys were there.\n"
 
 
 @pytest.mark.parametrize("pair", ["own", "own=", "=key"])
 def test_a_secret_apart_without_its_key_is_refused(capsys, pair):
     with pytest.raises(SystemExit):
-        secrets.main([*COMMAND, "--apart", pair])
+        hubsecret.main([*COMMAND, "--apart", pair])
     assert "--apart takes NAME=KEY" in capsys.readouterr().err
 
 
 def test_a_label_without_a_value_is_refused(capsys):
     with pytest.raises(SystemExit):
-        secrets.main([*COMMAND, "--label", "x"])
+        hubsecret.main([*COMMAND, "--label", "x"])
     assert "--label x is not NAME=VALUE" in capsys.readouterr().err

@@ -18,8 +18,8 @@ from traitlets import TraitError
 from traitlets.config import Config
 
 from cytomine_spawner import CytomineSpawner
-from cytomine_spawner.failures import NotebookFailed
-from cytomine_spawner.options import OptionsError
+from cytomine_spawner.hub.failures import NotebookFailed
+from cytomine_spawner.hub.options.notebook import OptionsError
 from tests.support.kube import make_spawner
 
 try:

@@ -8,10 +8,10 @@ import pytest
 from aiohttp import web
 from kubernetes_asyncio import client
 
-from cytomine_spawner.stacks import kube as kube_module
-from cytomine_spawner.stacks import observe
-from cytomine_spawner.stacks.children import Children
-from cytomine_spawner.stacks.kube import Kube
+from cytomine_spawner.cluster import client as kube_module
+from cytomine_spawner.cluster.client import Kube
+from cytomine_spawner.operator import observe
+from cytomine_spawner.operator.children import Children
 
 
 def service(name, version, **meta):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cytomine_spawner.stacks import model, operations, projectchoice
-from cytomine_spawner.stacks.model import (
+from cytomine_spawner.stack import model
+from cytomine_spawner.stack.model import (
     Stack,
     StackSpec,
     StackStatus,
@@ -17,6 +17,7 @@ from cytomine_spawner.stacks.model import (
     new_stack,
     stack_name,
 )
+from cytomine_spawner.web import operations, projectchoice
 
 CRD = Path(__file__).parents[2] / "helm/cytomine-hub/crds/cytominestacks.yaml"
 DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from cytomine_spawner.stacks import projects, render
-from cytomine_spawner.stacks.identity import sessions_secret
-from cytomine_spawner.stacks.model import (
+from cytomine_spawner.access import projects
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.identity import sessions_secret
+from cytomine_spawner.stack.model import (
     Extra,
     Import,
     StackSpec,
@@ -19,7 +21,6 @@ from cytomine_spawner.stacks.model import (
     new_stack,
     stack_name,
 )
-from cytomine_spawner.stacks.settings import StackSettings
 
 Name = tuple[str, str]
 

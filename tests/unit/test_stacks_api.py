@@ -12,8 +12,8 @@ from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cytomine_spawner.names import is_plain, plain
-from cytomine_spawner.stacks.model import Members, Phase
+from cytomine_spawner.common.names import is_plain, plain
+from cytomine_spawner.stack.model import Members, Phase
 from tests.support.examples import examples
 from tests.support.stacks import PREFIX, Service, a_stack
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from cytomine_spawner.stacks import api
-from cytomine_spawner.stacks import events as stream_events
-from cytomine_spawner.stacks.model import Members, Phase
-from cytomine_spawner.stacks.store import LogSource
+from cytomine_spawner.cluster.store import LogSource
+from cytomine_spawner.stack.model import Members, Phase
+from cytomine_spawner.web import api
+from cytomine_spawner.web import events as stream_events
 from tests.support.stacks import ACCESS_SCOPE, PREFIX, Service, a_stack, events, xsrf
 
 pytest_plugins = ["tests.support.servedstacks"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from cytomine_spawner.stacks.model import Phase
+from cytomine_spawner.stack.model import Phase
 from tests.support.stackpages import ADA, cards, press, send, soup, text
 from tests.support.stacks import PREFIX, Service, a_stack, xsrf
 

@@ -8,9 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from cytomine_spawner.stacks import entrance, render
-from cytomine_spawner.stacks.model import Phase
-from cytomine_spawner.stacks.settings import StackSettings
+from cytomine_spawner.blueprint import render
+from cytomine_spawner.blueprint.settings import StackSettings
+from cytomine_spawner.stack.model import Phase
+from cytomine_spawner.web import entrance
 from tests.support.rendering import everything, stack
 from tests.support.stackpages import ADA, soup, text
 from tests.support.stacks import PREFIX, Service, a_stack, serving

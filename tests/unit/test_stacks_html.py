@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cytomine_spawner.names import plain as readable
-from cytomine_spawner.stacks.model import Access, ChosenProject, Members, Phase, ProjectRole, Reach
-from cytomine_spawner.stacks.store import LogSource
+from cytomine_spawner.cluster.store import LogSource
+from cytomine_spawner.common.names import plain as readable
+from cytomine_spawner.stack.model import Access, ChosenProject, Members, Phase, ProjectRole, Reach
 from tests.support.examples import examples
 from tests.support.stackpages import ADA, cards, starting
 from tests.support.stacks import PREFIX, Service, a_stack

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from bs4 import BeautifulSoup
 
-from cytomine_spawner.stacks import members
+from cytomine_spawner.access import hubapi
 from tests.support.hub import free_port, process, rest
 from tests.support.stacks import PREFIX, Service, a_stack, serving, xsrf
 
@@ -277,7 +277,7 @@ def test_users_groups_and_shares_of_a_real_hub_make_members(both: tuple[Hub, Ser
     now = datetime.now(timezone.utc)
 
     async def outside() -> list[object]:
-        known = members.Hub(service.site_hub._url, service.site_hub._token)
+        known = hubapi.Hub(service.site_hub._url, service.site_hub._token)
         found = [await known.role(stack, who) for who in (*tokens, "nobody")]
         return [*found, await known.active(stack, now), await known.active(a_stack("nobody"), now)]
 

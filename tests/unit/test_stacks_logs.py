@@ -16,12 +16,15 @@ import tornado.netutil
 import tornado.web
 from kubernetes_asyncio import client
 
-from cytomine_spawner.redact import REMOVED
-from cytomine_spawner.stacks import credentials, kubelogs, kubestore, model, render, secretdata
-from cytomine_spawner.stacks.credentials import Connection
-from cytomine_spawner.stacks.kubestore import KubeStore
-from cytomine_spawner.stacks.loglines import LINE_LENGTH
-from cytomine_spawner.stacks.store import LogQuery, LogSource, NotFound, Unavailable
+from cytomine_spawner.access import credentials
+from cytomine_spawner.access.credentials import Connection
+from cytomine_spawner.blueprint import render, secretdata
+from cytomine_spawner.cluster import logs, stacks
+from cytomine_spawner.cluster.loglines import LINE_LENGTH
+from cytomine_spawner.cluster.stacks import KubeStore
+from cytomine_spawner.cluster.store import LogQuery, LogSource, NotFound, Unavailable
+from cytomine_spawner.common.redact import REMOVED
+from cytomine_spawner.stack import model
 from tests.support.stacks import a_stack
 
 STACK = a_stack("ada")
@@ -248,7 +251,7 @@ async def test_a_follower_gets_lines_at_once_and_frees_the_connection_when_it_le
 
 
 async def test_a_server_that_says_nothing_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubestore, "CALL_SECONDS", 0.1)
+    monkeypatch.setattr(stacks, "CALL_SECONDS", 0.1)
     world.cluster.hold = True
     with pytest.raises(Unavailable):
         await read(world)
@@ -387,7 +390,7 @@ async def test_a_log_of_no_stack_is_not_read(world: World) -> None:
 async def test_keys_that_are_made_while_a_log_is_followed_are_known_soon(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubelogs, "REREAD_SECONDS", 0.01)
+    monkeypatch.setattr(logs, "REREAD_SECONDS", 0.01)
     made = a_secret(world)
     world.cluster.coming = asyncio.Queue()
     lines = world.store.logs(LogQuery(SOURCE, follow=True))
@@ -413,7 +416,7 @@ async def test_a_followed_log_ends_when_the_secrets_could_not_be_read_for_long(
     lines = world.store.logs(LogQuery(SOURCE, follow=True))
     world.cluster.coming.put_nowait(b"first\n")
     assert await asyncio.wait_for(anext(lines), 5) == "first"
-    monkeypatch.setattr(kubelogs, "STALE_SECONDS", 0)
+    monkeypatch.setattr(logs, "STALE_SECONDS", 0)
     world.cluster.coming.put_nowait(b"second\n")
     with pytest.raises(Unavailable, match="not shown"):
         await asyncio.wait_for(anext(lines), 5)

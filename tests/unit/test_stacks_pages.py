@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from bs4 import BeautifulSoup
 
-from cytomine_spawner.stacks.model import Condition, Phase, Reason
-from cytomine_spawner.stacks.store import LogQuery, LogSource, Unavailable
+from cytomine_spawner.cluster.store import LogQuery, LogSource, Unavailable
+from cytomine_spawner.stack.model import Condition, Phase, Reason
 from tests.support.stackpages import ADA, cards, press, soup, starting, text
 from tests.support.stacks import PREFIX, Service, a_stack, events, xsrf
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from bs4 import BeautifulSoup
 
-from cytomine_spawner.stacks.model import Members
-from cytomine_spawner.stacks.rights import ADMIN_SCOPE, HUB_ADMIN_SCOPE, MANAGE_SCOPE, RIGHTS, Action
+from cytomine_spawner.stack.model import Members
+from cytomine_spawner.stack.rights import ADMIN_SCOPE, HUB_ADMIN_SCOPE, MANAGE_SCOPE, RIGHTS, Action
 from tests.support.stacks import ACCESS_SCOPE, PREFIX, Service, a_stack, xsrf
 
 pytest_plugins = ["tests.support.servedstacks"]

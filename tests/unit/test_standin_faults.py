@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import requests
 
-from cytomine_spawner.stacks.dataset_errors import Interrupted
-from cytomine_spawner.stacks.dataset_stack import Connection
+from cytomine_spawner.datasets.client import Connection
+from cytomine_spawner.datasets.errors import Interrupted
 from dev.standin.faults import KINDS, STATES, told
 from dev.standin.local import Local, answers
 from tests.support.importing import Stack, make, whole

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cytomine_spawner.waiting import within
+from cytomine_spawner.common.waiting import within
 
 
 async def test_what_comes_in_time_is_given():

@@ -1,0 +1,230 @@
+"""The command ``cytomine-stacks``: operator, page and REST API in one process and one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tornado.web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from tornado.httpserver import HTTPServer
+from traitlets import Bool, Integer, List, TraitError, Unicode
+from traitlets.config import Application, catch_config_error
+
+import cytomine_spawner
+
+from .blueprint import render
+from .blueprint.settings import StackSettings
+from .cluster.client import Kube, KubeError
+from .cluster.stacks import KubeStore
+from .front import Front
+from .identity import Identity
+from .operator import metrics
+from .operator.clock import Clock
+from .operator.operator import Operator
+
+SHUTDOWN_SECONDS = 30
+MAX_BODY = 2**20
+
+
+class Probe(tornado.web.RequestHandler):
+    """For Kubernetes: 200 while the service works, 503 with a sentence otherwise."""
+
+    def initialize(self, app: StacksApp, readiness: bool) -> None:
+        """Remember what to ask."""
+        self.app, self.readiness = app, readiness
+
+    def get(self) -> None:
+        """Answer."""
+        trouble = self.app.not_ready() if self.readiness else self.app.not_alive()
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.set_status(503 if trouble else 200)
+        self.finish(f"{trouble or 'ok'}\n")
+
+
+class Metrics(tornado.web.RequestHandler):
+    """For Prometheus."""
+
+    def get(self) -> None:
+        """Answer."""
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(generate_latest(metrics.REGISTRY))
+
+
+class StacksApp(Application):
+    """The stack service."""
+
+    name = "cytomine-stacks"
+    version = cytomine_spawner.__version__
+    description = (
+        "Runs Cytomine stacks on Kubernetes: starts, watches, hibernates and removes them, and shows them."
+    )
+    classes = List([StackSettings, Identity])  # type: ignore[assignment]
+    # The operator's.
+    clock = Clock()
+    aliases = {
+        "config": "StacksApp.config_file",
+        "f": "StacksApp.config_file",
+        "namespace": "StackSettings.namespace",
+        "port": "StacksApp.port",
+        "log-level": "Application.log_level",
+    }
+
+    config_file = Unicode("", help="File with settings, in Python: ``c.StackSettings.namespace = ...``.").tag(
+        config=True
+    )
+    address = Unicode("", help="Address to listen on; all if empty.").tag(config=True)
+    port = Integer(8000, help="Port of the page and the REST API.").tag(config=True)
+    probe_address = Unicode("", help="Address for probes and metrics; all if empty.").tag(config=True)
+    probe_port = Integer(
+        8001,
+        help="Port for Kubernetes' probes (/healthz, /readyz) and for Prometheus (/metrics), without login.",
+    ).tag(config=True)
+    pages = Bool(True, help="Serve the page and the REST API, which need the hub's login.").tag(config=True)
+    token_file = Unicode(
+        "", help="File with this service's token of the hub; the environment's if empty."
+    ).tag(config=True)
+    api_timeout = Integer(15, min=1, help="Seconds that one call to Kubernetes may take.").tag(config=True)
+
+    @catch_config_error
+    def initialize(self, argv: Sequence[str] | None = None) -> None:
+        """Read the command line and the settings' file."""
+        super().initialize(list(argv) if argv is not None else None)
+        if self.config_file:
+            if not Path(self.config_file).is_file():
+                self.exit_with(f"The settings' file {self.config_file} does not exist")
+            self.load_config_file(self.config_file, path=None)
+            self.parse_command_line(list(argv) if argv is not None else None)
+        logging.basicConfig(format="%(levelname).1s %(asctime)s %(name)s: %(message)s", level=self._level())
+        # kopf says each of its steps.
+        logging.getLogger("kopf").setLevel(max(self._level(), logging.WARNING))
+        # That it ends the tasks of stacks when the service stops, it calls a warning.
+        logging.getLogger("kopf.objects").setLevel(max(self._level(), logging.ERROR))
+        # HubOAuth says at INFO whose session was opened.
+        logging.getLogger("tornado.application").setLevel(max(self._level(), logging.WARNING))
+        logging.getLogger("kubernetes_asyncio").setLevel(max(self._level(), logging.INFO))
+
+    def _level(self) -> int:
+        level: Any = self.log_level
+        return level if isinstance(level, int) else int(logging.getLevelName(str(level)))
+
+    def exit_with(self, sentence: str) -> None:
+        """End with one sentence."""
+        self.log.error("%s.", sentence.rstrip("."))
+        self.exit(1)
+
+    def start(self) -> None:
+        """Run until told to end."""
+        try:
+            settings = StackSettings(parent=self)
+            render.check(settings)
+        except (ValueError, TraitError, OSError) as error:
+            self.exit_with(f"The settings of the stacks are wrong: {error}")
+            return
+        if loose := settings.unpinned:
+            self.log.warning(
+                "These images have a tag and no digest, so that something else can come under the same name: %s. Pin them "
+                "in StackSettings.images.",
+                ", ".join(loose),
+            )
+        try:
+            asyncio.run(self.serve(settings))
+        except KubeError as error:
+            self.exit_with(
+                f"The stacks cannot be listed in the namespace {settings.namespace}: {error}. Check that the resource "
+                "definition cytominestacks is installed and that the service's account may list it"
+            )
+        except OSError as error:
+            self.exit_with(
+                f"The service cannot listen on its ports {self.port} and {self.probe_port}: {error}"
+            )
+
+    async def serve(self, settings: StackSettings, stop: asyncio.Event | None = None) -> None:
+        """Run operator, page and probes until ``stop`` is set or the process is told to end."""
+        stop = stop or asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(sign, stop.set)
+        api = await Kube.connect()
+        kube = Kube(api, settings.namespace, timeout=self.api_timeout)
+        self.operator = Operator(kube, settings, self.clock)
+        front = self._front(api, kube, settings) if self.pages else None
+        if front:
+            self.operator.reconciler.connected = front.connections.connected
+            self.operator.reconciler.granted = front.grants.found if front.grants else None
+        self.running = asyncio.create_task(self.operator.run(stop))
+        servers: list[HTTPServer] = []
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            servers.append(self._listen_probes())
+            if front:
+                servers.append(self._listen_pages(front))
+                await front.start()
+            await asyncio.wait([self.running, stopping], return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            await asyncio.wait_for(self.running, SHUTDOWN_SECONDS)
+        finally:
+            for server in servers:
+                server.stop()
+            if front:
+                await front.stop()
+            for task in (stopping, self.running):
+                task.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+            await api.close()
+
+    def not_alive(self) -> str:
+        """What is broken for good, so that the process should be started anew."""
+        return "The operator has ended." if self.running.done() else ""
+
+    def not_ready(self) -> str:
+        """What is not ready yet."""
+        return self.not_alive() or ("" if self.operator.ready else "The stacks are being listed.")
+
+    def _listen_probes(self) -> HTTPServer:
+        app = tornado.web.Application(
+            [
+                (r"/healthz", Probe, {"app": self, "readiness": False}),
+                (r"/readyz", Probe, {"app": self, "readiness": True}),
+                (r"/metrics", Metrics),
+            ],
+            log_function=lambda _: None,
+        )
+        return app.listen(self.probe_port, self.probe_address)
+
+    def _front(self, api: Any, kube: Kube, settings: StackSettings) -> Front:
+        token = (
+            Path(self.token_file).read_text().strip()
+            if self.token_file
+            else os.environ["JUPYTERHUB_API_TOKEN"]
+        )
+        log = logging.getLogger("cytomine_spawner.cluster.store")
+        return Front(
+            KubeStore(api, settings.namespace, log=log),
+            kube,
+            settings,
+            token,
+            parent=self,
+            ready=self.not_ready,
+            changed=self.operator.wake,
+        )
+
+    def _listen_pages(self, front: Front) -> HTTPServer:
+        # Nothing that is sent here is large; slides go to the stacks themselves.
+        return front.application().listen(
+            self.port, self.address, xheaders=True, max_body_size=MAX_BODY, max_buffer_size=MAX_BODY
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    StacksApp.launch_instance(list(argv) if argv is not None else None)
+
+
+if __name__ == "__main__":
+    main()

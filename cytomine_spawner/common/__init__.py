@@ -1,0 +1,1 @@
+"""What several rooms need that knows nothing of stacks. Imports nothing of the other rooms."""

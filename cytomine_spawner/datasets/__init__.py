@@ -1,0 +1,1 @@
+"""The program of the Job that puts datasets into a stack."""

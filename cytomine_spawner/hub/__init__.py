@@ -1,0 +1,1 @@
+"""What runs in the hub: the spawner, its options and the stack beside a notebook."""

@@ -1,0 +1,1 @@
+"""What may be chosen at a start, by the form and by the REST API."""

@@ -1,0 +1,1 @@
+"""Starts, watches, hibernates and removes Cytomine stacks."""

@@ -1,0 +1,1 @@
+"""The words of a Cytomine stack, without any input or output. Imports nothing but :mod:`cytomine_spawner.common`."""
