@@ -28,7 +28,7 @@ HIDDEN: dict[str, tuple[str, ...]] = {
     "dev/rings/runs.py": ("tests/support/timing.py",),
 }
 # It looks at the whole checkout, whose files this module and it name only to speak of them.
-LOOKS_AT_ALL = "tests/unit/test_dev_choose.py"
+LOOKS_AT_ALL = "tests/unit/dev/test_dev_choose.py"
 LISTS = ("dev/rings/choose.py", LOOKS_AT_ALL)
 
 
@@ -83,7 +83,9 @@ RULES = (
         "runs in no test",
     ),
     Rule(
-        ("tests/real/covered.py",), "reads the list of requests", tests=("tests/unit/test_real_covered.py",)
+        ("tests/real/covered.py",),
+        "reads the list of requests",
+        tests=("tests/unit/real/test_real_covered.py",),
     ),
     Rule(("dev/real/*", "tests/real/*"), "runs only where somebody has Cytomine's own images"),
     Rule(("helm/move-users.sh",), "moves installations from before", tests=("tests/api/test_move_users.py",)),

@@ -25,7 +25,7 @@ from tests.support.recordings import load
 from tests.support.requestlist import path_of
 
 LIST = ROOT / ".test-output" / "real-requests.txt"
-CONTRACT = "unit: tests/unit/test_standin_contract.py"
+CONTRACT = "unit: tests/unit/dev/test_standin_contract.py"
 # What answers itself, without Cytomine: the same programs in every ring.
 OURS = (
     (r"/services/cytomine/STACK/iam/.*", "unit: test_identity_*.py; browser: test_identity.py"),

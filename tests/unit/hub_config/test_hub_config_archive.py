@@ -10,8 +10,8 @@ from cytomine_spawner.lslogin.token import IMPORT_SCOPE, SCOPE
 from cytomine_spawner.stack.rights import MANAGE_SCOPE
 from dev.demo import archive
 from tests.support.chart import BASE, Network, merged, render
-from tests.unit.test_hub_config import KEYS, VALUES, deployment, of_chart  # noqa: F401 - a fixture
-from tests.unit.test_hub_config_stacks import ACCESS, ON
+from tests.unit.jupyterhub.test_hub_config import KEYS, VALUES, deployment, of_chart  # noqa: F401 - a fixture
+from tests.unit.jupyterhub.test_hub_config_stacks import ACCESS, ON
 
 ARCHIVE = {"archive": {"enabled": True}}
 INSIDE = {"archive": archive.values("cytomine")}

@@ -42,5 +42,5 @@ def test_what_could_not_be_made_is_not_tried_again_and_all_are_told_why(
 
 def test_each_file_of_the_cluster_ring_has_its_turn() -> None:
     files = list(ORDER)
-    there = Path(__file__).parents[1] / "cluster"
+    there = Path(__file__).parents[2] / "cluster"
     assert sorted(files) == sorted(path.name for path in there.glob("test_*.py"))

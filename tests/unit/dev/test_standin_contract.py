@@ -13,7 +13,7 @@ from tests.support.playing import in_order
 from tests.support.recordings import Exchange, Player, load
 from tests.support.standin import local_stack, slides
 
-README = Path(__file__).resolve().parents[2] / "dev" / "standin" / "README.md"
+README = Path(__file__).resolve().parents[3] / "dev" / "standin" / "README.md"
 EXCHANGES = load()
 GROUPS = sorted({e.group for e in EXCHANGES})
 # Answers that are compared but for these fields, and why; README.md lists them, too.
@@ -83,7 +83,7 @@ def test_the_readme_counts_what_is_compared() -> None:
 
 def test_the_recordings_hold_no_key_or_token() -> None:
     text = "".join(
-        path.read_text() for path in (Path(__file__).parent / "standin_recordings").glob("*.jsonl")
+        path.read_text() for path in (Path(__file__).parents[1] / "standin_recordings").glob("*.jsonl")
     )
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", text)
     assert not re.search(r"eyJ[\w-]{10,}", text)

@@ -21,7 +21,7 @@ from tests.support.gateway_login import MISSING, REASON, before
 from tests.support.hub import free_port
 from tests.support.identity import GATEWAY_SECRET, world
 from tests.support.stacks import PREFIX, a_stack
-from tests.unit.test_gateway_identity import come
+from tests.unit.blueprint.test_gateway_identity import come
 
 pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 SECONDS = 30

@@ -27,7 +27,7 @@ try:
 except ImportError:  # Python 3.10
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LS_LOGIN_NAME = "28f7bc3a2d32a4a0a1b2c3d4e5f60718293a4b5c@lifescience-ri.eu"
 
 

@@ -21,7 +21,7 @@ TREE = {
     "README.md": "",
     "docs/page.md": "",
     "cytomine_spawner/__init__.py": "def __getattr__(name):\n    from .spawner import Spawner\n    return Spawner\n",
-    "cytomine_spawner/hub/spawner.py": "class Spawner: pass\n",
+    "cytomine_spawner/spawner.py": "class Spawner: pass\n",
     "cytomine_spawner/core.py": "",
     "cytomine_spawner/far.py": "def late():\n    from . import core\n",
     "cytomine_spawner/typed.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .core import x\n",
@@ -147,7 +147,7 @@ def test_a_module_reaches_tests_by_functions_type_checking_support_and_fixtures_
     ("file", "tests"),
     [
         # far and path have the package itself, from which they could take a name
-        ("cytomine_spawner/hub/spawner.py", {"lazy", "far", "path"}),
+        ("cytomine_spawner/spawner.py", {"lazy", "far", "path"}),
         ("cytomine_spawner/served/engine.py", {"module"}),
         ("tests/support/program.py", {"path"}),
         ("cytomine_spawner/notebook/tiles.py", {"text", "book"}),
@@ -268,11 +268,11 @@ def test_a_module_of_this_checkout_reaches_its_tests_and_not_those_of_others(
     broken: Callable[[str], Chosen],
 ) -> None:
     found = broken("cytomine_spawner/blueprint/render.py").rings["unit"].files
-    assert "tests/unit/test_render.py" in found
-    assert "tests/unit/test_entitlements.py" not in found
+    assert "tests/unit/blueprint/test_render.py" in found
+    assert "tests/unit/lslogin/test_entitlements.py" not in found
     found = broken("cytomine_spawner/lslogin/entitlements.py").rings["unit"].files
-    assert "tests/unit/test_entitlements.py" in found
-    assert "tests/unit/test_render.py" not in found
+    assert "tests/unit/lslogin/test_entitlements.py" in found
+    assert "tests/unit/blueprint/test_render.py" not in found
 
 
 @pytest.mark.parametrize(
@@ -280,18 +280,21 @@ def test_a_module_of_this_checkout_reaches_its_tests_and_not_those_of_others(
     [
         (
             "helm/cytomine-hub/templates/hub/deployment.yaml",
-            "unit/test_chart unit/test_hub_config api/test_chart_api",
+            "unit/helm/test_chart unit/jupyterhub/test_hub_config api/test_chart_api",
         ),
-        ("hub_config/parts/database.py", "unit/test_hub_config unit/test_hub_config_stacks"),
+        (
+            "hub_config/parts/database.py",
+            "unit/jupyterhub/test_hub_config unit/jupyterhub/test_hub_config_stacks",
+        ),
         ("hub_config/check_release.py", "api/test_chart_api"),
         (
             "notebooks/04_nuclei.ipynb",
             "unit/notebook/test_notebooks cluster/test_notebooks browser/test_annotate_journey",
         ),
         ("cytomine_spawner/app.py", "api/test_operator"),
-        ("cytomine_spawner/blueprint/manifests/core.yaml", "unit/test_render api/test_manifests"),
-        ("cytomine_spawner/web/templates/card.html", "unit/test_stacks_pages"),
-        ("cytomine_spawner/templates/options_form.html", "unit/test_options_form"),
+        ("cytomine_spawner/blueprint/manifests/core.yaml", "unit/blueprint/test_render api/test_manifests"),
+        ("cytomine_spawner/web/templates/card.html", "unit/web/test_stacks_pages"),
+        ("cytomine_spawner/templates/options_form.html", "unit/hub/test_options_form"),
         (
             "cytomine_spawner/notebook/transport.py",
             "cluster/test_stacks cluster/test_notebooks unit/notebook/test_safe",
@@ -300,13 +303,13 @@ def test_a_module_of_this_checkout_reaches_its_tests_and_not_those_of_others(
             "cytomine_spawner/notebook/lab/labextension/static/remoteEntry.js",
             "unit/notebook/test_lab browser/test_lab_card",
         ),
-        ("dev/standin/core.py", "unit/test_standin_client unit/notebook/test_upload"),
-        ("dev/lslogin/store.js", "unit/test_dev_lslogin"),
-        ("dev/oauth2proxy/go.mod", "unit/test_gateway_login"),
-        ("images/hub/requirements.txt", "unit/test_images"),
+        ("dev/standin/core.py", "unit/dev/test_standin_client unit/notebook/test_upload"),
+        ("dev/lslogin/store.js", "unit/dev/test_dev_lslogin"),
+        ("dev/oauth2proxy/go.mod", "unit/blueprint/test_gateway_login"),
+        ("images/hub/requirements.txt", "unit/dev/test_images"),
         ("docs/users/notebooks.md", "unit/notebook/test_notebooks cluster/test_notebooks"),
-        ("dev/standin/README.md", "unit/test_standin_contract"),
-        ("tests/support/hub_config.py", "unit/test_hub_rest browser/test_options_form"),
+        ("dev/standin/README.md", "unit/dev/test_standin_contract"),
+        ("tests/support/hub_config.py", "unit/jupyterhub/test_hub_rest browser/test_options_form"),
     ],
 )
 def test_what_no_import_shows_reaches_its_tests(
@@ -438,7 +441,7 @@ def test_a_path_that_leads_to_nothing_and_one_of_no_ring_are_said(named_tree: Pa
 
 def test_a_test_of_this_checkout_is_found_by_its_name() -> None:
     assert choose.named(["test_a_test_of_this_checkout_is_found_by_its"]) == [
-        Path("tests/unit/test_dev_choose.py")
+        Path("tests/unit/dev/test_dev_choose.py")
     ]
 
 

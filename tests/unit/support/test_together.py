@@ -50,7 +50,7 @@ def test_what_could_not_be_started_is_tried_by_the_next(tmp_path):
 
 def test_processes_that_are_killed_leave_nothing_running(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from tests.unit.test_together import *\n"
+        "import sys; from pathlib import Path; from tests.unit.support.test_together import *\n"
         "with together(Path(sys.argv[1]), start, end): print('there', flush=True); sys.stdin.read()"
     )
     users = [

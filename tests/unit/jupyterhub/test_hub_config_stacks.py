@@ -8,7 +8,7 @@ from jupyterhub.scopes import scope_definitions
 from cytomine_spawner.stack.rights import ADMIN_SCOPE
 from cytomine_spawner.stack.rights import MANAGE_SCOPE as MANAGE
 from tests.support.chart import BASE, merged, render
-from tests.unit.test_hub_config import KEYS, VALUES, deployment, of_chart  # noqa: F401 - a fixture
+from tests.unit.jupyterhub.test_hub_config import KEYS, VALUES, deployment, of_chart  # noqa: F401 - a fixture
 
 ON = {
     "ingress": {"enabled": True, "host": "hub.example.org"},

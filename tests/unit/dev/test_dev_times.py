@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.timing import EXACTLY, WHERE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MEASURED = """
 import subprocess, sys, time
 

@@ -19,7 +19,7 @@ from cytomine_spawner.stack.model import (
 )
 from cytomine_spawner.web import operations, projectchoice
 
-CRD = Path(__file__).parents[2] / "helm/cytomine-hub/crds/cytominestacks.yaml"
+CRD = Path(__file__).parents[3] / "helm/cytomine-hub/crds/cytominestacks.yaml"
 DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 # LS Login's subject, and anything else that a hub may accept as a user's name
 users = st.one_of(

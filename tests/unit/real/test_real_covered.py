@@ -49,7 +49,7 @@ def test_requests_that_differ_by_numbers_and_names_alone_are_one_kind(rows: dict
 
 
 def test_a_recorded_exchange_of_the_same_route_names_its_test(rows: dict[str, covered.Row]) -> None:
-    contract = "unit: tests/unit/test_standin_contract.py["
+    contract = "unit: tests/unit/dev/test_standin_contract.py["
     assert rows["GET /api/project/N.json"].covered.startswith(contract)
     assert "projects" in rows["GET /api/project/N.json"].covered
     assert "binaries" in rows["GET /api/sliceinstance/N/normalized-tile/zoom/N/tx/N/ty/N.jpg"].covered
@@ -71,7 +71,7 @@ def test_the_tests_that_are_named_exist() -> None:
     for _, tests in covered.OURS:
         for part in tests.split("; "):
             ring, _, name = part.partition(": ")
-            assert list((folder / ring).glob(name)), part
+            assert list((folder / ring).rglob(name)), part
 
 
 def test_what_no_ring_meets_stands_below_the_table_and_files_do_not(rows: dict[str, covered.Row]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cytomine_spawner.common.qupath import FeatureClass, class_of, colour, features, is_feature
 
-FILES = Path(__file__).parent / "geojson"
+FILES = Path(__file__).parents[1] / "geojson"
 RED = "#c80000"
 
 

@@ -139,7 +139,7 @@ def test_every_address_of_a_stack_is_in_the_table(running: Service) -> None:
         if "[a-z0-9]" not in pattern or "/iam/" in pattern or "/verify" in pattern:
             continue
         if pattern.endswith("/archive-token"):
-            continue  # for an import's pod alone: tests/unit/test_archive_imports.py has who gets nothing there
+            continue  # for an import's pod alone: tests/unit/datasets/test_archive_imports.py has who gets nothing there
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
             if getattr(handler, method.lower()).__qualname__.startswith("RequestHandler."):
                 continue

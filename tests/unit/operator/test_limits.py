@@ -128,7 +128,7 @@ def test_the_resource_definition_knows_why_a_stack_sleeps() -> None:
 
     import yaml
 
-    folder = Path(__file__).parents[2] / "helm/cytomine-hub/crds"
+    folder = Path(__file__).parents[3] / "helm/cytomine-hub/crds"
     crd = yaml.safe_load((folder / "cytominestacks.yaml").read_text())
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
     assert schema["hibernatedBy"]["enum"] == ["Owner", "Idle", "Life"]

@@ -17,11 +17,11 @@ from dev.standin.faults import KINDS, STATES, told
 from dev.standin.local import Local, answers
 from tests.support.importing import Stack, make, whole
 from tests.support.prefork import ForkedStandIns
-from tests.unit.test_standin_start import is_open, until
+from tests.unit.dev.test_standin_start import is_open, until
 
 pytest_plugins = ["tests.support.importstack"]
 
-README = Path(__file__).resolve().parents[2] / "dev" / "standin" / "README.md"
+README = Path(__file__).resolve().parents[3] / "dev" / "standin" / "README.md"
 FEW = 12
 
 

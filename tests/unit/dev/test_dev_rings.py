@@ -99,7 +99,9 @@ def test_each_file_of_the_unit_ring_runs_in_one_group_and_its_contract_with_the_
     (oldest,) = (one for one in run if one.hub == environments.OLDEST)
     assert {Path(file).name for file in oldest.tests} == groups.HUB_CONTRACT, "a name that is no file's"
     assert oldest.more == ("-m", "hub_contract")
-    some = runs.in_groups("unit", ["tests/unit/test_render.py", "tests/unit/notebook/test_plain.py"], True)
+    some = runs.in_groups(
+        "unit", ["tests/unit/blueprint/test_render.py", "tests/unit/notebook/test_plain.py"], True
+    )
     assert [(one.name, len(one.tests)) for one in some] == [("unit-service", 1), ("unit-notebook", 1)]
 
 
@@ -218,7 +220,7 @@ class Whole:
 
     def run(self) -> dict[str, Any]:
         """Run both rings; what is still to be removed afterwards."""
-        wanted = cli.Wanted({"unit": ["tests/unit/test_render.py"], "cluster": ["tests/cluster"]})
+        wanted = cli.Wanted({"unit": ["tests/unit/blueprint/test_render.py"], "cluster": ["tests/cluster"]})
         cli.run(Console(), wanted, cli._arguments([]), [])
         return self.notes
 
