@@ -12,6 +12,7 @@ from traitlets.config import Configurable
 from .access.activity import Activity
 from .access.grants import Grants
 from .access.hubapi import Hub
+from .access.importtokens import ImportTokens
 from .access.keys import Connections
 from .access.lasting import Watchman
 from .access.projects import Projects
@@ -24,7 +25,6 @@ from .identity import HubSilent, Identity
 from .site import handler
 from .stack.model import Stack
 from .web import entrance, routes
-from .web.archivetokens import ImportTokens
 
 
 class Rights:

@@ -15,6 +15,7 @@ from ..cluster.store import Unavailable
 from ..common.signing import signed
 from ..stack import model
 from ..stack.model import Stack
+from ..stack.state import run_of
 
 CORE_SECONDS = 15
 PARALLEL = 20
@@ -42,11 +43,6 @@ class Connection:
     public_key: str
     private_key: str = field(repr=False)
     user: str
-
-
-def run_of(stack: Stack) -> str:
-    """Names one start of a stack."""
-    return model.format_time(stack.status.started_at) if stack.status.started_at else ""
 
 
 def signed_headers(connection: Connection, now: datetime | None = None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from ..datasets.marks import KEY, MADE, PROJECT, brought, is_of
+from ..common.importmarks import KEY, MADE, PROJECT, brought, is_of
 from .grantrecord import Copy, Fate
 from .projectcalls import Gone, ProjectCalls, Refused, collection
 from .projectrecord import CONTRIBUTOR, Step

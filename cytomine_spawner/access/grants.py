@@ -17,15 +17,17 @@ from typing import Any
 from ..blueprint.settings import StackSettings
 from ..cluster.client import Kube, KubeError
 from ..cluster.store import StackStore, StoreError, Unavailable
-from ..datasets.errors import SCHEME
+from ..common.lines import cut
+from ..common.storageurls import SCHEME
 from ..stack import model
+from ..stack.grants import Finding
 from ..stack.model import Stack
-from ..stack.sentences import cut, listed
-from ..web.present import is_going
-from .credentials import run_of
+from ..stack.people import Role
+from ..stack.sentences import listed
+from ..stack.state import is_going, run_of
 from .grantcopies import Copies, CopyCalls
-from .grantrecord import Copy, Fate, Finding, Record, read, write
-from .hubapi import Hub, Role
+from .grantrecord import Copy, Fate, Record, read, write
+from .hubapi import Hub
 from .keys import serves
 from .projectlook import Tokens, Voice
 from .projects import Projects

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -17,8 +15,8 @@ from urllib.parse import quote
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
 from ..cluster.store import Denied, StoreError, Unavailable
-from ..common.names import plain
 from ..stack.model import Stack, format_time
+from ..stack.people import HubUser, Role, Server, Share, role
 
 log = logging.getLogger(__name__)
 
@@ -29,83 +27,6 @@ CACHE_LENGTH = 5000
 PAGE = 200
 PARALLEL = 20
 T = TypeVar("T")
-# (owner, server name) of a server that is shared with somebody
-Server = tuple[str, str]
-
-
-class Role(str, Enum):
-    """Why somebody may use a stack."""
-
-    OWNER = "owner"
-    USER = "user"
-    GROUP = "group"
-    SHARE = "share"
-
-    @property
-    def in_core(self) -> str:
-        """The role that Cytomine is told: only owners administer their Cytomine."""
-        return "ADMIN" if self is Role.OWNER else "USER"
-
-
-@dataclass(frozen=True)
-class HubUser:
-    """A user as the hub tells.
-
-    Attributes:
-        name: what the hub calls the user.
-        groups: the user's groups.
-        full_name: for people to read; empty where the hub knows none.
-        email: empty where the hub knows none.
-    """
-
-    name: str
-    groups: frozenset[str] = frozenset()
-    full_name: str = ""
-    email: str = ""
-
-    @classmethod
-    def from_model(cls, model: Mapping[str, Any]) -> HubUser:
-        """Read the hub's model of a user; from JupyterHub 6 on it knows names for people."""
-        info = model.get("user_info") or {}
-        full_name = next((plain(str(info[k])) for k in ("display_name", "name") if info.get(k)), "")
-        groups = frozenset(model.get("groups", ()))
-        return cls(model["name"], groups, full_name[:200], str(info.get("email") or "")[:200])
-
-
-@dataclass(frozen=True)
-class Share:
-    """Somebody with whom the owner shared the server that the stack belongs to.
-
-    Attributes:
-        kind: ``user`` or ``group``.
-        name: the user's or the group's name.
-    """
-
-    kind: str
-    name: str
-
-
-def role(
-    stack: Stack, name: str, groups: frozenset[str] = frozenset(), shared: frozenset[Server] = frozenset()
-) -> Role | None:
-    """Why a user may use a stack; None if they may not.
-
-    Args:
-        stack: the stack.
-        name: the user's name at the hub.
-        groups: the user's groups.
-        shared: the servers of others that are shared with the user.
-    """
-    spec = stack.spec
-    if name == spec.owner:
-        return Role.OWNER
-    if name in spec.members.users:
-        return Role.USER
-    if groups & set(spec.members.groups):
-        return Role.GROUP
-    if (spec.owner, spec.server_name) in shared:
-        return Role.SHARE
-    return None
 
 
 class Hub:

@@ -23,10 +23,11 @@ from ..cluster.client import Kube, KubeError
 from ..cluster.store import Conflict, StackStore, StoreError, Unavailable
 from ..stack import model
 from ..stack.model import Desired, Stack, State
-from ..web.present import is_going
+from ..stack.people import Role
+from ..stack.state import is_going, run_of
 from . import credentials
-from .credentials import ANNOTATION_RUN, ANNOTATION_USER, MANAGED_BY, Connection, Core, owner_uid, run_of
-from .hubapi import Hub, Role
+from .credentials import ANNOTATION_RUN, ANNOTATION_USER, MANAGED_BY, Connection, Core, owner_uid
+from .hubapi import Hub
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ..cluster.store import StoreError
 from ..stack.model import Access, ProjectRole, Stack
-from .hubapi import Role
+from ..stack.people import Role
 from .projectcalls import Gone, ProjectCalls, Refused
 from .projectrecord import Made, Record, Step
 

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from ..stack.model import Access, Members, ProjectRole, Reach
-from .hubapi import Role
+from ..stack.people import Role
 
 # What core calls people in a project. A representative was made so by somebody in Cytomine, and is left alone.
 CONTRIBUTOR, MANAGER, REPRESENTATIVE = "contributor", "manager", "representative"

@@ -21,9 +21,9 @@ from ..cluster.store import StackStore, StoreError, Unavailable
 from ..common.waiting import within
 from ..stack import model
 from ..stack.model import Access, ProjectRole, Reach, Stack
-from ..web.present import is_going
-from .credentials import run_of
-from .hubapi import Hub, Role
+from ..stack.people import Role
+from ..stack.state import is_going, run_of
+from .hubapi import Hub
 from .keys import serves
 from .projectcalls import Project, ProjectCalls, Refused
 from .projectlook import Look, State, Tokens, Voice

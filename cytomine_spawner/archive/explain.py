@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from .errors import ArchiveError
 from .http import Http
-from .tokens import claims, expiry
+from .jwt import claims, expiry
 
 ISSUER = "https://login.aai.lifescience-ri.eu/oidc/"
 GRANTS = "ControlledAccessGrants"

@@ -20,8 +20,9 @@ import aiohttp
 import yarl
 
 from .errors import Damaged, NoSuchPath, NotGranted, Refused, Temporary, TokenRefused
+from .jwt import checked, expiry
 from .patience import Patience
-from .tokens import LOOK, Source, called, checked, expiry
+from .tokens import LOOK, Source, called
 
 LIMIT = 64 * 1024 * 1024  # of an answer that is read whole
 BUFFER = 1024 * 1024

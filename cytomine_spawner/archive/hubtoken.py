@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 
 from .errors import NoToken, Temporary
-from .tokens import MARGIN, checked, expiry
+from .jwt import MARGIN, checked, expiry
 
 # Where the hub gives it, below its API.
 PATH = "/archive/token"

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from traitlets import Bool, Dict, Enum, Integer, List, TraitError, Unicode, validate
 from traitlets.config import LoggingConfigurable
 
+from ..common.storageurls import SCHEME
 from ..common.storageurls import check as check_url
-from ..datasets.errors import SCHEME
 from ..stack.model import Extra, Name
 
 SECONDS_PER_DAY = 86_400

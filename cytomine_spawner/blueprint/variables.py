@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..common.quantity import to_bytes
-from ..datasets.errors import SCHEME
+from ..common.storageurls import SCHEME
 from ..stack import model
 from ..stack.model import Stack
 from . import policies

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+# What the names of the archive's datasets begin with.
+SCHEME = "sda://"
+
 # What obstore speaks, in the place of packages that want other versions of what is here already.
 STORES = ("abfs", "abfss", "az", "azure", "gcs", "gs", "s3", "s3a")
 

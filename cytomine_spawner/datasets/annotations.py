@@ -15,9 +15,10 @@ from typing import Any
 
 import aiohttp
 
+from ..common.importmarks import KEY
 from .client import Connection, Refused
 from .errors import DatasetError
-from .marks import IMAGE, KEY
+from .marks import IMAGE
 from .progress import Pace
 from .shapes import Piece, Shape, Unfit
 

@@ -25,7 +25,8 @@ from urllib.parse import unquote
 
 from ..common.quantity import gib
 from ..common.redact import by_looks
-from .errors import SCHEME, DatasetError, Interrupted
+from ..common.storageurls import SCHEME
+from .errors import DatasetError, Interrupted
 from .files import read
 from .importer import Imported, arguments, ended, lines
 from .progress import Progress

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# What the names of the archive's datasets begin with.
-SCHEME = "sda://"
-
 
 class DatasetError(Exception):
     """A dataset that cannot be read, or that Cytomine did not take; the message names the cause and the cure."""

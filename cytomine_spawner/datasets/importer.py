@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from ..stack.sentences import LEFT_OUT, cut
+from ..common.lines import LEFT_OUT, cut
 from . import geojson
 from .annotations import Annotations, Stored
 from .client import Connection, GaveWay, Refused, Unreachable, again

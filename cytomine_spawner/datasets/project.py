@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..common.importmarks import PROJECT
 from .client import Connection, Refused
 from .errors import DatasetError
 from .files import Dataset
-from .marks import PROJECT, Marks
+from .marks import Marks
 from .shapes import Shape
 
 

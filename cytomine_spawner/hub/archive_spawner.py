@@ -12,9 +12,10 @@ from urllib.parse import quote, unquote
 
 from traitlets import Bool, Float, Integer, TraitError, Unicode, validate
 
+from ..common.storageurls import SCHEME
+from ..common.usertokens import NoToken
 from ..common.waiting import within
-from ..datasets.errors import SCHEME
-from ..lslogin.token import NoToken, Tokens
+from ..lslogin.token import Tokens
 from .choices import ChoicesSpawner
 from .options.stack import StackPart
 

@@ -10,11 +10,11 @@ from kubespawner import KubeSpawner
 from traitlets import Any as AnyTrait
 from traitlets import Dict, List, TraitError, default, validate
 
-from .options.form import Attempt, render_form
+from .options.errors import Attempt, OptionsError
+from .options.form import render_form
 from .options.notebook import (
     ImageChoice,
     Offer,
-    OptionsError,
     SizeChoice,
     SpawnOptions,
     parse_form,

@@ -16,8 +16,8 @@ from ..common.waiting import within
 from ..stack import model
 from ..stack.model import Desired, Stack, StackSpec
 from ..stack.progress import line, settled
-from ..web.present import can_retry
-from .options.notebook import CytomineChoice
+from ..stack.state import can_retry
+from .options.stack import CytomineChoice
 
 # Seconds between two cancellations of a task that is to end.
 END_SECONDS = 1.0

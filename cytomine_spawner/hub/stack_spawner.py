@@ -17,14 +17,22 @@ from traitlets import Bool, Dict, Integer, List, TraitError, Unicode, default, v
 from ..blueprint import quota
 from ..cluster.stackapi import StackApi, StackTrouble
 from ..common.names import display_name
-from ..datasets.errors import SCHEME
+from ..common.storageurls import SCHEME
 from ..stack import model
 from ..stack.model import StackSpec
 from .archive_spawner import ArchiveSpawner
 from .launch import Companion, Wanted, owner_groups
-from .options.form import Attempt
-from .options.notebook import CytomineChoice, Offer, SpawnOptions
-from .options.stack import CytomineOffer, StackPart, offer_of, read_datasets, refused, settings_of
+from .options.errors import Attempt
+from .options.notebook import Offer, SpawnOptions
+from .options.stack import (
+    CytomineChoice,
+    CytomineOffer,
+    StackPart,
+    offer_of,
+    read_datasets,
+    refused,
+    settings_of,
+)
 from .options.stack_form import CytomineBlock, Standing, cytomine_block
 
 # A pod may have any number of labels, but each one is carried by every watch of the pods.

@@ -11,9 +11,9 @@ from tornado.httputil import HTTPServerRequest
 from ..cluster.client import KubeError
 from ..site import handler
 from ..site.handler import Refusal, Site, not_synced
+from ..site.page import Frame
 from ..stack.model import Stack
 from ..stack.rights import Person
-from ..web.pages import Page
 from .people import HubSilent
 from .provider import BadRequest, Provider
 from .strange import nobodys
@@ -56,7 +56,7 @@ class _Silently(Exception):
         self.error, self.sentence, self.status = error, sentence, status
 
 
-class _Browser(Common, Page):
+class _Browser(Common, Frame):
     """Answers people's browsers, and asks the hub itself who it is: first it must be known where errors go."""
 
     public = True

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ..access.hubapi import HubUser
+from ..stack.people import HubUser
 
 # Never changes: core finds its users again by what follows from it.
 NAMESPACE = uuid.UUID("6d539043-e66b-5aa8-a57e-30eb9b1e0326")

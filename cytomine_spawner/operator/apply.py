@@ -147,7 +147,7 @@ class Applier:
                     continue
             elif child.revision <= revision:
                 continue
-            due = corrected.get(key, observe.EPOCH) + timedelta(seconds=CORRECTION_SECONDS)
+            due = corrected.get(key, model.EPOCH) + timedelta(seconds=CORRECTION_SECONDS)
             if due > time:
                 later.append(due)
                 continue

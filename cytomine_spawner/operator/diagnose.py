@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from ..blueprint.render import TITLES
+from ..common.lines import cut, last_line
 from ..common.redact import Redact, by_looks
+from ..stack.components import TITLES
 from ..stack.model import ComponentStatus, Phase, Reason, State, component_name
-from ..stack.sentences import cut, last_line, listed, no_node, probe_saw, pull_cause, quota_gap, times
+from ..stack.sentences import listed, no_node, probe_saw, pull_cause, quota_gap, times
 from .observe import Child, Container, Family, Pod, Warnings
 
 PULL = {

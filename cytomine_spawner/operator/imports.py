@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from ..blueprint.render import DATASETS
 from ..blueprint.settings import StackSettings
 from ..cluster.client import Kube, KubeError
+from ..common.lines import LEFT_OUT, cut, last_line
 from ..common.redact import Redact
+from ..stack.components import DATASETS
 from ..stack.model import (
     DATASETS_IMPORTED,
     Condition,
@@ -32,7 +33,7 @@ from ..stack.model import (
     StackStatus,
     State,
 )
-from ..stack.sentences import LEFT_OUT, cut, last_line, listed, quota_gap
+from ..stack.sentences import listed, quota_gap
 from .apply import Applier
 from .children import Children
 from .diagnose import Patience, placed

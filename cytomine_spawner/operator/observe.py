@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from ..common.redact import by_looks
 from ..stack import model
-from ..stack.model import parse_time
+from ..stack.model import EPOCH, parse_time
 
 # Made once and left alone.
 UNCOMPARED = ("PersistentVolumeClaim", "Secret")
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _TEXT = 1000
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..access.grantrecord import Finding
 from ..blueprint import lifecycle, quota, render
 from ..blueprint.settings import StackSettings
 from ..cluster.client import Kube, KubeError
 from ..common.redact import Redact
-from ..stack import model, notices
-from ..stack.model import ComponentStatus, Condition, Desired, Phase, Reason, Stack, StackStatus, State
+from ..stack import components, model, notices
+from ..stack.grants import Finding
+from ..stack.model import EPOCH, ComponentStatus, Condition, Desired, Phase, Reason, Stack, StackStatus, State
 from . import metrics
 from .apply import Applier, Blocked
 from .children import Children
@@ -26,7 +26,6 @@ from .clock import Clock
 from .diagnose import Diagnosis, Patience, diagnose
 from .imports import Imports, news
 from .lastwords import LastWords
-from .observe import EPOCH
 from .shortage import Shortage
 
 log = logging.getLogger(__name__)
@@ -402,7 +401,9 @@ class Reconciler:
         status = memory.written or stack.status
         parts = tuple(
             ComponentStatus(
-                name=c.name, state=State.STOPPING, message=f"{render.TITLES.get(c.name, c.name)} is stopping."
+                name=c.name,
+                state=State.STOPPING,
+                message=f"{components.TITLES.get(c.name, c.name)} is stopping.",
             )
             for c in status.components
         )

@@ -21,18 +21,19 @@ from jupyterhub.services.auth import HubOAuth, HubOAuthenticated, UserNotAllowed
 from tornado.log import access_log
 from tornado.web import HTTPError, RequestHandler
 
-from ..access.hubapi import Hub, Server
+from ..access.hubapi import Hub
 from ..blueprint.lifecycle import NO_LIMITS, Limits
 from ..cluster.store import Conflict, Denied, Invalid, NotFound, StackStore, StoreError, Unavailable
 from ..stack import notices
 from ..stack.model import Stack
 from ..stack.notices import Notice
+from ..stack.people import Server
 from ..stack.rights import Action, Person, by_role, may, why_not
 
 if TYPE_CHECKING:
+    from ..access.importtokens import ImportTokens
     from ..access.keys import Connections
     from ..access.projects import Projects
-    from ..web.archivetokens import ImportTokens
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,8 @@ from kubespawner.slugs import is_valid_label, multi_slug, safe_slug
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.alias_generators import to_camel
 
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
 GROUP = "cytomine-spawner.org"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"

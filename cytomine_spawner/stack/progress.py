@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..blueprint.render import TITLES
+from .components import TITLES
 from .model import DATASETS_IMPORTED, ComponentStatus, Phase, Stack, State
 from .sentences import listed
+from .state import is_fresh
 
 # In this order they stand in a line: what went wrong first, what nobody needs to know last.
 _DOING = {
@@ -15,11 +16,6 @@ _DOING = {
     State.PULLING: ("is fetching its image", "are fetching their images"),
     State.READY: ("is ready", "are ready"),
 }
-
-
-def is_fresh(stack: Stack) -> bool:
-    """Whether the status speaks of the present spec."""
-    return (stack.status.observed_generation or 0) >= stack.generation
 
 
 def line(stack: Stack, before: Stack | None = None) -> str:

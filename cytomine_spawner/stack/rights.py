@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ..access import hubapi
-from ..access.hubapi import Role, Server
+from . import people
 from .model import Stack
+from .people import Role, Server
 
 MANAGE_SCOPE = "custom:cytomine-stacks:manage"
 ADMIN_SCOPE = "custom:cytomine-stacks:admin"
@@ -122,7 +122,7 @@ class Person:
         """Why this user may use a stack; None for others, and for all services."""
         if self.kind != "user":
             return None
-        return hubapi.role(stack, self.name, self.groups, self.shared)
+        return people.role(stack, self.name, self.groups, self.shared)
 
     def owns(self, stack: Stack) -> bool:
         """Whether the stack is this user's own."""

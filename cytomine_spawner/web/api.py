@@ -19,7 +19,6 @@ from ..stack.model import Stack
 from ..stack.rights import Action, Person, may
 from . import operations
 from .events import HEARTBEAT_SECONDS, Stream
-from .openapi import document
 from .operations import StackPatch
 from .present import view
 
@@ -308,15 +307,6 @@ def pick(sources: list[LogSource], query: LogsQuery, component: str) -> LogSourc
             f"The component {component} has no such pod and container; leave them out for the newest."
         )
     raise NotFound(f"No pod of the component {component} is there at the moment.")
-
-
-class Document(ApiHandler):
-    """The OpenAPI document."""
-
-    async def get(self) -> None:
-        """Answer the description of this API."""
-        self.query(NoQuery)
-        self.answer(document(self.site.prefix))
 
 
 class Missing(ApiHandler):

@@ -7,11 +7,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from ..access.hubapi import Hub, Role, Share
+from ..access.hubapi import Hub
 from ..access.keys import Connections
 from ..cluster.store import StoreError
 from ..site.handler import Refusal
 from ..stack.model import Access, Reach, Stack
+from ..stack.people import Role, Share
 from ..stack.rights import Action, may
 from . import operations
 from .api import ApiHandler, NoQuery

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 import cytomine_spawner
 
 from ..stack.rights import ADMIN_SCOPE, MANAGE_SCOPE
+from .api import ApiHandler, NoQuery
 from .operations import StackPatch
 from .present import StackView
 from .projectchoice import ProjectsPut
@@ -283,3 +284,12 @@ def _path(name: str, description: str) -> dict[str, Any]:
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+class Document(ApiHandler):
+    """The OpenAPI document."""
+
+    async def get(self) -> None:
+        """Answer the description of this API."""
+        self.query(NoQuery)
+        self.answer(document(self.site.prefix))

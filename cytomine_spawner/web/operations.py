@@ -13,7 +13,7 @@ from ..common.names import is_plain
 from ..stack.model import Access, Desired, Members, Stack
 from ..stack.notices import Notice
 from ..stack.rights import Action
-from .present import can_retry, is_going
+from ..stack.state import can_retry, is_going
 
 # The lists of members, and what each names.
 KINDS = {"users": "user", "groups": "group"}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from ..access.hubapi import Role
-from ..blueprint.render import TITLES
 from ..common.names import plain
 from ..stack import notices
+from ..stack.components import TITLES
 from ..stack.model import (
     DATASETS_GRANTED,
     DATASETS_IMPORTED,
@@ -23,7 +22,9 @@ from ..stack.model import (
     Stack,
     State,
 )
+from ..stack.people import Role
 from ..stack.rights import Action, Person, may
+from ..stack.state import can_retry, is_going
 
 PHASES = {
     None: "Waiting",
@@ -191,21 +192,6 @@ def possible(stack: Stack) -> set[str]:
     return actions
 
 
-def is_going(stack: Stack) -> bool:
-    """Whether the stack is being deleted."""
-    return stack.deleting or stack.status.phase is Phase.DELETING
-
-
-def can_retry(stack: Stack) -> bool:
-    """Whether something failed and no retry is on its way."""
-    failed = stack.status.phase is Phase.FAILED or any(
-        c.state is State.FAILED for c in stack.status.components
-    )
-    found = stack.status.condition(DATASETS_IMPORTED)
-    failed = failed or (found is not None and found.reason == "Failed")
-    return failed and stack.spec.retry <= (stack.status.observed_retry or 0)
-
-
 def web_address(url: str | None) -> str | None:
     """The address if a browser may follow it; never a script."""
     return url if url and urlsplit(url).scheme in ("http", "https") else None
@@ -323,32 +309,3 @@ def _note(stack: Stack) -> str:
 
 
 # -- times ------------------------------------------------------------------------------------------------
-
-UNITS = (("year", 31_536_000), ("month", 2_592_000), ("day", 86_400), ("hour", 3600), ("minute", 60))
-
-
-def span(time: timedelta) -> str:
-    """A length of time in its largest unit, rounded down: ``3 hours``, ``under a minute``."""
-    seconds = abs(time.total_seconds())
-    for unit, length in UNITS:
-        if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return "under a minute"
-
-
-def relative(time: datetime, now: datetime | None = None) -> str:
-    """A time from now: ``3 hours ago``, ``in 2 days``."""
-    difference = time - (now or datetime.now(timezone.utc))
-    return f"{span(difference)} ago" if difference <= timedelta(0) else f"in {span(difference)}"
-
-
-def date(time: datetime) -> str:
-    """A date and time in UTC that reads the same everywhere: ``24 Nov 2026, 08:05 UTC``."""
-    return f"{time.astimezone(timezone.utc):%-d %b %Y, %H:%M} UTC"
-
-
-def seconds(value: float) -> str:
-    """Seconds as people say them: ``42 s``, ``3 min 20 s``."""
-    whole = round(value)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"

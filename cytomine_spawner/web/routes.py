@@ -14,11 +14,13 @@ from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from ..access.hubapi import Hub
+from ..access.importtokens import ImportTokens
 from ..access.keys import Connections
 from ..access.projects import Projects
 from ..blueprint.lifecycle import NO_LIMITS, Limits
 from ..cluster.store import StackStore
 from ..common.fetchmeta import Guard
+from ..site import page
 from ..site.handler import (
     Handler,
     Site,
@@ -31,8 +33,7 @@ from ..site.handler import (
     summary,
 )
 from ..stack.model import NAME_PATTERN
-from . import api, archivetokens, entrance, memberapi, memberpages, pages
-from .archivetokens import ImportTokens
+from . import api, archivetokens, entrance, memberapi, memberpages, openapi, pages
 
 HERE = Path(__file__).parent
 # Kubernetes' names, so that nothing else reaches the API server.
@@ -55,7 +56,7 @@ class Callback(pages.Page, HubOAuthCallbackHandler):  # type: ignore[misc]
     async def get(self) -> None:
         """Log in, and note that this login has the scopes that the service asks for today."""
         self.set_cookie(
-            pages.RENEWED,
+            page.RENEWED,
             "1",
             path=self.site.prefix,
             expires_days=1,
@@ -179,7 +180,7 @@ def mount(
         (rf"api/stacks/{NAME}/projects", memberapi.ProjectList),
         (rf"imports/{NAME}/archive-token", archivetokens.ImportToken),
         (rf"api/stacks/{NAME}/components/{NAME}/logs", api.Logs),
-        (r"api/openapi\.json", api.Document),
+        (r"api/openapi\.json", openapi.Document),
         (r"api(?:/.*)?", api.Missing),
         (r"oauth_callback", Callback),
         (r"health", Health),

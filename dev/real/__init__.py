@@ -49,9 +49,9 @@ def names(console: Console, said: str) -> dict[str, str]:
         found = dict(pair.strip().split("=", 1) for pair in said.split(",") if pair.strip())
     else:
         paths = {path.stem: path for path in sorted(Path(said).glob("*.tar"))}
-        from cytomine_spawner.blueprint import render  # whoever makes the environment has no kubespawner yet
+        from cytomine_spawner.stack import components  # whoever makes the environment has no kubespawner yet
 
-        strange = sorted(set(paths) - set(render.ALL) - {*OURS})
+        strange = sorted(set(paths) - set(components.ALL) - {*OURS})
         if strange:
             raise Problem(f"{said} has images of no component: {', '.join(strange)}", MISSING)
         _complete(paths)
@@ -68,9 +68,9 @@ def _complete(found: Mapping[str, object]) -> None:
 def values(images: Mapping[str, str]) -> Path:
     """A file with the stacks' values: the images, and no component that has none."""
     whole = {**OURS, **images}
-    from cytomine_spawner.blueprint import render  # whoever makes the environment has no kubespawner yet
+    from cytomine_spawner.stack import components  # whoever makes the environment has no kubespawner yet
 
-    left_out = [name for name in render.BASE if name not in whole]
+    left_out = [name for name in components.BASE if name not in whole]
     path = cache.home() / "values-real-stacks.yaml"
     path.write_text(
         json.dumps({"images": whole, "components": dict.fromkeys(left_out, False)}), encoding="utf-8"

@@ -16,7 +16,6 @@ import tornado.web
 from kubernetes_asyncio import client, config
 
 from cytomine_spawner.access.activity import Activity
-from cytomine_spawner.access.hubapi import HubUser, Role
 from cytomine_spawner.access.keys import Connections
 from cytomine_spawner.cluster.client import Kube
 from cytomine_spawner.cluster.stacks import KubeStore
@@ -33,6 +32,7 @@ from cytomine_spawner.stack.model import (
     connection_secret_name,
     new_stack,
 )
+from cytomine_spawner.stack.people import HubUser, Role
 from cytomine_spawner.web import operations
 from tests.api.conftest import Api
 from tests.support.stackservice import Objects

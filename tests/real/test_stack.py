@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cytomine_spawner.blueprint import render
+from cytomine_spawner.stack import components
 from tests.support.lab import Lab
 from tests.support.person import wait
 
@@ -65,7 +65,7 @@ def test_no_log_shows_a_secret(analyst: Lab) -> None:
     }
     raw = analyst.kubectl("logs", f"deploy/{analyst.name}-pims", "-c", "pims")
     assert any(value in raw for value in values if len(value) > 7), "the image server prints its key"
-    for component in render.BASE:
+    for component in components.BASE:
         answer: httpx.Response = analyst.request(
             "GET", f"api/stacks/{analyst.name}/components/{component}/logs?tail=2000"
         )

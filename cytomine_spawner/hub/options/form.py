@@ -9,23 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .notebook import Offer, OptionsError, flatten, gone
+from .errors import Attempt, OptionsError
+from .notebook import Offer, flatten, gone
 
 if TYPE_CHECKING:
     from .stack_form import CytomineBlock
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What a form that was sent, or a link to the form, chose.
-
-    Attributes:
-        form: the fields, each with a list of its values.
-        error: why they cannot be used; None for a link whose choices can.
-    """
-
-    form: Mapping[str, Any]
-    error: OptionsError | None = None
 
 
 @dataclass(frozen=True)

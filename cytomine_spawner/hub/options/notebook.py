@@ -10,34 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, field_validator
-from tornado import web
+
+from .errors import OptionsError, kind_of, shorten
+from .stack import CytomineChoice
 
 if TYPE_CHECKING:
     from .stack import CytomineOffer
-
-MAX_SHOWN = 60
-
-
-def shorten(value: object, limit: int = MAX_SHOWN) -> str:
-    """A value as ASCII in quotes, cut to `limit` characters: safe in a log line, a page and a JSON answer."""
-    text = ascii(value[: limit + 1] if isinstance(value, str) else value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-class OptionsError(web.HTTPError):
-    """Options that cannot be used: HTTP 400 with a sentence for the person who sent them.
-
-    Attributes:
-        field: name of the option at fault, as it was sent (shortened), or `options` for the whole.
-        sentence: what is wrong and what would be right.
-    """
-
-    def __init__(self, field: str, sentence: str) -> None:
-        super().__init__(400, sentence)
-        self.field = field
-        self.sentence = sentence
-        # JupyterHub shows this in its pages in place of "HTTP 400: Bad Request (...)".
-        self.jupyterhub_message = sentence
 
 
 class _Choice(BaseModel):
@@ -144,19 +122,6 @@ def _read_choice(model: type[_C], entry: Mapping[str, Any], place: str) -> _C:
         first = error.errors()[0]
         where = ".".join(str(part) for part in (place, *first["loc"]))
         raise ValueError(f"{where}: {first['msg']}") from None
-
-
-class CytomineChoice(BaseModel):
-    """A Cytomine stack beside the notebook.
-
-    What is left out stays as it is in a stack that is there already, and is the default in a new one.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    size: StrictStr | None = Field(default=None, description="Name of a stack's size.")
-    components: list[StrictStr] | None = Field(default=None, description="The optional components.")
-    datasets: list[StrictStr] | None = Field(default=None, description="Datasets to put into the stack.")
 
 
 class SpawnOptions(BaseModel):
@@ -353,17 +318,3 @@ def flatten(form: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = values
     return flat
-
-
-def kind_of(value: object) -> str:
-    """What JSON calls a value, with its article."""
-    if value is None:
-        return "null"
-    kinds: dict[type, str] = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "text that is not Unicode",
-        list: "a list",
-    }
-    return kinds.get(type(value), "an object" if isinstance(value, Mapping) else "a value of another kind")

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 from traitlets.config import Config
 
-from ...blueprint.render import EXTRAS, TITLES, Cost, Invalid, cost
+from ...blueprint.render import Cost, Invalid, cost
 from ...blueprint.settings import StackSettings, offered
 from ...common.quantity import gib
-from ...datasets.errors import SCHEME
+from ...common.storageurls import SCHEME
+from ...stack.components import EXTRAS, TITLES
 from ...stack.model import Extra, StackSpec
-from .notebook import CytomineChoice, OptionsError, kind_of, shorten
+from .errors import OptionsError, kind_of, shorten
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,19 @@ class StackPart:
     title: str
     description: str = ""
     costs: tuple[str, ...] = ()
+
+
+class CytomineChoice(BaseModel):
+    """A Cytomine stack beside the notebook.
+
+    What is left out stays as it is in a stack that is there already, and is the default in a new one.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    size: StrictStr | None = Field(default=None, description="Name of a stack's size.")
+    components: list[StrictStr] | None = Field(default=None, description="The optional components.")
+    datasets: list[StrictStr] | None = Field(default=None, description="Datasets to put into the stack.")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...stack.model import Phase, Stack
-from ...stack.progress import is_fresh
-from ...web.present import date
-from .form import Attempt
+from ...stack.state import is_fresh
+from ...stack.times import date
+from .errors import Attempt
 from .notebook import FORM_FIELDS, flatten, several
 from .stack import CytomineOffer, StackPart
 

@@ -9,7 +9,7 @@ import pytest
 from kubernetes_asyncio.client import ApiClient, Configuration, CustomObjectsApi
 
 from cytomine_spawner.cluster.stackapi import StackApi
-from cytomine_spawner.hub.options.notebook import OptionsError
+from cytomine_spawner.hub.options.errors import OptionsError
 from cytomine_spawner.stack.model import connection_secret_name, stack_name, user_label
 from tests.support.spawning import spawners, start, until
 

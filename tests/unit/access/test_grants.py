@@ -15,21 +15,23 @@ import pytest
 import requests
 
 from cytomine_spawner.access import grantrecord, grants, projects
-from cytomine_spawner.access.grantrecord import Copy, Fate, Finding
+from cytomine_spawner.access.grantrecord import Copy, Fate
 from cytomine_spawner.access.grants import Grants
-from cytomine_spawner.access.hubapi import HubUser, Role
 from cytomine_spawner.access.projectcalls import Refused
 from cytomine_spawner.access.projects import Projects
 from cytomine_spawner.blueprint.settings import StackSettings
 from cytomine_spawner.cluster.client import KubeError
 from cytomine_spawner.cluster.store import Unavailable
-from cytomine_spawner.datasets.marks import IMAGE, PROJECT
+from cytomine_spawner.common.importmarks import PROJECT
+from cytomine_spawner.datasets.marks import IMAGE
 from cytomine_spawner.operator import imports
 from cytomine_spawner.operator.children import Children
 from cytomine_spawner.operator.clock import Clock
 from cytomine_spawner.operator.reconcile import Reconciler
 from cytomine_spawner.stack import model
+from cytomine_spawner.stack.grants import Finding
 from cytomine_spawner.stack.model import DATASETS_GRANTED, DatasetProject, Members, Stack
+from cytomine_spawner.stack.people import HubUser, Role
 from cytomine_spawner.stack.rights import Person
 from cytomine_spawner.web.present import view
 from tests.support import importing

@@ -19,7 +19,6 @@ import requests
 
 from cytomine_spawner.access import credentials, keys
 from cytomine_spawner.access.credentials import MANAGED_BY, Connection, signed_headers
-from cytomine_spawner.access.hubapi import HubUser, Role
 from cytomine_spawner.access.keys import Connections
 from cytomine_spawner.cluster.store import Conflict, StoreError, Unavailable
 from cytomine_spawner.stack.model import (
@@ -31,6 +30,7 @@ from cytomine_spawner.stack.model import (
     former_connection_name,
     user_label,
 )
+from cytomine_spawner.stack.people import HubUser, Role
 from dev.standin.local import Local
 from tests.support.importing import Stack as Stand
 from tests.support.secretstore import FakeSecrets

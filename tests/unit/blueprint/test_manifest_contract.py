@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cytomine_spawner.blueprint import render
+from cytomine_spawner.stack import components
 from tests.support.rendering import ALL_EXTRAS, everything, objects
 
 URL = "https://cm-ada.stacks.example.org"
@@ -333,7 +334,7 @@ UNMOUNTED = {
     ("sam", "/.cache"): "see TORCHINDUCTOR_CACHE_DIR",
     ("app-engine", "/app-engine-shared-inputs"): "only for the run mode local",
 }
-COMPONENTS = [name for name in render.ALL if name != "gateway"]
+COMPONENTS = [name for name in components.ALL if name != "gateway"]
 
 
 @pytest.fixture(scope="module")

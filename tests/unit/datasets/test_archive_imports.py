@@ -13,18 +13,18 @@ import uuid
 
 import pytest
 
+from cytomine_spawner.access.importtokens import ImportTokens
 from cytomine_spawner.archive import FixedToken, HubToken, SdaFileSystem, TokenRefused
 from cytomine_spawner.blueprint import render
 from cytomine_spawner.blueprint.settings import StackSettings
 from cytomine_spawner.cluster.client import KubeError
+from cytomine_spawner.common.importmarks import PROJECT, brought
 from cytomine_spawner.datasets import archive as dataset_archive
 from cytomine_spawner.datasets.errors import DatasetError, Interrupted
 from cytomine_spawner.datasets.importer import FAULT
-from cytomine_spawner.datasets.marks import PROJECT, brought
 from cytomine_spawner.operator import imports
 from cytomine_spawner.stack import model
 from cytomine_spawner.stack.model import Import
-from cytomine_spawner.web.archivetokens import ImportTokens
 from dev import archive
 from tests.support.importing import COUNT, make, whole
 from tests.support.stacks import PREFIX, a_stack, serving

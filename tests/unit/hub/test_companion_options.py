@@ -11,18 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from traitlets.config import Config
 
-from cytomine_spawner.hub.options.form import Attempt, render_form
+from cytomine_spawner.hub.options.errors import Attempt, OptionsError
+from cytomine_spawner.hub.options.form import render_form
 from cytomine_spawner.hub.options.notebook import (
-    CytomineChoice,
     ImageChoice,
     Offer,
-    OptionsError,
     SizeChoice,
     parse_form,
     parse_json,
     read_choices,
 )
-from cytomine_spawner.hub.options.stack import offer_of, read_datasets, refused, settings_of
+from cytomine_spawner.hub.options.stack import CytomineChoice, offer_of, read_datasets, refused, settings_of
 from cytomine_spawner.hub.options.stack_form import Standing, cytomine_block
 from cytomine_spawner.stack.model import Phase
 from tests.support.examples import examples

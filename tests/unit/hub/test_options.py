@@ -8,17 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cytomine_spawner.hub.options.errors import OptionsError, shorten
 from cytomine_spawner.hub.options.notebook import (
     ImageChoice,
     Offer,
-    OptionsError,
     SizeChoice,
     SpawnOptions,
     bytes_of,
     parse_form,
     parse_json,
     read_choices,
-    shorten,
 )
 from tests.support.examples import examples
 from tests.support.kube import IMAGES, SIZES

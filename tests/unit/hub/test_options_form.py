@@ -5,15 +5,9 @@ from __future__ import annotations
 import pytest
 from bs4 import BeautifulSoup
 
-from cytomine_spawner.hub.options.form import Attempt, render_form
-from cytomine_spawner.hub.options.notebook import (
-    ImageChoice,
-    Offer,
-    OptionsError,
-    SizeChoice,
-    parse_form,
-    read_choices,
-)
+from cytomine_spawner.hub.options.errors import Attempt, OptionsError
+from cytomine_spawner.hub.options.form import render_form
+from cytomine_spawner.hub.options.notebook import ImageChoice, Offer, SizeChoice, parse_form, read_choices
 from tests.support.kube import IMAGES, SIZES
 
 

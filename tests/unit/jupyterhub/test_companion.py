@@ -14,7 +14,8 @@ from traitlets import TraitError
 from cytomine_spawner import CytomineSpawner
 from cytomine_spawner.cluster.stackapi import StackTrouble
 from cytomine_spawner.hub.launch import Companion, Wanted, changes, new_spec, owner_groups
-from cytomine_spawner.hub.options.notebook import CytomineChoice, OptionsError
+from cytomine_spawner.hub.options.errors import OptionsError
+from cytomine_spawner.hub.options.stack import CytomineChoice
 from cytomine_spawner.hub.options.stack_form import Standing
 from cytomine_spawner.stack.model import ComponentStatus, Condition, Desired, Phase, Reason, State
 from cytomine_spawner.stack.progress import line, settled

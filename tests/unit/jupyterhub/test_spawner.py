@@ -19,7 +19,7 @@ from traitlets.config import Config
 
 from cytomine_spawner import CytomineSpawner
 from cytomine_spawner.hub.failures import NotebookFailed
-from cytomine_spawner.hub.options.notebook import OptionsError
+from cytomine_spawner.hub.options.errors import OptionsError
 from tests.support.kube import make_spawner
 
 try:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from jupyterhub.crypto import CryptKeeper
 
+from cytomine_spawner.common.usertokens import NoToken
 from cytomine_spawner.lslogin.authenticator import LSLoginAuthenticator
 from cytomine_spawner.lslogin.oidc import ProviderError
-from cytomine_spawner.lslogin.token import NoToken
 from tests.support.lsloginfake import MARKS, Provider
 from tests.support.lsloginhub import User, log_in, logged_in
 

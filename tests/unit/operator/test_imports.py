@@ -20,7 +20,8 @@ from cytomine_spawner.operator.lastwords import LastWords
 from cytomine_spawner.stack import model
 from cytomine_spawner.stack.model import FailedDataset, Import, Stack, StackSpec, StackStatus
 from cytomine_spawner.stack.rights import Person
-from cytomine_spawner.web.present import can_retry, view
+from cytomine_spawner.stack.state import can_retry
+from cytomine_spawner.web.present import view
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=timezone.utc)
 VOLUME = {"persistentVolumeClaim": {"claimName": "slides", "readOnly": True}}

@@ -10,10 +10,10 @@ import pytest
 from bs4 import BeautifulSoup
 
 from cytomine_spawner.access.credentials import Connection
-from cytomine_spawner.access.hubapi import Role
 from cytomine_spawner.access.projectcalls import Project
 from cytomine_spawner.cluster.store import Conflict, StoreError, Unavailable
 from cytomine_spawner.stack.model import Access, ChosenProject, Members, Phase, ProjectRole, Reach, Stack
+from cytomine_spawner.stack.people import Role
 from tests.support.stacks import PREFIX, Service, a_stack, events, serving, xsrf
 
 API = f"{PREFIX}api/stacks/cm-ada"
