@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fsspec.asyn import AbstractAsyncStreamedFile, sync
+from fsspec.asyn import AbstractAsyncStreamedFile, AsyncFileSystem, sync
 from fsspec.spec import AbstractBufferedFile
 
 from .reader import Reader
-
-if TYPE_CHECKING:
-    from .filesystem import SdaFileSystem
 
 
 class SdaFile(AbstractBufferedFile):  # type: ignore[misc]
@@ -21,7 +18,7 @@ class SdaFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def __init__(
         self,
-        fs: SdaFileSystem,
+        fs: AsyncFileSystem,
         reader: Reader,
         path: str,
         block_size: Any = None,
@@ -54,7 +51,7 @@ class SdaFile(AbstractBufferedFile):  # type: ignore[misc]
 class SdaStream(AbstractAsyncStreamedFile):  # type: ignore[misc]
     """A file of the archive whose ``read`` is a coroutine."""
 
-    def __init__(self, fs: SdaFileSystem, reader: Reader, path: str) -> None:
+    def __init__(self, fs: AsyncFileSystem, reader: Reader, path: str) -> None:
         self._reader, self._head = reader, reader.opened
         super().__init__(fs, path, "rb", cache_type="none", size=self._head.layout.size)
 
@@ -62,8 +59,8 @@ class SdaStream(AbstractAsyncStreamedFile):  # type: ignore[misc]
         return (await self._reader.read([(start, end)], self._head))[0]
 
 
-def _reopen(fs: SdaFileSystem, path: str, block_size: int, cache_type: str, loc: int) -> SdaFile:
-    file = fs._open(path, "rb", block_size, cache_type=cache_type)
+def _reopen(fs: AsyncFileSystem, path: str, block_size: int, cache_type: str, loc: int) -> SdaFile:
+    file: SdaFile = fs._open(path, "rb", block_size, cache_type=cache_type)
     if loc > 0:
         file.seek(loc)
     return file

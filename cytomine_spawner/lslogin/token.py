@@ -24,7 +24,7 @@ from ..common.usertokens import AccessToken, NoToken
 from .kept import replaced
 
 if TYPE_CHECKING:
-    from .authenticator import LSLoginAuthenticator
+    from .sessions import LSLoginSessions
 
 SCOPE = "custom:cytomine-archive:token"
 # What the service of stacks needs to have datasets imported that users chose.
@@ -47,7 +47,7 @@ class Tokens:
         authenticator: knows how to renew one.
     """
 
-    def __init__(self, authenticator: LSLoginAuthenticator) -> None:
+    def __init__(self, authenticator: LSLoginSessions) -> None:
         self._authenticator = authenticator
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._checked: dict[str, float] = {}
