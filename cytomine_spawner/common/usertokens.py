@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,20 @@ class NoToken(Exception):
     def __init__(self, sentence: str, *, passing: bool = False) -> None:
         super().__init__(sentence)
         self.passing = passing
+
+
+@runtime_checkable
+class TokenSource(Protocol):
+    """Gives the tokens of the hub's users: an authenticator that keeps them has one as its ``archive``."""
+
+    async def of(self, user: Any, refused: str = "") -> AccessToken:
+        """A user's token, which holds for a while yet.
+
+        Args:
+            user: the hub's user.
+            refused: the digest of a token that an archive refused.
+
+        Raises:
+            NoToken: there is none.
+        """
+        ...

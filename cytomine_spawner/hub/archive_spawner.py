@@ -13,9 +13,8 @@ from urllib.parse import quote, unquote
 from traitlets import Bool, Float, Integer, TraitError, Unicode, validate
 
 from ..common.storageurls import SCHEME
-from ..common.usertokens import NoToken
+from ..common.usertokens import NoToken, TokenSource
 from ..common.waiting import within
-from ..lslogin.token import Tokens
 from .choices import ChoicesSpawner
 from .options.stack import StackPart
 
@@ -126,7 +125,7 @@ class ArchiveSpawner(ChoicesSpawner):
 
     async def _ask_archive(self) -> Granted:
         tokens = getattr(self.authenticator, "archive", None)
-        if not isinstance(tokens, Tokens):
+        if not isinstance(tokens, TokenSource):
             return Granted(
                 trouble="The archive's datasets cannot be shown, as this hub keeps no tokens of LS Login."
             )
@@ -158,7 +157,7 @@ class ArchiveSpawner(ChoicesSpawner):
             The datasets; None if it cannot be known, and why, as half a sentence.
         """
         tokens = getattr(self.authenticator, "archive", None)
-        if not self.archive_url or not isinstance(tokens, Tokens):
+        if not self.archive_url or not isinstance(tokens, TokenSource):
             return None, "this hub knows no archive, or keeps no tokens of LS Login"
         ids = {name: unquote(name.removeprefix(SCHEME)) for name in datasets}
 
@@ -193,7 +192,7 @@ class ArchiveSpawner(ChoicesSpawner):
             self.log.warning("What the archive %s grants could not be found out: %s", self.archive_url, error)
         return None, "the archive or LS Login does not answer at the moment"
 
-    async def _listed(self, tokens: Tokens) -> list[str]:
+    async def _listed(self, tokens: TokenSource) -> list[str]:
         # Loaded where there is an archive only: they bring cryptography with them.
         from ..archive.api import detect
         from ..archive.http import Http
@@ -215,7 +214,7 @@ class ArchiveSpawner(ChoicesSpawner):
 class _OfUser:
     """A user's tokens, as the requests to the archive ask for them."""
 
-    def __init__(self, tokens: Tokens, user: Any) -> None:
+    def __init__(self, tokens: TokenSource, user: Any) -> None:
         self._tokens, self._user = tokens, user
 
     async def current(self) -> str:
