@@ -16,12 +16,11 @@ from tornado.httpserver import HTTPServer
 from traitlets import Bool, Integer, List, TraitError, Unicode
 from traitlets.config import Application, catch_config_error
 
-import cytomine_spawner
-
 from .blueprint import render
 from .blueprint.settings import StackSettings
 from .cluster.client import Kube, KubeError
 from .cluster.stacks import KubeStore
+from .common.version import VERSION
 from .front import Front
 from .identity import Identity
 from .operator import metrics
@@ -60,7 +59,7 @@ class StacksApp(Application):
     """The stack service."""
 
     name = "cytomine-stacks"
-    version = cytomine_spawner.__version__
+    version = VERSION
     description = (
         "Runs Cytomine stacks on Kubernetes: starts, watches, hibernates and removes them, and shows them."
     )

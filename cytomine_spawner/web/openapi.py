@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-import cytomine_spawner
-
+from ..common.version import VERSION
 from ..stack.rights import ADMIN_SCOPE, MANAGE_SCOPE
 from .api import ApiHandler, NoQuery
 from .operations import StackPatch
@@ -129,7 +128,7 @@ def _document(prefix: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Cytomine stacks",
-            "version": cytomine_spawner.__version__,
+            "version": VERSION,
             "description": "Stacks are made by starting a server at the hub; here they are looked at, hibernated, "
             "resumed, deleted and shared, and notebooks get their keys. Tokens come from the hub's token page and need the scope "
             "`access:services!service=cytomine`; all that changes or removes something, and the logs, also "

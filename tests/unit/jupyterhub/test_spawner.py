@@ -93,6 +93,17 @@ def test_the_package_can_be_imported_without_kubespawner():
     ).stdout.strip()
 
 
+def test_the_package_gives_both_classes_that_a_configuration_names():
+    import cytomine_spawner
+    from cytomine_spawner import lslogin
+
+    assert cytomine_spawner.CytomineSpawner is CytomineSpawner
+    assert cytomine_spawner.LSLoginAuthenticator is lslogin.LSLoginAuthenticator
+    assert {"CytomineSpawner", "LSLoginAuthenticator"} <= set(cytomine_spawner.__all__)
+    with pytest.raises(AttributeError):
+        _ = lslogin.NoSuchName
+
+
 @pytest.mark.parametrize(
     ("settings", "place"),
     [
