@@ -14,18 +14,19 @@ import pytest
 import yaml
 
 from dev import cluster
+from dev.rings.groups import HUB_CONTRACT
 from tests.support.apiserver import Kubectl, new_namespace, start_with_stacks
 from tests.support.stackservice import Objects
 from tests.support.together import base, together
 
 # Spawners as a hub makes them: what may differ between two versions of JupyterHub, and runs with each. All else of this
 # ring never meets JupyterHub, or only a module of it, and runs once.
-HUB_CONTRACT = ("test_spawner_",)
+CONTRACT = Path(__file__).parent / HUB_CONTRACT
 
 
 def is_hub_contract(path: Path) -> bool:
     """Whether a file's tests run with every version of JupyterHub."""
-    return path.name.startswith(HUB_CONTRACT)
+    return path.is_relative_to(CONTRACT)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

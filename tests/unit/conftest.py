@@ -14,6 +14,7 @@ from tests.support.examples import THOROUGH, examples
 from tests.support.gateway import Door, running
 from tests.support.standin import Issuer, local_stack
 
+CONTRACT = Path(__file__).parent / HUB_CONTRACT
 # How long an example takes says how busy the machine is, where tests run side by side. A usual run tries the same examples
 # each time: whoever changes something else must not meet a new one. A thorough one looks for new ones.
 hypothesis.settings.register_profile(
@@ -30,13 +31,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Do not even import what is not wanted: it takes ten seconds."""
     if config.option.markexpr != "hub_contract" or collection_path.is_dir():
         return None
-    return None if collection_path.name in HUB_CONTRACT else True
+    return None if collection_path.is_relative_to(CONTRACT) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark them."""
     for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.name in HUB_CONTRACT:
+        if item.path.is_relative_to(CONTRACT):
             item.add_marker(pytest.mark.hub_contract)
 
 
