@@ -117,7 +117,7 @@ class Ran:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def lint(self) -> None:
-        """The formatter, the linter and the type checker."""
+        """The formatter, the linter, the type checker, and the check of what each room of the package may import."""
         code = 0
         # A checkout has none of their caches when it is new.
         env = {
@@ -126,11 +126,17 @@ class Ran:
             "RUFF_CACHE_DIR": str(cache.home() / "ruff"),
         }
         with self.times.phase("lint"):
-            for tool in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
+            for tool in (
+                ["ruff", "check", "."],
+                ["ruff", "format", "--check", "."],
+                ["mypy"],
+                ["lint-imports", "--no-logo", "--no-cache"],
+            ):
                 if self.stopped.is_set():
                     return
                 with self.console.step(" ".join(tool)):
-                    command = [self.environments[NEWEST], "-m", *tool]
+                    # Each has a program of its own there; import-linter has no module that runs.
+                    command = [self.environments[NEWEST].with_name(tool[0]), *tool[1:]]
                     done = subprocess.run(
                         command, cwd=ROOT, env=env, check=False, capture_output=True, text=True
                     )
