@@ -20,7 +20,7 @@ from .crypt import SEALED, KeyRefused
 from .tokens import Person, Unauthorized
 
 if TYPE_CHECKING:
-    from .server import Archive
+    from .served import Served
 
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _HELD = 2048
@@ -51,7 +51,7 @@ class Version1:
         archive: whose they are.
     """
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Served) -> None:
         self._archive = archive
 
     def routes(self) -> list[web.AbstractRouteDef]:

@@ -20,7 +20,7 @@ from .crypt import KeyRefused
 from .tokens import Person, Unauthorized
 
 if TYPE_CHECKING:
-    from .server import Archive
+    from .served import Served
 
 _CACHED = {"Cache-Control": "private, max-age=60, must-revalidate"}
 _TOO_LONG = 4096
@@ -61,7 +61,7 @@ class Version2:
         archive: whose they are.
     """
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Served) -> None:
         self._archive = archive
 
     def routes(self) -> list[web.AbstractRouteDef]:

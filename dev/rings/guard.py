@@ -31,16 +31,12 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(argv: list[str], runner: Path = ROOT / "test") -> int:
-    """What ``./test`` does: work, if it was started by the guardian, else start the guardian and wait for it.
+    """What ``./test`` does where it was not started by the guardian: start the guardian and wait for it.
 
     Args:
         argv: the command's arguments.
         runner: the program that the guardian starts, which is this command itself.
     """
-    if os.environ.get(NOTES):
-        from dev.rings.cli import main as work
-
-        return work(argv)
     ours, theirs = os.pipe()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-B", "-m", "dev.rings.guard", str(ours), str(runner), *argv]
