@@ -104,6 +104,13 @@ def test_the_package_gives_both_classes_that_a_configuration_names():
         _ = lslogin.NoSuchName
 
 
+def test_a_configuration_finds_the_archives_scopes_where_they_were():
+    from cytomine_spawner import lslogin_token
+    from cytomine_spawner.lslogin import token
+
+    assert (lslogin_token.SCOPE, lslogin_token.IMPORT_SCOPE) == (token.SCOPE, token.IMPORT_SCOPE)
+
+
 @pytest.mark.parametrize(
     ("settings", "place"),
     [
