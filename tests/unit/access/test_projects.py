@@ -21,9 +21,9 @@ from traitlets.config import Application
 
 from cytomine_spawner.access import projects
 from cytomine_spawner.access.projects import Projects
+from cytomine_spawner.app import Front
 from cytomine_spawner.blueprint.settings import StackSettings
 from cytomine_spawner.cluster.store import Conflict, StoreError, Unavailable
-from cytomine_spawner.front import Front
 from cytomine_spawner.stack.model import Access, ChosenProject, Desired, Members, Phase, Stack
 from cytomine_spawner.stack.people import HubUser, Role
 from dev.standin.local import Local

@@ -15,7 +15,7 @@ import pytest
 
 from cytomine_spawner.access import lasting as stacks_lasting
 from cytomine_spawner.access.lasting import Watchman
-from cytomine_spawner.front import Rights
+from cytomine_spawner.app import Rights
 from tests.support.gateway import SESSION, SIGNED, URL, Door, running, websocket
 from tests.support.gateway_login import MISSING, REASON, before
 from tests.support.hub import free_port
