@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -166,6 +167,14 @@ def opened(person: Person, address: str) -> tuple[str, str]:
     return place, str(status.json()["started"])
 
 
+def back(person: Person) -> Person | None:
+    """The same person after another login; None where it ends at an error."""
+    # A hub that has just begun leads to a notebook whose route the proxy does not have yet, and back, until it gives up.
+    with contextlib.suppress(AssertionError):
+        return person.again()
+    return None
+
+
 @pytest.fixture
 def one_host(shaken: install.Installed, karin: Person) -> Iterator[Callable[[], None]]:
     """Karin's notebook runs while all users share the hub's host, until what this gives is called."""
@@ -197,8 +206,8 @@ def test_an_upgrade_to_a_host_for_each_user_keeps_running_notebooks(
     before = notebooks(shaken)
     one_host()
     # After a login, as with HTTPS, where the cookies get other names.
-    person = karin.again()
-    wait(person.ready, "the hub to find the notebook")
+    person = wait(lambda: back(karin), "the hub to find the notebook")
+    wait(person.ready, "the notebook")
     for address in (person.notebook, former):
         assert opened(person, address) == (person.notebook, started), address
     assert notebooks(shaken) == before
