@@ -9,6 +9,8 @@ import logging
 import os
 from typing import Any
 
+from cytomine_spawner.hub.hublog import rewrite
+
 VARIABLE = "JUPYTERHUB_API_TOKEN"
 
 
@@ -17,14 +19,7 @@ def hide(secret: str) -> None:
     make = logging.getLogRecordFactory()
 
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        made = make(*args, **kwargs)
-        try:
-            text = made.getMessage()
-        except (TypeError, ValueError):
-            return made  # the handler says what is wrong with it
-        if secret in text:
-            made.msg, made.args = text.replace(secret, "[secret]"), None
-        return made
+        return rewrite(make(*args, **kwargs), lambda text: text.replace(secret, "[secret]"))
 
     logging.setLogRecordFactory(record)
 

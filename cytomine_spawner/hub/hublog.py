@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 
 # Each part is bounded, so that no line takes long.
 _NAME = r"[\w.~-]{0,40}?(?:token|auth|key|code|state|_xsrf|secret|passw)[\w.~-]{0,40}"
@@ -23,16 +24,26 @@ def scrubbed(text: str) -> str:
     return _WITHIN.sub(r"\1[secret]", _PLAIN.sub(r"\1[secret]", text))
 
 
+def rewrite(record: logging.LogRecord, change: Callable[[str], str]) -> logging.LogRecord:
+    """Change what a record says, whatever it was put together from.
+
+    Args:
+        record: is changed itself.
+        change: gives the line for a line.
+    """
+    try:
+        text = record.getMessage()
+    except (TypeError, ValueError):
+        return record  # the handler says what is wrong with it
+    if (found := change(text)) != text:
+        record.msg, record.args = found, None
+    return record
+
+
 class Addresses(logging.Filter):
     """A filter for a log's handlers that takes them out of each line, and passes every line on."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the line where it must be."""
-        try:
-            text = record.getMessage()
-        except (TypeError, ValueError):
-            return True  # the handler says what is wrong with it
-        found = scrubbed(text)
-        if found != text:
-            record.msg, record.args = found, None
+        rewrite(record, scrubbed)
         return True

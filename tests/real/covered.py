@@ -137,10 +137,10 @@ def _key(method: str, path: str) -> str:
 
 def covered(method: str, path: str) -> str:
     """The rings and tests that meet a kind of request; empty if only Cytomine's own servers do."""
-    # A browser's question before the request itself; whoever answers the one answers the other.
     for pattern, tests in OURS:
         if re.fullmatch(pattern, path):
             return tests
+    # A browser's question before the request itself; whoever answers the one answers the other.
     asked = "GET" if method in ("HEAD", "OPTIONS") else method
     if groups := recorded().get(_key(asked, path)):
         return f"{CONTRACT}[{', '.join(groups)}]"

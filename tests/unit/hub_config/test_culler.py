@@ -22,7 +22,11 @@ def test_a_call_that_fails_is_logged_without_the_token(tmp_path: Path) -> None:
         "    logging.getLogger('tornado.application').error('Exception in callback %r', call)\n"
         "    logging.error('%d', 'no number')\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "JUPYTERHUB_API_TOKEN": "hunter2-of-the-culler"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+        "JUPYTERHUB_API_TOKEN": "hunter2-of-the-culler",
+    }
     ran = subprocess.run(
         [sys.executable, CULLER], env=env, capture_output=True, text=True, timeout=60, check=True
     )

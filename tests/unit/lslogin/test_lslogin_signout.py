@@ -183,15 +183,23 @@ async def test_the_hub_is_given_nothing_to_write_over_a_newer_login(
     assert (await authenticator.archive.of(user)).value == newer["access_token"]
 
 
+async def renewing(
+    authenticator: Any, user: Any, before: dict[str, Any], monkeypatch: pytest.MonkeyPatch, unless: str
+) -> tuple[Any, asyncio.Task[Any]]:
+    """A token is asked for, and waits before the renewed tokens are written; tokens with that mark do not wait."""
+    gate = writing(
+        monkeypatch, lambda state: state["access_token"] != before["access_token"] and unless not in state
+    )
+    asking = asyncio.create_task(authenticator.archive.of(user))
+    await asyncio.wait_for(gate.reached.wait(), 30)
+    return gate, asking
+
+
 async def test_what_the_hub_itself_has_renewed_meanwhile_is_given_and_nobody_is_signed_out(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authenticator, user, before = await to_renew(provider)
-    gate = writing(
-        monkeypatch, lambda state: state["access_token"] != before["access_token"] and "hub" not in state
-    )
-    asking = asyncio.create_task(authenticator.archive.of(user))
-    await asyncio.wait_for(gate.reached.wait(), 30)
+    gate, asking = await renewing(authenticator, user, before, monkeypatch, "hub")
     model = await authenticator.refresh_user(user)
     await user.save_auth_state({**model["auth_state"], "hub": True})
     gate.go.set()
@@ -204,11 +212,7 @@ async def test_a_renewed_token_is_kept_though_the_hub_noted_something_else_meanw
 ) -> None:
     """The refresh token is spent: the former tokens are worth nothing."""
     authenticator, user, before = await to_renew(provider)
-    gate = writing(
-        monkeypatch, lambda state: state["access_token"] != before["access_token"] and "noted" not in state
-    )
-    asking = asyncio.create_task(authenticator.archive.of(user))
-    await asyncio.wait_for(gate.reached.wait(), 30)
+    gate, asking = await renewing(authenticator, user, before, monkeypatch, "noted")
     await user.save_auth_state({**before, "noted": True})
     gate.go.set()
     renewed = await asking
